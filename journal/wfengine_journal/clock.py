@@ -1,0 +1,64 @@
+"""The only place that asks what time it is, and the only one that sleeps.
+
+Wall time is written into the journal; monotonic time measures durations and delays, so that a clock set back or
+forward neither shortens nor lengthens a wait in a living process.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """The seam through which all time reaches the engine."""
+
+    def now_text(self) -> str:
+        """Return the present instant as fixed-width ISO-8601 UTC text, the form the journal stores."""
+
+    def wall_seconds(self) -> float:
+        """Return the present instant as seconds since 1970-01-01 UTC."""
+
+    def monotonic_seconds(self) -> float:
+        """Return a reading that never goes back; only differences mean anything."""
+
+    def sleep(self, seconds: float) -> None:
+        """Block the calling thread for so many seconds."""
+
+
+def text_from_seconds(seconds: float) -> str:
+    """Return fixed-width ISO-8601 UTC text (microseconds, `Z`) of seconds since 1970-01-01 UTC."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def seconds_from_text(text: str) -> float:
+    """Return the seconds since 1970-01-01 UTC that `text_from_seconds` wrote as `text`."""
+    return datetime.fromisoformat(text).timestamp()
+
+
+class SystemClock:
+    """The machine's own clock."""
+
+    def __init__(self) -> None:
+        # Formatting the date costs more than anything else here, so the text up to the second is kept and
+        # replaced as one tuple: a reader in another thread sees the old pair or the new one, never a mix.
+        self._second: tuple[int, str] = (-1, "")
+
+    def now_text(self) -> str:
+        nanoseconds = time.time_ns()
+        second, micro = nanoseconds // 1_000_000_000, nanoseconds // 1000 % 1_000_000
+        known, prefix = self._second
+        if known != second:
+            prefix = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
+            self._second = (second, prefix)
+        return f"{prefix}{micro:06d}Z"
+
+    def wall_seconds(self) -> float:
+        return time.time()
+
+    def monotonic_seconds(self) -> float:
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)

@@ -1,0 +1,193 @@
+"""The one door to the file: every SQLite connection of wfengine is opened here, with the same pragmas.
+
+A file is looked at through a read-only connection before anything opens it for writing, so that a file of somebody
+else's, or of a later wfengine, is left byte for byte as it was. Never open, copy or hash a journal by other means in a
+process that holds a connection: closing any descriptor of the file drops SQLite's POSIX locks.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from pathlib import Path
+from urllib.parse import quote
+
+from wfengine_journal.errors import (
+    JournalBusyError,
+    JournalCorruptError,
+    JournalError,
+    JournalNotFoundError,
+    JournalUnwritableError,
+    NewerJournalError,
+    NotAJournalError,
+)
+from wfengine_journal.location import prepare_folder, refuse_network_file_system
+
+#: "WFEN" in ASCII: what `file journal.db` and other tools show as the application id.
+APPLICATION_ID = 0x5746454E
+#: The format this code writes; mirrored in `PRAGMA user_version`.
+FORMAT_VERSION = 1
+#: How long SQLite itself waits for another process's write lock before it reports BUSY, in milliseconds.
+BUSY_TIMEOUT_MS = 10_000
+#: How often a BUSY write is tried again: with the timeout above, about ten minutes in all.
+BUSY_TRIES = 60
+#: The SQLite version in which the WAL-reset bug is mended; `doctor` names it.
+WAL_RESET_FIXED = (3, 51, 3)
+
+
+def uri(path: Path, mode: str) -> str:
+    """Return the SQLite URI of a file with a mode such as 'ro' or 'rw'."""
+    return f"file:{quote(str(path))}?mode={mode}"
+
+
+def open_writer(path: Path) -> tuple[sqlite3.Connection, int]:
+    """Open the file for writing, created empty with mode 0600 if missing; return it and its format version.
+
+    The version is 0 for a file that holds nothing yet. Raises a JournalError that says why not.
+    """
+    refuse_network_file_system(path)
+    if path.exists():
+        version = inspect_file(path)
+    else:
+        prepare_folder(path)
+        _create_file(path)
+        version = 0
+    try:
+        connection = sqlite3.connect(uri(path, "rw"), uri=True, isolation_level=None, check_same_thread=False, timeout=0)
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+        if version == 0:
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        _set_pragmas(connection, path)
+    except sqlite3.Error as error:
+        raise explain(error, path) from error
+    return connection, version
+
+
+def _create_file(path: Path) -> None:
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        return  # another process was quicker; both now open the same empty file
+    except OSError as error:
+        raise JournalUnwritableError(
+            f"The journal {path} cannot be created: {error.strerror}. Name another place with --journal or WFENGINE_JOURNAL."
+        ) from error
+
+
+def _set_pragmas(connection: sqlite3.Connection, path: Path) -> None:
+    mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    if mode != "wal":
+        raise JournalUnwritableError(
+            f"The journal {path} cannot use write-ahead logging (SQLite answered {mode!r}). Put it on a local disk."
+        )
+    for pragma in (
+        "synchronous = NORMAL",  # the writer raises it to FULL for each commit that must survive a power cut
+        "foreign_keys = ON",
+        "trusted_schema = OFF",
+        "cell_size_check = ON",
+        "mmap_size = 0",
+        "wal_autocheckpoint = 0",  # only the writer checkpoints, one process at a time
+    ):
+        connection.execute("PRAGMA " + pragma)
+
+
+def inspect_file(path: Path) -> int:
+    """Return the format version of an existing file without changing a byte; 0 for an empty database.
+
+    Raises NotAJournalError, NewerJournalError, JournalCorruptError or JournalUnwritableError.
+    """
+    try:
+        connection = open_reader(path)
+        try:
+            application = connection.execute("PRAGMA application_id").fetchone()[0]
+            version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+            tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        raise explain(error, path) from error
+    if application != APPLICATION_ID and (tables or application or version):
+        raise NotAJournalError(
+            f"{path} is a SQLite database, but not a wfengine journal. It was not changed. "
+            "Name the journal with --journal or WFENGINE_JOURNAL."
+        )
+    if version > FORMAT_VERSION:
+        raise NewerJournalError(
+            f"The journal {path} has format {version}; this wfengine knows formats up to {FORMAT_VERSION}. "
+            "It was not changed. Upgrade wfengine: pip install -U wfengine"
+        )
+    return version
+
+
+def open_reader(path: Path) -> sqlite3.Connection:
+    """Open an existing file read-only; rows come as sqlite3.Row. Never blocks a writer, never writes.
+
+    In a folder that cannot be written, a journal that was closed cleanly is read as immutable.
+    """
+    if not path.exists():
+        raise JournalNotFoundError(
+            f"There is no journal at {path}. Run a flow first (wfengine run FILE), or name the journal with --journal."
+        )
+    connection = sqlite3.connect(uri(path, "ro"), uri=True, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+        connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
+    except sqlite3.OperationalError as error:
+        connection.close()
+        if primary_code(error) not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR):
+            raise
+        if Path(f"{path}-wal").exists():
+            raise
+        connection = sqlite3.connect(
+            uri(path, "ro") + "&immutable=1", uri=True, isolation_level=None, check_same_thread=False
+        )
+    except sqlite3.Error:
+        connection.close()
+        raise
+    connection.row_factory = sqlite3.Row
+    connection.execute("PRAGMA query_only = ON")
+    connection.execute("PRAGMA trusted_schema = OFF")
+    return connection
+
+
+def primary_code(error: sqlite3.Error) -> int:
+    """Return the primary result code (SQLITE_BUSY, SQLITE_IOERR ...) of an error, 0 where it has none."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+def explain(error: sqlite3.Error, path: Path) -> JournalError:
+    """Return the JournalError that says in plain words what SQLite reported about the file, and what to do."""
+    code = primary_code(error)
+    if code == sqlite3.SQLITE_NOTADB:
+        return NotAJournalError(f"{path} is not a SQLite database. It was not changed. Name the journal with --journal.")
+    if code == sqlite3.SQLITE_CORRUPT:
+        return JournalCorruptError(
+            f"The journal {path} is damaged ({error}). Keep a copy of it and its -wal file, then run: wfengine doctor"
+        )
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return JournalBusyError(
+            f"Another process has held the write lock of {path} too long. See who has it open (lsof {path}), then try again."
+        )
+    if code == sqlite3.SQLITE_FULL:
+        return JournalUnwritableError(
+            f"The disk of the journal {path} is full ({_free_bytes(path)}). Nothing recorded is lost. "
+            "Make room, then run: wfengine resume --all"
+        )
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
+        return JournalUnwritableError(
+            f"The journal {path} cannot be written here ({error}): the file or its folder is read-only for this user."
+        )
+    if code == sqlite3.SQLITE_IOERR:
+        return JournalUnwritableError(
+            f"The disk failed under the journal {path} ({error}; {_free_bytes(path)}). Nothing acknowledged is lost. "
+            "Check the disk, then run: wfengine resume --all"
+        )
+    return JournalError(f"SQLite reported about the journal {path}: {error}")
+
+
+def _free_bytes(path: Path) -> str:
+    try:
+        return f"{shutil.disk_usage(path.parent).free:,} bytes free"
+    except OSError:
+        return "free space unknown"

@@ -1,0 +1,225 @@
+"""Every error wfengine raises, in one tree.
+
+    WfengineError                     code
+    ├── UsageError                    WF100  bad input, refused before anything is written
+    │   ├── ParameterError            WF101  an argument does not fit the flow's or task's parameters
+    │   ├── EntrypointError           WF102  the file, module or flow named cannot be loaded
+    │   ├── NotFoundError             WF103  no such run (or the name fits several)
+    │   └── MissingContextError       WF104  a task call that lost, or never had, its flow run
+    ├── RunError                      WF200  about one run or task run
+    │   ├── RunOwnedError             WF201  another process executes this run
+    │   ├── DriftError                WF202  a replayed call's inputs changed; the run is parked
+    │   ├── OwnershipLostError        WF203  another process took this run over; nothing more is written from here
+    │   ├── TaskInterrupted           WF204  an earlier attempt was cut off and the task may not run again (catchable)
+    │   ├── TaskTimeoutError          WF205  a task or flow ran longer than its timeout_seconds
+    │   ├── RecordedError             WF206  a recorded exception that could not come back as itself
+    │   ├── InDoubtError              WF207  parked until a person says whether the interrupted call took effect
+    │   ├── TooManyInterruptions      WF208  the task was running too often when its process died
+    │   └── FailedStateError          WF209  the result of a failed state was asked for and it has no exception of its own
+    ├── ValueNotStorableError         WF300  a result or parameter that cannot be written so that it can be read back
+    ├── JournalError                  WF400  the file
+    │   ├── JournalNotFoundError      WF401
+    │   ├── NotAJournalError          WF402  not SQLite, or somebody else's database
+    │   ├── NewerJournalError         WF403  written by a later wfengine; left untouched
+    │   ├── JournalCorruptError       WF404  a checksum or page does not hold
+    │   ├── JournalUnwritableError    WF405  disk full, read-only, I/O error
+    │   ├── JournalBusyError          WF406  another process held the write lock too long
+    │   └── NetworkFileSystemError    WF407  SQLite's locks do not hold there
+    ├── ForkedProcessError            WF500  the engine was used in a forked child
+    └── InternalError                 WF900  a broken invariant: please report it
+
+    Signal (BaseException)            unwinds user code; user code must not catch it
+    └── RunHalted                     carries the WfengineError the caller of the flow receives
+
+The text of an error says what happened, which run or task, and what to do next. Ids are attributes as well.
+"""
+
+from __future__ import annotations
+
+
+class WfengineError(Exception):
+    """Base of all errors of wfengine. `code` is stable and explained in the documentation."""
+
+    code = "WF000"
+
+
+class UsageError(WfengineError):
+    """Bad input; nothing was written."""
+
+    code = "WF100"
+
+
+class ParameterError(UsageError):
+    """An argument does not fit the parameters of a flow or task."""
+
+    code = "WF101"
+
+
+class EntrypointError(UsageError):
+    """A file, module or flow that was named cannot be loaded."""
+
+    code = "WF102"
+
+
+class NotFoundError(UsageError):
+    """Nothing, or more than one thing, in the journal answers to that name."""
+
+    code = "WF103"
+
+
+class MissingContextError(UsageError):
+    """A task was called where its flow run cannot be known (a thread of the user's own)."""
+
+    code = "WF104"
+
+
+class RunError(WfengineError):
+    """Something about one run. `flow_run_id` and `task_run_id` are integers or None."""
+
+    code = "WF200"
+
+    def __init__(self, message: str, *, flow_run_id: int | None = None, task_run_id: int | None = None) -> None:
+        super().__init__(message)
+        self.flow_run_id = flow_run_id
+        self.task_run_id = task_run_id
+
+
+class RunOwnedError(RunError):
+    """Another living process executes this run."""
+
+    code = "WF201"
+
+
+class DriftError(RunError):
+    """A call of the resumed flow does not match what the journal recorded, though the flow's code did not change."""
+
+    code = "WF202"
+
+
+class OwnershipLostError(RunError):
+    """Another process took this run over while we were stopped; our writes are refused."""
+
+    code = "WF203"
+
+
+class TaskInterrupted(RunError):  # noqa: N818 - the name users catch, beside KeyboardInterrupt
+    """An earlier attempt of a task with on_interrupt="fail" was cut off; it may or may not have taken effect."""
+
+    code = "WF204"
+
+
+class TaskTimeoutError(RunError, TimeoutError):
+    """A task or flow ran longer than its timeout_seconds."""
+
+    code = "WF205"
+
+
+class RecordedError(RunError):
+    """An exception read from the journal whose class could not be restored. `recorded_type` names it."""
+
+    code = "WF206"
+
+    def __init__(self, recorded_type: str, message: str, recorded_traceback: str = "") -> None:
+        super().__init__(f"{recorded_type}: {message}" if message else recorded_type)
+        self.recorded_type = recorded_type
+        self.recorded_message = message
+        self.recorded_traceback = recorded_traceback
+
+    def __reduce__(self) -> tuple[type[RecordedError], tuple[str, str, str]]:
+        return type(self), (self.recorded_type, self.recorded_message, self.recorded_traceback)
+
+
+class InDoubtError(RunError):
+    """A call was started, its outcome is unknown, and its author asked that a person decides."""
+
+    code = "WF207"
+
+
+class TooManyInterruptions(RunError):  # noqa: N818 - reads as what happened
+    """The process died `max_interruptions` times while this task was running."""
+
+    code = "WF208"
+
+
+class FailedStateError(RunError):
+    """The result of a state that did not complete was asked for."""
+
+    code = "WF209"
+
+
+class ValueNotStorableError(WfengineError):
+    """A value that cannot be written such that it can be read back. Said when the task ends, not at resume."""
+
+    code = "WF300"
+
+
+class JournalError(WfengineError):
+    """The journal file cannot be used as asked."""
+
+    code = "WF400"
+
+
+class JournalNotFoundError(JournalError):
+    """There is no journal at that path."""
+
+    code = "WF401"
+
+
+class NotAJournalError(JournalError):
+    """The file is not a wfengine journal."""
+
+    code = "WF402"
+
+
+class NewerJournalError(JournalError):
+    """The file was written by a later version of wfengine. It was not changed."""
+
+    code = "WF403"
+
+
+class JournalCorruptError(JournalError):
+    """What was read is not what was written."""
+
+    code = "WF404"
+
+
+class JournalUnwritableError(JournalError):
+    """The disk is full, the folder read-only, or the disk failed. The run stays resumable."""
+
+    code = "WF405"
+
+
+class JournalBusyError(JournalError):
+    """Another process held the write lock longer than the limit."""
+
+    code = "WF406"
+
+
+class NetworkFileSystemError(JournalError):
+    """The path lies on a network file system, where SQLite's locks do not hold."""
+
+    code = "WF407"
+
+
+class ForkedProcessError(WfengineError):
+    """A forked child used the engine of its parent."""
+
+    code = "WF500"
+
+
+class InternalError(WfengineError):
+    """An invariant of wfengine does not hold. Please report it."""
+
+    code = "WF900"
+
+
+class Signal(BaseException):
+    """Unwinds user code. Derives from BaseException so that `except Exception` in a flow lets it pass."""
+
+
+class RunHalted(Signal):
+    """This process stops executing the run; `error` is what the caller of the flow receives."""
+
+    def __init__(self, error: WfengineError) -> None:
+        super().__init__(str(error))
+        self.error = error

@@ -1,0 +1,195 @@
+-- The public, versioned reading interface of a journal. Portable to SQLite 3.40.1. FORMAT.md lists every column.
+
+CREATE VIEW runs AS
+SELECT r.id, r.name, f.name AS flow,
+       r.state,
+       coalesce(r.state_name, substr(r.state, 1, 1) || lower(substr(r.state, 2))) AS state_name,
+       r.parameters,
+       CASE WHEN r.result_hash IS NULL THEN NULL
+            WHEN r.result_codec = 'json' AND r.result IS NOT NULL THEN r.result
+            ELSE r.result_preview END AS result,
+       CASE WHEN r.state IN ('FAILED', 'CRASHED', 'PAUSED', 'SCHEDULED')
+            THEN coalesce(e.type || CASE WHEN e.message = '' THEN '' ELSE ': ' || e.message END, r.state_message)
+            END AS error,
+       r.epoch AS attempt,
+       coalesce(r.tasks_done, (SELECT count(*) FROM task_run t JOIN task k ON k.id = t.task_id
+                               WHERE t.flow_run_id = r.id AND k.kind = 'task' AND t.state = 'COMPLETED')) AS tasks_done,
+       coalesce(r.tasks_total, (SELECT count(*) FROM task_run t JOIN task k ON k.id = t.task_id
+                                WHERE t.flow_run_id = r.id AND k.kind = 'task')) AS tasks_total,
+       r.created_at, r.started_at, r.ended_at,
+       round(strftime('%s', r.ended_at) - strftime('%s', r.started_at) + (substr(r.ended_at, 21, 6) - substr(r.started_at, 21, 6)) / 1e6, 6) AS duration_s,
+       r.state_message AS message, r.tags, r.idempotency_key, r.durability, r.next_attempt_at,
+       (SELECT p.flow_run_id FROM task_run p WHERE p.id = r.parent_task_run_id) AS parent_run_id,
+       r.parent_task_run_id, r.entrypoint, o.pid, o.host
+FROM flow_run r
+JOIN flow f ON f.id = r.flow_id
+LEFT JOIN error e ON e.id = r.error_id
+LEFT JOIN owner o ON o.id = r.owner_id;
+
+CREATE VIEW tasks AS
+SELECT t.id, t.flow_run_id AS run_id, r.name AS run_name, f.name AS flow, k.name AS task,
+       coalesce(t.name, k.name || '-' || t.id) AS name,
+       t.state,
+       coalesce(t.state_name, substr(t.state, 1, 1) || lower(substr(t.state, 2))) AS state_name,
+       t.attempt AS attempts, t.inputs,
+       CASE WHEN t.result_hash IS NULL THEN NULL
+            WHEN t.result_codec = 'json' AND t.result IS NOT NULL THEN t.result
+            ELSE t.result_preview END AS result,
+       CASE WHEN t.error_id IS NOT NULL
+            THEN e.type || CASE WHEN e.message = '' THEN '' ELSE ': ' || e.message END END AS error,
+       t.started_at, t.ended_at,
+       round(strftime('%s', t.ended_at) - strftime('%s', t.started_at) + (substr(t.ended_at, 21, 6) - substr(t.started_at, 21, 6)) / 1e6, 6) AS duration_s,
+       CAST(t.epoch < r.epoch AND t.state IN ('COMPLETED', 'FAILED') AND t.orphaned_in IS NULL AS INTEGER) AS replayed,
+       t.epoch AS run_attempt, t.interruptions, t.state_message AS message, t.tags, t.next_attempt_at,
+       nullif(t.scope, 0) AS parent_task_id, k.key AS task_key, lower(hex(t.call_key)) AS call_key, t.occurrence,
+       CAST(t.orphaned_in IS NOT NULL AS INTEGER) AS orphan
+FROM task_run t
+JOIN task k ON k.id = t.task_id
+JOIN flow_run r ON r.id = t.flow_run_id
+JOIN flow f ON f.id = r.flow_id
+LEFT JOIN error e ON e.id = t.error_id
+WHERE k.kind = 'task';
+
+CREATE VIEW attempts AS
+SELECT b.flow_run_id AS run_id, b.task_run_id AS task_id, k.name AS task, b.attempt, b.at AS started_at, o.at AS ended_at,
+       CASE WHEN o.state IS NULL THEN 'RUNNING'
+            WHEN o.state_name = 'AwaitingRetry' THEN 'FAILED'
+            WHEN o.state = 'CRASHED' THEN 'INTERRUPTED'
+            ELSE o.state END AS outcome,
+       e.type || CASE WHEN e.message = '' THEN '' ELSE ': ' || e.message END AS error,
+       round(strftime('%s', o.at) - strftime('%s', b.at) + (substr(o.at, 21, 6) - substr(b.at, 21, 6)) / 1e6, 6) AS duration_s
+FROM transition b
+JOIN task_run t ON t.id = b.task_run_id
+JOIN task k ON k.id = t.task_id
+LEFT JOIN transition o ON o.flow_run_id = b.flow_run_id AND o.task_run_id = b.task_run_id AND o.seq = b.seq + 1
+LEFT JOIN error e ON e.id = o.error_id
+WHERE b.task_run_id <> 0 AND b.state = 'RUNNING';
+
+CREATE VIEW failures AS
+SELECT t.flow_run_id AS run_id, r.name AS run_name, f.name AS flow, k.name AS task, t.id AS task_id, t.ended_at AS at,
+       e.type, e.message, CAST(coalesce(t.fatal, 0) AS INTEGER) AS ended_the_run, t.attempt AS attempts, t.inputs, e.traceback
+FROM task_run t
+JOIN task k ON k.id = t.task_id
+JOIN flow_run r ON r.id = t.flow_run_id
+JOIN flow f ON f.id = r.flow_id
+LEFT JOIN error e ON e.id = t.error_id
+WHERE t.state = 'FAILED'
+UNION ALL
+SELECT r.id, r.name, f.name, NULL, NULL, r.ended_at, coalesce(e.type, r.state), coalesce(e.message, r.state_message), 1,
+       r.epoch, r.parameters, e.traceback
+FROM flow_run r
+JOIN flow f ON f.id = r.flow_id
+LEFT JOIN error e ON e.id = r.error_id
+WHERE r.state IN ('FAILED', 'CRASHED');
+
+CREATE VIEW timeline AS
+SELECT t.flow_run_id AS run_id, k.name AS task, t.id AS task_id, t.state,
+       round(strftime('%s', t.started_at) - strftime('%s', r.started_at) + (substr(t.started_at, 21, 6) - substr(r.started_at, 21, 6)) / 1e6, 6) AS offset_s,
+       round(strftime('%s', t.ended_at) - strftime('%s', t.started_at) + (substr(t.ended_at, 21, 6) - substr(t.started_at, 21, 6)) / 1e6, 6) AS duration_s,
+       t.started_at, t.ended_at
+FROM task_run t
+JOIN task k ON k.id = t.task_id
+JOIN flow_run r ON r.id = t.flow_run_id
+WHERE t.started_at IS NOT NULL
+ORDER BY t.flow_run_id, t.started_at;
+
+CREATE VIEW history AS
+SELECT h.flow_run_id AS run_id, nullif(h.task_run_id, 0) AS task_id, k.name AS task, h.seq, h.at, h.state,
+       coalesce(h.state_name, substr(h.state, 1, 1) || lower(substr(h.state, 2))) AS state_name,
+       h.attempt, h.message, e.type || CASE WHEN e.message = '' THEN '' ELSE ': ' || e.message END AS error
+FROM transition h
+LEFT JOIN task_run t ON t.id = h.task_run_id
+LEFT JOIN task k ON k.id = t.task_id
+LEFT JOIN error e ON e.id = h.error_id
+ORDER BY h.flow_run_id, h.at, h.task_run_id, h.seq;
+
+CREATE VIEW stuck AS
+SELECT r.id, r.name, f.name AS flow, r.state, r.state_message AS message, r.next_attempt_at, o.pid, o.host,
+       (SELECT max(h.at) FROM transition h WHERE h.flow_run_id = r.id) AS last_activity_at,
+       'wfengine resume ' || r.name AS next_step
+FROM flow_run r
+JOIN flow f ON f.id = r.flow_id
+LEFT JOIN owner o ON o.id = r.owner_id
+WHERE r.state NOT IN ('COMPLETED', 'FAILED', 'CANCELLED')
+  AND (r.state IN ('CRASHED', 'PAUSED')
+       OR (SELECT max(h.at) FROM transition h WHERE h.flow_run_id = r.id)
+          < strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-10 minutes'));
+
+CREATE VIEW in_doubt AS
+SELECT t.flow_run_id AS run_id, r.name AS run_name, k.name AS task, t.id AS task_id, t.attempt, t.interruptions,
+       t.started_at, t.ended_at AS interrupted_at, t.inputs
+FROM flow_run r
+JOIN task_run t ON t.flow_run_id = r.id
+JOIN task k ON k.id = t.task_id
+WHERE r.state NOT IN ('COMPLETED', 'FAILED', 'CANCELLED') AND t.state IN ('CRASHED', 'PAUSED');
+
+CREATE VIEW orphans AS
+SELECT t.flow_run_id AS run_id, r.name AS run_name, k.name AS task, t.id AS task_id, t.orphaned_in AS run_attempt, t.inputs,
+       CASE WHEN t.result_codec = 'json' AND t.result IS NOT NULL THEN t.result ELSE t.result_preview END AS result,
+       t.started_at, t.ended_at
+FROM task_run t
+JOIN task k ON k.id = t.task_id
+JOIN flow_run r ON r.id = t.flow_run_id
+WHERE t.orphaned_in IS NOT NULL;
+
+CREATE VIEW logs AS
+SELECT l.id, l.flow_run_id AS run_id, r.name AS run_name, l.task_run_id AS task_id, k.name AS task, l.at,
+       CASE WHEN l.level >= 50 THEN 'CRITICAL' WHEN l.level >= 40 THEN 'ERROR' WHEN l.level >= 30 THEN 'WARNING'
+            WHEN l.level >= 20 THEN 'INFO' ELSE 'DEBUG' END AS level,
+       l.logger, l.message
+FROM log l
+JOIN flow_run r ON r.id = l.flow_run_id
+LEFT JOIN task_run t ON t.id = l.task_run_id
+LEFT JOIN task k ON k.id = t.task_id;
+
+CREATE VIEW flow_stats AS
+SELECT f.name AS flow, count(r.id) AS runs,
+       count(CASE WHEN r.state = 'COMPLETED' THEN 1 END) AS completed,
+       count(CASE WHEN r.state = 'FAILED' THEN 1 END) AS failed,
+       count(CASE WHEN r.state = 'CRASHED' THEN 1 END) AS crashed,
+       round(avg(CASE WHEN r.state = 'COMPLETED' THEN strftime('%s', r.ended_at) - strftime('%s', r.started_at) + (substr(r.ended_at, 21, 6) - substr(r.started_at, 21, 6)) / 1e6 END), 3)
+           AS mean_duration_s,
+       max(r.created_at) AS last_run_at
+FROM flow f
+LEFT JOIN flow_run r ON r.flow_id = f.id
+GROUP BY f.id;
+
+CREATE VIEW slowest_tasks AS
+SELECT k.name AS task, count(*) AS task_runs,
+       round(avg(strftime('%s', t.ended_at) - strftime('%s', t.started_at) + (substr(t.ended_at, 21, 6) - substr(t.started_at, 21, 6)) / 1e6), 6) AS mean_s,
+       round(max(strftime('%s', t.ended_at) - strftime('%s', t.started_at) + (substr(t.ended_at, 21, 6) - substr(t.started_at, 21, 6)) / 1e6), 6) AS max_s,
+       round(sum(strftime('%s', t.ended_at) - strftime('%s', t.started_at) + (substr(t.ended_at, 21, 6) - substr(t.started_at, 21, 6)) / 1e6), 3) AS total_s
+FROM task_run t
+JOIN task k ON k.id = t.task_id
+WHERE t.state = 'COMPLETED' AND k.kind = 'task'
+GROUP BY k.id
+ORDER BY total_s DESC;
+
+CREATE VIEW disk_usage AS
+SELECT 'file' AS what, (SELECT page_count FROM pragma_page_count) AS rows,
+       (SELECT page_count FROM pragma_page_count) * (SELECT page_size FROM pragma_page_size) AS bytes
+UNION ALL SELECT 'free', (SELECT freelist_count FROM pragma_freelist_count),
+       (SELECT freelist_count FROM pragma_freelist_count) * (SELECT page_size FROM pragma_page_size)
+UNION ALL SELECT 'flow runs', count(*), coalesce(sum(length(parameters) + coalesce(length(result), 0)), 0) FROM flow_run
+UNION ALL SELECT 'task runs', count(*), coalesce(sum(length(inputs) + coalesce(length(result), 0)), 0) FROM task_run
+UNION ALL SELECT 'values', count(*), coalesce(sum(size), 0) FROM value
+UNION ALL SELECT 'transitions', count(*), coalesce(sum(length(at) + coalesce(length(message), 0)), 0) FROM transition
+UNION ALL SELECT 'errors', count(*), coalesce(sum(length(traceback) + coalesce(length(data), 0)), 0) FROM error
+UNION ALL SELECT 'logs', count(*), coalesce(sum(length(message)), 0) FROM log;
+
+CREATE VIEW help AS
+SELECT column1 AS name, column2 AS shows, column3 AS try FROM (VALUES
+    ('runs', 'every flow run: state, parameters, result, tasks done', 'SELECT id, name, flow, state, tasks_done, tasks_total FROM runs ORDER BY id DESC LIMIT 20'),
+    ('tasks', 'every task run: inputs, result, attempts, whether it was replayed', 'SELECT id, task, state, inputs, result FROM tasks WHERE run_id = 1'),
+    ('attempts', 'every attempt of every task run with its outcome', 'SELECT * FROM attempts WHERE outcome <> ''COMPLETED'''),
+    ('failures', 'what failed, with its error and traceback', 'SELECT run_name, task, type, message FROM failures'),
+    ('timeline', 'when each task run started, in seconds from the start of its run', 'SELECT task, offset_s, duration_s FROM timeline WHERE run_id = 1'),
+    ('history', 'every state transition, in order', 'SELECT at, task, state_name, message FROM history WHERE run_id = 1'),
+    ('stuck', 'runs that wait for a person, and runs with no activity for 10 minutes', 'SELECT name, state, message, next_step FROM stuck'),
+    ('in_doubt', 'calls that were started and have no known outcome', 'SELECT run_name, task, inputs FROM in_doubt'),
+    ('orphans', 'completed calls that the resumed code never asked for', 'SELECT run_name, task, inputs, result FROM orphans'),
+    ('logs', 'what flows and tasks logged', 'SELECT at, level, task, message FROM logs WHERE run_id = 1'),
+    ('flow_stats', 'per flow: runs, failures, mean duration', 'SELECT * FROM flow_stats'),
+    ('slowest_tasks', 'per task: number, mean, longest, total seconds', 'SELECT * FROM slowest_tasks LIMIT 10'),
+    ('disk_usage', 'where the bytes of the file are', 'SELECT * FROM disk_usage'),
+    ('help', 'this list', 'SELECT name, shows FROM help'));

@@ -1,0 +1,60 @@
+"""State types, their names, and the one table of legal transitions.
+
+The types and names are Prefect's. A state of a run is (type, name, message, timestamp); the type decides what the
+engine does, the name tells a reader more. SQL that performs a transition repeats its from-states in the WHERE clause.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class StateType(str, Enum):
+    """What a run is doing. The text is what stands in the journal."""
+
+    SCHEDULED = "SCHEDULED"
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    PAUSED = "PAUSED"
+    CANCELLING = "CANCELLING"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    CRASHED = "CRASHED"
+
+
+#: A run in one of these has ended. CRASHED has ended too, but can be resumed.
+TERMINAL = frozenset({StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED, StateType.CRASHED})
+
+#: Every name that wfengine itself gives, by type; the first is the default name of the type.
+NAMES: dict[StateType, tuple[str, ...]] = {
+    StateType.SCHEDULED: ("Scheduled", "Late", "AwaitingRetry", "AwaitingConcurrencySlot"),
+    StateType.PENDING: ("Pending",),
+    StateType.RUNNING: ("Running", "Retrying", "Resuming"),
+    StateType.PAUSED: ("Paused", "Suspended", "Drifted", "InDoubt"),
+    StateType.CANCELLING: ("Cancelling",),
+    StateType.COMPLETED: ("Completed", "Cached", "RolledBack"),
+    StateType.FAILED: ("Failed", "TimedOut"),
+    StateType.CANCELLED: ("Cancelled",),
+    StateType.CRASHED: ("Crashed", "Interrupted"),
+}
+
+_S = StateType
+
+#: to-type -> from-types. None stands for "no row yet". Both flow runs and task runs obey it.
+TRANSITIONS: dict[StateType, frozenset[StateType | None]] = {
+    _S.SCHEDULED: frozenset({None, _S.RUNNING, _S.PENDING}),
+    _S.PENDING: frozenset({None, _S.SCHEDULED}),
+    _S.RUNNING: frozenset({None, _S.PENDING, _S.SCHEDULED, _S.PAUSED, _S.CRASHED, _S.FAILED, _S.CANCELLED}),
+    _S.PAUSED: frozenset({_S.RUNNING, _S.PENDING, _S.SCHEDULED, _S.CRASHED}),
+    _S.CANCELLING: frozenset({_S.RUNNING, _S.PENDING, _S.SCHEDULED, _S.PAUSED}),
+    _S.COMPLETED: frozenset({_S.RUNNING, _S.PENDING}),
+    _S.FAILED: frozenset({_S.RUNNING, _S.PENDING, _S.SCHEDULED, _S.CRASHED}),
+    _S.CANCELLED: frozenset({_S.RUNNING, _S.PENDING, _S.SCHEDULED, _S.PAUSED, _S.CANCELLING, _S.CRASHED}),
+    _S.CRASHED: frozenset({_S.RUNNING, _S.PENDING, _S.SCHEDULED, _S.CANCELLING}),
+}
+
+
+def default_name(state: StateType) -> str:
+    """Return the name a state of this type has unless it was given another."""
+    return NAMES[state][0]

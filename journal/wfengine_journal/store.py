@@ -1,0 +1,407 @@
+"""`Journal`: one open journal file in this process, as the engine sees it.
+
+It joins the writer, this process's owner row and the small reads that executing a run needs. Reads for people are in
+`queries`. A file is opened once per process; a forked child opens its own.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar, cast
+
+from wfengine_journal import owners, schema
+from wfengine_journal.clock import Clock, SystemClock
+from wfengine_journal.codec import EncodedError, decode, decode_error
+from wfengine_journal.connection import FORMAT_VERSION, explain, open_writer
+from wfengine_journal.errors import InternalError, JournalCorruptError, NotFoundError
+from wfengine_journal.records import CallRow, FlowRunRow, OpenRunRow, OwnerRow
+from wfengine_journal.transitions import CrashFlowRun
+from wfengine_journal.writer import Change, Writer, WriteRefused
+
+T = TypeVar("T")
+
+
+class _Statement:
+    """A change that is one harmless statement: registering a name, appending a log line."""
+
+    __slots__ = ("parameters", "sql")
+
+    def __init__(self, sql: str, parameters: tuple[object, ...]) -> None:
+        self.sql = sql
+        self.parameters = parameters
+
+    def apply(self, connection: sqlite3.Connection) -> None:
+        connection.execute(self.sql, self.parameters)
+
+    def landed(self, connection: sqlite3.Connection) -> bool:  # noqa: ARG002 - losing one loses no outcome
+        return True
+
+
+class Journal:
+    """One journal file. Get it with `open_journal`; all methods may be called from any thread."""
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        connection, version = open_writer(path)
+        try:
+            if version == 0:
+                schema.create(connection, clock, owners.role())
+            elif version < FORMAT_VERSION:
+                schema.upgrade(connection, path, version)
+        except sqlite3.Error as error:
+            connection.close()
+            raise explain(error, path) from error
+        self.path = path
+        self.clock = clock
+        self._lock_file = owners.LockFile(path)
+        self._writer = Writer(path, connection, clock, self._checkpoint_alone)
+        self.write = self._writer.write
+        self.post = self._writer.post
+        self.flush = self._writer.flush
+        self._owner_id: int | None = None
+        self.id = str(self._rows("SELECT value FROM meta WHERE key = 'journal_id'")[0][0])
+        self._ids: dict[tuple[str, str], int] = {}
+        self._register_lock = threading.Lock()
+
+    # ---- this process
+
+    @property
+    def owner_id(self) -> int:
+        """Return the id of this process's owner row, made and locked at the first use."""
+        if self._owner_id is None:
+            with self._register_lock:
+                if self._owner_id is None:
+                    self._owner_id = self._register_owner()
+        return self._owner_id
+
+    def _register_owner(self) -> int:
+        pid = os.getpid()
+        registration = _RegisterOwner(
+            (pid, owners.host_name(), owners.boot_id(), owners.process_started(pid), owners.role(), self.clock.now_text())
+        )
+        self.write(registration, synced=False)
+        if not self._lock_file.hold(registration.owner_id):
+            raise InternalError(f"Another process holds the lock of owner {registration.owner_id}. Please report this.")
+        return registration.owner_id
+
+    def is_owner_alive(self, owner_id: int) -> bool:
+        """Tell whether the process behind an owner row lives; this process does."""
+        if owner_id == self._owner_id:
+            return True
+        row = self.find_owner(owner_id)
+        if row is None:
+            return False
+        return owners.is_alive(self._lock_file, row.id, row.pid, row.boot_id, row.process_started)
+
+    def _checkpoint_alone(self, checkpoint: Callable[[], None]) -> None:
+        if self._lock_file.hold(owners.CHECKPOINT_BYTE):
+            try:
+                checkpoint()
+            finally:
+                self._lock_file.release(owners.CHECKPOINT_BYTE)
+
+    # ---- names to ids
+
+    def flow_id(self, name: str, description: str | None) -> int:
+        """Return the id of a flow's name, registered at the first use."""
+        return self._id(
+            ("flow", name),
+            "INSERT INTO flow (name, description, first_seen_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+            (name, description, self.clock.now_text()),
+            "SELECT id FROM flow WHERE name = ?",
+            (name,),
+        )
+
+    def task_id(self, kind: str, key: str, name: str) -> int:
+        """Return the id of a task key; `kind` is 'task', or 'flow' for a flow called inside a run."""
+        known = self._ids.get((kind + ":", key))
+        if known is not None:
+            return known
+        return self._id(
+            (kind + ":", key),
+            "INSERT INTO task (kind, key, name, first_seen_at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            (kind, key, name, self.clock.now_text()),
+            "SELECT id FROM task WHERE kind = ? AND key = ?",
+            (kind, key),
+        )
+
+    def code_id(self, code_hash: str, source: str | None) -> int:
+        """Return the id of a version of a flow's code."""
+        return self._id(
+            ("code", code_hash),
+            "INSERT INTO code (hash, source) VALUES (?, ?) ON CONFLICT DO NOTHING",
+            (code_hash, source),
+            "SELECT id FROM code WHERE hash = ?",
+            (code_hash,),
+        )
+
+    def _id(
+        self, cache_key: tuple[str, str], insert: str, values: tuple[object, ...], select: str, by: tuple[object, ...]
+    ) -> int:
+        known = self._ids.get(cache_key)
+        if known is None:
+            row = self._row(select, by)
+            if row is None:
+                self.write(_Statement(insert, values), synced=False)
+                row = self._row(select, by)
+            known = self._ids[cache_key] = int(cast(int, row[0]))  # type: ignore[index]  # just inserted
+        return known
+
+    # ---- reading what a run needs
+
+    def _row(self, sql: str, parameters: tuple[object, ...]) -> tuple[object, ...] | None:
+        rows = self._rows(sql, parameters)
+        return rows[0] if rows else None
+
+    def _rows(self, sql: str, parameters: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
+        return self._read(lambda connection: connection.execute(sql, parameters).fetchall())
+
+    def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        return cast(T, self._writer.read(query))
+
+    def get_flow_run(self, flow_run_id: int) -> FlowRunRow:
+        """Return one flow run; NotFoundError if there is none."""
+        row = self._row(
+            "SELECT r.id, r.name, f.name, r.parent_task_run_id, r.state, r.state_name, r.state_message, r.version, r.epoch,"
+            " r.owner_id, r.failures, r.durability, r.parameters, r.tags, r.idempotency_key, r.entrypoint, r.flow_hash,"
+            " r.result, r.result_codec, r.result_hash, r.error_id, r.next_attempt_at, r.created_at, r.started_at, r.ended_at"
+            " FROM flow_run r JOIN flow f ON f.id = r.flow_id WHERE r.id = ?",
+            (flow_run_id,),
+        )
+        if row is None:
+            raise NotFoundError(f"There is no flow run {flow_run_id} in {self.path}. See them with: wfengine runs ls")
+        return FlowRunRow._make(row)
+
+    def find_flow_run_by_key(self, flow_id: int, idempotency_key: str) -> int | None:
+        """Return the id of the flow's run with that idempotency key."""
+        row = self._row("SELECT id FROM flow_run WHERE flow_id = ? AND idempotency_key = ?", (flow_id, idempotency_key))
+        return None if row is None else cast(int, row[0])
+
+    def is_run_name_taken(self, name: str) -> bool:
+        """Tell whether a flow run has that name."""
+        return self._row("SELECT 1 FROM flow_run WHERE name = ? LIMIT 1", (name,)) is not None
+
+    def find_child_run(self, parent_task_run_id: int) -> int | None:
+        """Return the id of the flow run that a subflow call started."""
+        row = self._row("SELECT id FROM flow_run WHERE parent_task_run_id = ?", (parent_task_run_id,))
+        return None if row is None else cast(int, row[0])
+
+    def list_calls(self, flow_run_id: int) -> list[CallRow]:
+        """Return every recorded call of a flow run, in the order in which the rows were written."""
+        return self._read(
+            lambda connection: [
+                CallRow._make(row)
+                for row in connection.execute(
+                    "SELECT scope, task_id, call_key, occurrence, id, lane, state, state_name, state_message, version, epoch,"
+                    " attempt, failures, interruptions, name, result, result_codec, result_hash, error_id, fatal,"
+                    " next_attempt_at, ended_at FROM task_run WHERE flow_run_id = ? ORDER BY id",
+                    (flow_run_id,),
+                ).fetchall()
+            ]
+        )
+
+    def get_inputs(self, task_run_id: int) -> str:
+        """Return the recorded inputs of a call, as the JSON text of the journal."""
+        row = self._row("SELECT inputs FROM task_run WHERE id = ?", (task_run_id,))
+        return "{}" if row is None else str(row[0])
+
+    def list_code_hashes(self, flow_run_id: int) -> dict[int, str | None]:
+        """Return epoch -> hash of the flow code it ran with."""
+        rows = self._rows(
+            "SELECT e.epoch, c.hash FROM execution e LEFT JOIN code c ON c.id = e.code_id WHERE e.flow_run_id = ?",
+            (flow_run_id,),
+        )
+        return {cast(int, epoch): cast("str | None", code_hash) for epoch, code_hash in rows}
+
+    def load_result(self, result: str | bytes | None, codec: str, hash_: bytes, what: str) -> object:
+        """Return a recorded value, its checksum verified; a result that is not in its row is read from `value`."""
+        if result is None:
+            row = self._row("SELECT data, codec FROM value WHERE hash = ?", (hash_,))
+            if row is None:
+                raise JournalCorruptError(f"The value of {what} is missing from {self.path}. Run: wfengine doctor")
+            result = cast("str | bytes", row[0])
+        return decode(codec, result, hash_, what)
+
+    def load_value(self, hash_: bytes, what: str) -> object:
+        """Return a value of table `value` by its hash."""
+        row = self._row("SELECT data, codec FROM value WHERE hash = ?", (hash_,))
+        if row is None:
+            raise JournalCorruptError(f"The value of {what} is missing from {self.path}. Run: wfengine doctor")
+        return decode(str(row[1]), cast("str | bytes", row[0]), hash_, what)
+
+    def get_raw_value(self, hash_: bytes) -> tuple[str, bytes]:
+        """Return codec and bytes of a value, neither checked nor decoded."""
+        row = self._row("SELECT codec, data FROM value WHERE hash = ?", (hash_,))
+        if row is None:
+            raise JournalCorruptError(f"A value is missing from {self.path}. Run: wfengine doctor")
+        return str(row[0]), cast(bytes, row[1])
+
+    def load_error(self, error_id: int) -> BaseException:
+        """Return a recorded exception: itself when it can come back, else a RecordedError."""
+        row = self._row("SELECT type, message, traceback, data, codec, hash FROM error WHERE id = ?", (error_id,))
+        if row is None:
+            raise JournalCorruptError(f"Error {error_id} is missing from {self.path}. Run: wfengine doctor")
+        return decode_error(EncodedError(*row))  # type: ignore[arg-type]  # the columns are typed by the STRICT table
+
+    def list_arguments(self, flow_run_id: int) -> dict[str, bytes]:
+        """Return the flow run's parameters that do not stand in full in its row: name -> hash of the value."""
+        rows = self._rows(
+            "SELECT name, hash FROM argument WHERE flow_run_id = ? AND task_run_id = 0 AND hash IS NOT NULL", (flow_run_id,)
+        )
+        return {str(name): cast(bytes, hash_) for name, hash_ in rows}
+
+    def put_value(self, encoded_columns: tuple[object, ...]) -> None:
+        """Store a value by itself: hash, codec, data, size, type, preview."""
+        self.write(
+            _Statement(
+                "INSERT OR IGNORE INTO value (hash, codec, data, size, python_type, preview, created_at)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (*encoded_columns, self.clock.now_text()),
+            ),
+            synced=False,
+        )
+
+    def put_log(self, flow_run_id: int, task_run_id: int | None, level: int, logger: str, message: str) -> None:
+        """Append a log line; committed with the next commit, at the latest some tens of milliseconds later."""
+        self.post(
+            _Statement(
+                "INSERT INTO log (flow_run_id, task_run_id, at, level, logger, message) VALUES (?, ?, ?, ?, ?, ?)",
+                (flow_run_id, task_run_id, self.clock.now_text(), level, logger, message),
+            )
+        )
+
+    # ---- who lives
+
+    def find_owner(self, owner_id: int) -> OwnerRow | None:
+        """Return the owner row, or None."""
+        row = self._row(
+            "SELECT id, pid, host, boot_id, process_started, role, started_at FROM owner WHERE id = ?", (owner_id,)
+        )
+        return None if row is None else OwnerRow._make(row)
+
+    def list_open_runs(self, flow_name: str | None = None) -> list[OpenRunRow]:
+        """Return flow runs that are not finished (crashed and paused ones too), oldest first."""
+        rows = self._rows(
+            "SELECT r.id, r.name, f.name, r.parent_task_run_id, r.state, r.version, r.epoch, r.owner_id"
+            " FROM flow_run r JOIN flow f ON f.id = r.flow_id"
+            " WHERE r.state NOT IN ('COMPLETED', 'FAILED', 'CANCELLED') AND (? IS NULL OR f.name = ?) ORDER BY r.id",
+            (flow_name, flow_name),
+        )
+        return [OpenRunRow._make(row) for row in rows]
+
+    def sweep(self, is_running_here: Callable[[int], bool]) -> list[int]:
+        """Mark runs whose process is dead as CRASHED; return their ids.
+
+        `is_running_here` tells, for a run of this process, whether it still executes it.
+        """
+        dead: list[int] = []
+        alive: dict[int, bool] = {}
+        for run in self.list_open_runs():
+            if run.state not in ("RUNNING", "CANCELLING", "SCHEDULED") or run.owner_id is None:
+                continue
+            if run.owner_id == self._owner_id:
+                lives = is_running_here(run.id)
+            else:
+                lives = alive.setdefault(run.owner_id, False) or self.is_owner_alive(run.owner_id)
+                alive[run.owner_id] = lives
+            if not lives and self.crash(run.id, run.version, run.epoch, self._death_message(run.owner_id)):
+                dead.append(run.id)
+        return dead
+
+    def crash(self, flow_run_id: int, version: int, epoch: int, message: str) -> bool:
+        """Mark one run as CRASHED; False if somebody else changed it meanwhile."""
+        change = CrashFlowRun(flow_run_id, version=version, epoch=epoch, at=self.clock.now_text(), message=message)
+        try:
+            self.write(change, synced=True)
+        except WriteRefused:
+            return False
+        return True
+
+    def _death_message(self, owner_id: int) -> str:
+        owner = self.find_owner(owner_id)
+        if owner is None:
+            return "its process is gone"
+        if owner.boot_id is not None and owner.boot_id != owners.boot_id():
+            return f"the machine was restarted while process {owner.pid} ran it"
+        return f"process {owner.pid} ({owner.role}) died while running it"
+
+    # ---- the end
+
+    def close(self) -> None:
+        """Say that this process ends, commit what is queued, and close the file. Idempotent."""
+        _OPEN.pop(str(self.path), None)
+        try:
+            if self._owner_id is not None:
+                self.post(_Statement("UPDATE owner SET ended_at = ? WHERE id = ?", (self.clock.now_text(), self._owner_id)))
+            self._writer.close()
+        finally:
+            if self._owner_id is not None:
+                self._lock_file.release(self._owner_id)
+                self._owner_id = None
+
+    def abandon_in_child(self) -> None:
+        """Called in a forked child."""
+        self._writer.abandon_in_child()
+
+
+class _RegisterOwner:
+    """Insert this process's owner row. Sets `owner_id`."""
+
+    __slots__ = ("columns", "owner_id")
+
+    def __init__(self, columns: tuple[object, ...]) -> None:
+        self.columns = columns
+        self.owner_id = 0
+
+    def apply(self, connection: sqlite3.Connection) -> None:
+        cursor = connection.execute(
+            "INSERT INTO owner (pid, host, boot_id, process_started, role, started_at) VALUES (?, ?, ?, ?, ?, ?)", self.columns
+        )
+        self.owner_id = int(cursor.lastrowid or 0)
+
+    def landed(self, connection: sqlite3.Connection) -> bool:
+        return connection.execute("SELECT 1 FROM owner WHERE id = ?", (self.owner_id,)).fetchone() is not None
+
+
+#: The journals this process has open, by absolute path. A file must be opened once only: see `connection`.
+_OPEN: dict[str, Journal] = {}
+_OPEN_LOCK = threading.Lock()
+#: Journals of the parent, kept for ever in a forked child: closing one would harm the parent's file.
+_LEFT_TO_PARENT: list[Journal] = []
+
+
+def open_journal(path: Path, clock: Clock | None = None) -> Journal:
+    """Return the open journal of that file, opened (and created) if need be."""
+    real = Path(os.path.realpath(path))
+    journal = _OPEN.get(str(real))
+    if journal is not None:
+        return journal
+    with _OPEN_LOCK:
+        journal = _OPEN.get(str(real))
+        if journal is None:
+            journal = _OPEN[str(real)] = Journal(real, clock or SystemClock())
+        return journal
+
+
+def close_all() -> None:
+    """Close every open journal of this process."""
+    for journal in list(_OPEN.values()):
+        journal.close()
+
+
+def _after_fork_in_child() -> None:
+    global _OPEN_LOCK  # noqa: PLW0603 - the parent's lock may be held by a thread that does not exist here
+    _OPEN_LOCK = threading.Lock()
+    for journal in list(_OPEN.values()):
+        journal.abandon_in_child()
+        _LEFT_TO_PARENT.append(journal)
+    _OPEN.clear()
+
+
+atexit.register(close_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

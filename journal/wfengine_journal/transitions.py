@@ -1,0 +1,524 @@
+"""The only code that changes a state: one class per change, each applied in one transaction by the writer.
+
+Every change repeats its legal from-states and the epoch of its flow run in the WHERE clause and checks the row count, so
+that a process which lost a run writes nothing. It also appends to `transition`, the history, in the same transaction.
+`landed` looks for that row after a COMMIT whose outcome is unknown.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from wfengine_journal.codec import Encoded, EncodedError
+from wfengine_journal.writer import WriteRefused
+
+#: A result of at most this many bytes stands in its row; a larger one stands once in table `value`.
+INLINE_BYTES = 1024
+
+
+class Identity(NamedTuple):
+    """What makes a call the same call on resume. Unique in the journal."""
+
+    flow_run_id: int
+    scope: int
+    task_id: int
+    call_key: bytes
+    occurrence: int
+
+
+class Argument(NamedTuple):
+    """An argument that does not stand in full in the row's JSON. `encoded` is None if it could not be stored."""
+
+    name: str
+    python_type: str
+    encoded: Encoded | None
+
+
+class StoredResult(NamedTuple):
+    """The four result columns of a run's row."""
+
+    result: str | bytes | None
+    codec: str
+    hash: bytes
+    preview: str | None
+
+
+def _store_value(connection: sqlite3.Connection, encoded: Encoded, at: str) -> None:
+    connection.execute(
+        "INSERT OR IGNORE INTO value (hash, codec, data, size, python_type, preview, created_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (encoded.hash, encoded.codec, encoded.data, encoded.size, encoded.python_type, _preview(encoded), at),
+    )
+
+
+def _preview(encoded: Encoded) -> str:
+    if encoded.preview is not None:
+        return encoded.preview
+    return str(encoded.data)[:200]
+
+
+def _store_result(connection: sqlite3.Connection, encoded: Encoded, at: str) -> StoredResult:
+    if len(encoded.data) <= INLINE_BYTES:
+        return StoredResult(encoded.data, encoded.codec, encoded.hash, encoded.preview)
+    _store_value(connection, encoded, at)
+    return StoredResult(None, encoded.codec, encoded.hash, _preview(encoded))
+
+
+def _store_error(connection: sqlite3.Connection, error: EncodedError) -> int:
+    cursor = connection.execute(
+        "INSERT INTO error (type, message, traceback, data, codec, hash) VALUES (?, ?, ?, ?, ?, ?)",
+        (error.type, error.message, error.traceback, error.data, error.codec, error.hash),
+    )
+    return int(cursor.lastrowid or 0)
+
+
+def _store_arguments(
+    connection: sqlite3.Connection, flow_run_id: int, task_run_id: int, arguments: Iterable[Argument], at: str
+) -> None:
+    for argument in arguments:
+        if argument.encoded is not None:
+            _store_value(connection, argument.encoded, at)
+        connection.execute(
+            "INSERT OR REPLACE INTO argument (flow_run_id, task_run_id, name, hash, python_type) VALUES (?, ?, ?, ?, ?)",
+            (flow_run_id, task_run_id, argument.name, argument.encoded.hash if argument.encoded else None, argument.python_type),
+        )
+
+
+class _Change:
+    """What all changes share: the transition row by which a landed change is recognised."""
+
+    __slots__ = ("flow_run_id", "seq", "task_run_id")
+
+    flow_run_id: int
+    task_run_id: int
+    seq: int
+
+    def landed(self, connection: sqlite3.Connection) -> bool:
+        """Tell whether this change is in the file."""
+        row = connection.execute(
+            "SELECT 1 FROM transition WHERE flow_run_id = ? AND task_run_id = ? AND seq = ?",
+            (self.flow_run_id, self.task_run_id, self.seq),
+        ).fetchone()
+        return row is not None
+
+
+# ---------------------------------------------------------------------------------------------------- calls
+
+
+class BeginCall(_Change):
+    """Write a new call and, unless it is only issued, its first attempt. Sets `task_run_id`."""
+
+    __slots__ = ("arguments", "at", "epoch", "identity", "inputs", "lane", "name", "running", "tags")
+
+    def __init__(
+        self,
+        identity: Identity,
+        *,
+        epoch: int,
+        lane: int,
+        inputs: str,
+        at: str,
+        running: bool,
+        name: str | None = None,
+        tags: str | None = None,
+        arguments: Sequence[Argument] = (),
+    ) -> None:
+        self.identity = identity
+        self.flow_run_id = identity.flow_run_id
+        self.task_run_id = 0
+        self.seq = 1
+        self.epoch = epoch
+        self.lane = lane
+        self.inputs = inputs
+        self.at = at
+        self.running = running
+        self.name = name
+        self.tags = tags
+        self.arguments = arguments
+
+    def apply(self, connection: sqlite3.Connection) -> None:
+        flow_run_id, scope, task_id, call_key, occurrence = self.identity
+        running, at, epoch = self.running, self.at, self.epoch
+        state, attempt = ("RUNNING", 1) if running else ("PENDING", 0)
+        cursor = connection.execute(
+            "INSERT INTO task_run (flow_run_id, scope, task_id, call_key, occurrence, lane, name, state, version, epoch,"
+            " attempt, inputs, tags, started_at) SELECT ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?"
+            " WHERE EXISTS (SELECT 1 FROM flow_run WHERE id = ? AND epoch = ? AND state = 'RUNNING')",
+            (flow_run_id, scope, task_id, call_key, occurrence, self.lane, self.name, state, epoch, attempt, self.inputs)
+            + (self.tags, at if running else None, flow_run_id, epoch),
+        )
+        if cursor.rowcount != 1:
+            raise WriteRefused
+        self.task_run_id = task_run_id = int(cursor.lastrowid or 0)
+        connection.execute(
+            "INSERT INTO transition (flow_run_id, task_run_id, seq, state, epoch, attempt, at) VALUES (?, ?, 1, ?, ?, ?, ?)",
+            (flow_run_id, task_run_id, state, epoch, attempt, at),
+        )
+        if self.arguments:
+            _store_arguments(connection, flow_run_id, task_run_id, self.arguments, at)
+
+
+class StartAttempt(_Change):
+    """Begin the next attempt of a call that has a row: issued, waiting for a retry, cut off, or failed and run again."""
+
+    __slots__ = ("at", "attempt", "call", "epoch", "fresh", "name")
+
+    def __init__(
+        self, call: BeginCall | None, flow_run_id: int, task_run_id: int, *, seq: int, epoch: int, attempt: int, at: str,
+        fresh: bool = False,
+    ) -> None:  # fmt: skip
+        self.call = call  # the change that wrote the row, when it may still be on its way in the same queue
+        self.flow_run_id = flow_run_id
+        self.task_run_id = task_run_id
+        self.seq = seq
+        self.epoch = epoch
+        self.attempt = attempt
+        self.at = at
+        self.fresh = fresh  # the counts of failures and interruptions begin anew
+        self.name = "Retrying" if attempt > 1 else None
+
+    def apply(self, connection: sqlite3.Connection) -> None:
+        if self.call is not None:
+            self.task_run_id = self.call.task_run_id
+        cursor = connection.execute(
+            "UPDATE task_run SET state = 'RUNNING', state_name = ?, state_message = NULL, version = ?, epoch = ?, attempt = ?,"
+            " started_at = coalesce(started_at, ?), ended_at = NULL, next_attempt_at = NULL, orphaned_in = NULL, fatal = NULL,"
+            " failures = CASE WHEN ? THEN 0 ELSE failures END, interruptions = CASE WHEN ? THEN 0 ELSE interruptions END"
+            " WHERE id = ? AND version = ? AND state IN ('PENDING', 'SCHEDULED', 'CRASHED', 'FAILED', 'PAUSED', 'CANCELLED')"
+            " AND EXISTS (SELECT 1 FROM flow_run WHERE id = ? AND epoch = ? AND state = 'RUNNING')",
+            (self.name, self.seq, self.epoch, self.attempt, self.at, self.fresh, self.fresh)
+            + (self.task_run_id, self.seq - 1, self.flow_run_id, self.epoch),
+        )
+        if cursor.rowcount != 1:
+            raise WriteRefused
+        connection.execute(
+            "INSERT INTO transition (flow_run_id, task_run_id, seq, state, state_name, epoch, attempt, at)"
+            " VALUES (?, ?, ?, 'RUNNING', ?, ?, ?, ?)",
+            (self.flow_run_id, self.task_run_id, self.seq, self.name, self.epoch, self.attempt, self.at),
+        )
+
+
+class CompleteCall(_Change):
+    """Record a result: the value, its checksum, the state and the transition in one transaction."""
+
+    __slots__ = ("at", "attempt", "epoch", "result", "state_name")
+
+    def __init__(
+        self, flow_run_id: int, task_run_id: int, *, seq: int, epoch: int, attempt: int, at: str, result: Encoded,
+        state_name: str | None = None,
+    ) -> None:  # fmt: skip
+        self.flow_run_id = flow_run_id
+        self.task_run_id = task_run_id
+        self.seq = seq
+        self.epoch = epoch
+        self.attempt = attempt
+        self.at = at
+        self.result = result
+        self.state_name = state_name
+
+    def apply(self, connection: sqlite3.Connection) -> None:
+        seq, at, epoch, task_run_id = self.seq, self.at, self.epoch, self.task_run_id
+        stored = _store_result(connection, self.result, at)
+        cursor = connection.execute(
+            "UPDATE task_run SET state = 'COMPLETED', state_name = ?, version = ?, result = ?, result_codec = ?,"
+            " result_hash = ?, result_preview = ?, error_id = NULL, ended_at = ?"
+            " WHERE id = ? AND version = ? AND epoch = ? AND state = 'RUNNING'",
+            (self.state_name, seq, *stored, at, task_run_id, seq - 1, epoch),
+        )
+        if cursor.rowcount != 1:
+            raise WriteRefused
+        connection.execute(
+            "INSERT INTO transition (flow_run_id, task_run_id, seq, state, state_name, epoch, attempt, at)"
+            " VALUES (?, ?, ?, 'COMPLETED', ?, ?, ?, ?)",
+            (self.flow_run_id, task_run_id, seq, self.state_name, epoch, self.attempt, at),
+        )
+
+
+class FailAttempt(_Change):
+    """Record a failed attempt: the call fails for good, or waits for its next attempt at an absolute instant."""
+
+    __slots__ = ("at", "attempt", "epoch", "error", "message", "next_attempt_at", "state_name")
+
+    def __init__(
+        self, flow_run_id: int, task_run_id: int, *, seq: int, epoch: int, attempt: int, at: str, error: EncodedError,
+        next_attempt_at: str | None, state_name: str | None = None, message: str | None = None,
+    ) -> None:  # fmt: skip
+        self.flow_run_id = flow_run_id
+        self.task_run_id = task_run_id
+        self.seq = seq
+        self.epoch = epoch
+        self.attempt = attempt
+        self.at = at
+        self.error = error
+        self.next_attempt_at = next_attempt_at
+        self.state_name = state_name if next_attempt_at is None else "AwaitingRetry"
+        self.message = message
+
+    def apply(self, connection: sqlite3.Connection) -> None:
+        waits = self.next_attempt_at is not None
+        state = "SCHEDULED" if waits else "FAILED"
+        cursor = connection.execute(
+            "UPDATE task_run SET state = ?, state_name = ?, state_message = ?, version = ?, failures = failures + 1,"
+            " next_attempt_at = ?, ended_at = ? WHERE id = ? AND version = ? AND epoch = ? AND state = 'RUNNING'",
+            (state, self.state_name, self.message, self.seq, self.next_attempt_at, None if waits else self.at)
+            + (self.task_run_id, self.seq - 1, self.epoch),
+        )
+        if cursor.rowcount != 1:
+            raise WriteRefused
+        error_id = _store_error(connection, self.error)
+        connection.execute("UPDATE task_run SET error_id = ? WHERE id = ?", (error_id, self.task_run_id))
+        connection.execute(
+            "INSERT INTO transition (flow_run_id, task_run_id, seq, state, state_name, message, epoch, attempt, error_id, at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (self.flow_run_id, self.task_run_id, self.seq, state, self.state_name, self.message, self.epoch, self.attempt)
+            + (error_id, self.at),
+        )
+
+
+class SettleCall(_Change):
+    """Move a call without running it: interrupted by Ctrl-C, parked for a person, or given up. Adds no attempt."""
+
+    __slots__ = ("at", "attempt", "epoch", "error", "interruption", "message", "state", "state_name")
+
+    def __init__(
+        self, flow_run_id: int, task_run_id: int, *, seq: int, epoch: int, attempt: int, at: str, state: str,
+        state_name: str | None, message: str, error: EncodedError | None = None, interruption: bool = False,
+    ) -> None:  # fmt: skip
+        self.flow_run_id = flow_run_id
+        self.task_run_id = task_run_id
+        self.seq = seq
+        self.epoch = epoch
+        self.attempt = attempt
+        self.at = at
+        self.state = state
+        self.state_name = state_name
+        self.message = message
+        self.error = error
+        self.interruption = interruption
+
+    def apply(self, connection: sqlite3.Connection) -> None:
+        ended = self.at if self.state in ("CRASHED", "FAILED", "CANCELLED") else None
+        cursor = connection.execute(
+            "UPDATE task_run SET state = ?, state_name = ?, state_message = ?, version = ?, epoch = ?, ended_at = ?,"
+            " interruptions = interruptions + ? WHERE id = ? AND version = ?"
+            " AND state IN ('PENDING', 'SCHEDULED', 'RUNNING', 'CRASHED', 'PAUSED')"
+            " AND EXISTS (SELECT 1 FROM flow_run WHERE id = ? AND epoch = ?)",
+            (self.state, self.state_name, self.message, self.seq, self.epoch, ended, int(self.interruption))
+            + (self.task_run_id, self.seq - 1, self.flow_run_id, self.epoch),
+        )
+        if cursor.rowcount != 1:
+            raise WriteRefused
+        error_id = None
+        if self.error is not None:
+            error_id = _store_error(connection, self.error)
+            connection.execute("UPDATE task_run SET error_id = ? WHERE id = ?", (error_id, self.task_run_id))
+        connection.execute(
+            "INSERT INTO transition (flow_run_id, task_run_id, seq, state, state_name, message, epoch, attempt, error_id, at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (self.flow_run_id, self.task_run_id, self.seq, self.state, self.state_name, self.message, self.epoch)
+            + (self.attempt, error_id, self.at),
+        )
+
+
+# ---------------------------------------------------------------------------------------------------- flow runs
+
+
+class CreateFlowRun(_Change):
+    """Write a new flow run that starts at once, with its first execution. Sets `flow_run_id`."""
+
+    __slots__ = ("arguments", "at", "code_id", "columns", "owner_id")
+
+    def __init__(
+        self, *, name: str, flow_id: int, parent_task_run_id: int | None, owner_id: int, code_id: int | None,
+        durability: str, parameters: str, arguments: Sequence[Argument], tags: str | None, idempotency_key: str | None,
+        entrypoint: str | None, flow_hash: bytes | None, at: str,
+    ) -> None:  # fmt: skip
+        self.flow_run_id = 0
+        self.task_run_id = 0
+        self.seq = 1
+        self.owner_id = owner_id
+        self.code_id = code_id
+        self.arguments = arguments
+        self.at = at
+        self.columns = (
+            name, flow_id, parent_task_run_id, owner_id, durability, parameters, tags, idempotency_key, entrypoint, flow_hash,
+            at, at,
+        )  # fmt: skip
+
+    def apply(self, connection: sqlite3.Connection) -> None:
+        try:
+            cursor = connection.execute(
+                "INSERT INTO flow_run (name, flow_id, parent_task_run_id, state, version, epoch, owner_id, durability,"
+                " parameters, tags, idempotency_key, entrypoint, flow_hash, created_at, started_at)"
+                " VALUES (?, ?, ?, 'RUNNING', 1, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                self.columns,
+            )
+        except sqlite3.IntegrityError as error:
+            raise WriteRefused from error  # another process used the idempotency key between our look and this insert
+        self.flow_run_id = int(cursor.lastrowid or 0)
+        _record_execution(connection, self.flow_run_id, 1, self.owner_id, self.code_id, "start", self.at)
+        _record_flow_transition(connection, self.flow_run_id, 1, "RUNNING", None, None, 1, None, self.at)
+        if self.arguments:
+            _store_arguments(connection, self.flow_run_id, 0, self.arguments, self.at)
+
+
+class ClaimFlowRun(_Change):
+    """Take up a flow run that is not running: one process can, and every older epoch is fenced off."""
+
+    __slots__ = ("at", "code_id", "entrypoint", "epoch", "owner_id", "reason", "version")
+
+    def __init__(
+        self, flow_run_id: int, *, version: int, epoch: int, owner_id: int, code_id: int | None, reason: str, at: str
+    ) -> None:
+        self.flow_run_id = flow_run_id
+        self.task_run_id = 0
+        self.version = version  # as read before; a changed one means that somebody else was quicker
+        self.epoch = epoch  # the new one
+        self.seq = version + 1
+        self.owner_id = owner_id
+        self.code_id = code_id
+        self.reason = reason
+        self.at = at
+
+    def apply(self, connection: sqlite3.Connection) -> None:
+        name = "Retrying" if self.reason == "retry" else "Resuming"
+        cursor = connection.execute(
+            "UPDATE flow_run SET state = 'RUNNING', state_name = ?, state_message = NULL, version = ?, epoch = ?, owner_id = ?,"
+            " failures = CASE WHEN ? = 'resume' THEN 0 ELSE failures END,"
+            " ended_at = NULL, next_attempt_at = NULL, tasks_done = NULL, tasks_total = NULL"
+            " WHERE id = ? AND version = ? AND epoch = ?"
+            " AND state IN ('PENDING', 'SCHEDULED', 'PAUSED', 'CRASHED', 'FAILED', 'CANCELLED')",
+            (name, self.seq, self.epoch, self.owner_id, self.reason, self.flow_run_id, self.version, self.epoch - 1),
+        )
+        if cursor.rowcount != 1:
+            raise WriteRefused
+        _record_execution(connection, self.flow_run_id, self.epoch, self.owner_id, self.code_id, self.reason, self.at)
+        _record_flow_transition(connection, self.flow_run_id, self.seq, "RUNNING", name, None, self.epoch, None, self.at)
+
+
+class EndFlowRun(_Change):
+    """Leave RUNNING: a terminal state, a pause, or a wait for the next attempt of the flow."""
+
+    __slots__ = (
+        "at", "counts_failure", "epoch", "error", "fatal_task_run_ids", "message", "next_attempt_at", "orphan_ids", "result",
+        "state", "state_name",
+    )  # fmt: skip
+
+    def __init__(
+        self, flow_run_id: int, *, seq: int, epoch: int, at: str, state: str, state_name: str | None = None,
+        message: str | None = None, result: Encoded | None = None, error: EncodedError | None = None,
+        fatal_task_run_ids: Sequence[int] = (), orphan_ids: Sequence[int] = (), next_attempt_at: str | None = None,
+        counts_failure: bool = False,
+    ) -> None:  # fmt: skip
+        self.flow_run_id = flow_run_id
+        self.task_run_id = 0
+        self.seq = seq
+        self.epoch = epoch
+        self.at = at
+        self.state = state
+        self.state_name = state_name
+        self.message = message
+        self.result = result
+        self.error = error
+        self.fatal_task_run_ids = fatal_task_run_ids
+        self.orphan_ids = orphan_ids
+        self.next_attempt_at = next_attempt_at
+        self.counts_failure = counts_failure
+
+    def apply(self, connection: sqlite3.Connection) -> None:
+        at, flow_run_id = self.at, self.flow_run_id
+        stored = _store_result(connection, self.result, at) if self.result is not None else (None, None, None, None)
+        ended = at if self.state in ("COMPLETED", "FAILED", "CANCELLED", "CRASHED") else None
+        cursor = connection.execute(
+            "UPDATE flow_run SET state = ?, state_name = ?, state_message = ?, version = ?, result = ?, result_codec = ?,"
+            " result_hash = ?, result_preview = ?, error_id = NULL, failures = failures + ?, next_attempt_at = ?, ended_at = ?,"
+            " tasks_total = (SELECT count(*) FROM task_run t JOIN task k ON k.id = t.task_id AND k.kind = 'task'"
+            "                WHERE t.flow_run_id = ?),"
+            " tasks_done = (SELECT count(*) FROM task_run t JOIN task k ON k.id = t.task_id AND k.kind = 'task'"
+            "               WHERE t.flow_run_id = ? AND t.state = 'COMPLETED')"
+            " WHERE id = ? AND version = ? AND epoch = ? AND state IN ('RUNNING', 'CANCELLING')",
+            (self.state, self.state_name, self.message, self.seq, *stored, int(self.counts_failure), self.next_attempt_at, ended)
+            + (flow_run_id, flow_run_id, flow_run_id, self.seq - 1, self.epoch),
+        )
+        if cursor.rowcount != 1:
+            raise WriteRefused
+        error_id = None
+        if self.error is not None:
+            error_id = _store_error(connection, self.error)
+            connection.execute("UPDATE flow_run SET error_id = ? WHERE id = ?", (error_id, flow_run_id))
+        for task_run_id in self.fatal_task_run_ids:
+            connection.execute("UPDATE task_run SET fatal = 1 WHERE id = ? AND state = 'FAILED'", (task_run_id,))
+        for task_run_id in self.orphan_ids:
+            connection.execute("UPDATE task_run SET orphaned_in = ? WHERE id = ?", (self.epoch, task_run_id))
+        _record_flow_transition(
+            connection, flow_run_id, self.seq, self.state, self.state_name, self.message, self.epoch, error_id, at
+        )
+
+
+class CrashFlowRun(_Change):
+    """Record that the process of a running flow run died (or is being replaced), and which calls that cut off."""
+
+    __slots__ = ("at", "epoch", "message")
+
+    def __init__(self, flow_run_id: int, *, version: int, epoch: int, at: str, message: str) -> None:
+        self.flow_run_id = flow_run_id
+        self.task_run_id = 0
+        self.seq = version + 1
+        self.epoch = epoch
+        self.at = at
+        self.message = message
+
+    def apply(self, connection: sqlite3.Connection) -> None:
+        at, flow_run_id = self.at, self.flow_run_id
+        cursor = connection.execute(
+            "UPDATE flow_run SET state = 'CRASHED', state_name = NULL, state_message = ?, version = ?, ended_at = ?,"
+            " tasks_total = (SELECT count(*) FROM task_run t JOIN task k ON k.id = t.task_id AND k.kind = 'task'"
+            "                WHERE t.flow_run_id = ?),"
+            " tasks_done = (SELECT count(*) FROM task_run t JOIN task k ON k.id = t.task_id AND k.kind = 'task'"
+            "               WHERE t.flow_run_id = ? AND t.state = 'COMPLETED')"
+            " WHERE id = ? AND version = ? AND epoch = ? AND state IN ('RUNNING', 'SCHEDULED', 'PENDING', 'CANCELLING')",
+            (self.message, self.seq, at, flow_run_id, flow_run_id, flow_run_id, self.seq - 1, self.epoch),
+        )
+        if cursor.rowcount != 1:
+            raise WriteRefused
+        connection.execute(
+            "INSERT INTO transition (flow_run_id, task_run_id, seq, state, state_name, message, epoch, attempt, at)"
+            " SELECT flow_run_id, id, version + 1, 'CRASHED', 'Interrupted', ?, epoch, attempt, ? FROM task_run"
+            " WHERE flow_run_id = ? AND state = 'RUNNING'",
+            (self.message, at, flow_run_id),
+        )
+        # Version and state move on, so an outcome that the old process still tries to write is refused.
+        connection.execute(
+            "UPDATE task_run SET state = 'CRASHED', state_name = 'Interrupted', state_message = ?, version = version + 1,"
+            " interruptions = interruptions + 1, ended_at = ? WHERE flow_run_id = ? AND state = 'RUNNING'",
+            (self.message, at, flow_run_id),
+        )
+        _record_flow_transition(connection, flow_run_id, self.seq, "CRASHED", None, self.message, self.epoch, None, at)
+
+
+def _record_execution(
+    connection: sqlite3.Connection, flow_run_id: int, epoch: int, owner_id: int, code_id: int | None, reason: str, at: str
+) -> None:
+    connection.execute(
+        "INSERT INTO execution (flow_run_id, epoch, owner_id, code_id, reason, started_at) VALUES (?, ?, ?, ?, ?, ?)",
+        (flow_run_id, epoch, owner_id, code_id, reason, at),
+    )
+
+
+def _record_flow_transition(
+    connection: sqlite3.Connection, flow_run_id: int, seq: int, state: str, state_name: str | None, message: str | None,
+    epoch: int, error_id: int | None, at: str,
+) -> None:  # fmt: skip
+    connection.execute(
+        "INSERT INTO transition (flow_run_id, task_run_id, seq, state, state_name, message, epoch, attempt, error_id, at)"
+        " VALUES (?, 0, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (flow_run_id, seq, state, state_name, message, epoch, epoch, error_id, at),
+    )
+
+
+def tags_text(tags: Iterable[str]) -> str | None:
+    """Return tags as the JSON array the journal stores; None for no tags."""
+    names = sorted(set(tags))
+    return json.dumps(names, ensure_ascii=False) if names else None

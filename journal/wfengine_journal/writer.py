@@ -1,0 +1,326 @@
+"""The one write path: group commit on a single connection.
+
+A *change* is an object whose `apply(connection)` runs its statements inside a transaction that this module began. Changes
+that wait at the same moment share one transaction and one fsync: whoever gets the lock first leads and commits for all.
+A waiter is released, and a callback called, only after COMMIT returned.
+
+Invariants:
+- A change may refuse (raise WriteRefused) only before its first write, so that a refusal needs no rollback.
+- An error from COMMIT is an unknown outcome: the file is opened anew and each change is looked for (`landed`).
+- After a disk error nothing more is written through this writer; every later call raises the same JournalError.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from wfengine_journal.clock import Clock
+from wfengine_journal.connection import BUSY_TRIES, explain, open_writer, primary_code
+from wfengine_journal.errors import ForkedProcessError, JournalError
+from wfengine_journal.threads import start_thread
+
+#: In mode "process" one commit is synced at least this often while there are writes, in seconds.
+SYNC_INTERVAL_SECONDS = 1.0
+#: How long a change that nobody waits for may lie before the flusher commits it, in seconds.
+POST_DELAY_SECONDS = 0.05
+#: Size of the write-ahead log from which a checkpoint is tried, in bytes, and after how many commits it is looked at.
+CHECKPOINT_BYTES = 8 * 1024 * 1024
+CHECKPOINT_LOOK_COMMITS = 256
+#: Changes in one transaction at the most, so that readers and other processes get their turn.
+BATCH_LIMIT = 2000
+
+
+class WriteRefused(Exception):  # noqa: N818 - says what happened to the change
+    """A guard did not hold; the change wrote nothing."""
+
+
+class Change(Protocol):
+    """One atomic piece of writing."""
+
+    def apply(self, connection: sqlite3.Connection) -> None:
+        """Run the statements; raise WriteRefused before the first write if a guard does not hold."""
+
+    def landed(self, connection: sqlite3.Connection) -> bool:
+        """Tell, on a fresh connection after a failed COMMIT, whether the change is in the file."""
+
+
+class _Ticket:
+    """A change in the queue, and what became of it."""
+
+    __slots__ = ("change", "done", "error", "on_commit", "synced")
+
+    def __init__(self, change: Change, synced: bool, on_commit: Callable[[BaseException | None], None] | None) -> None:
+        self.change = change
+        self.synced = synced
+        self.on_commit = on_commit
+        self.done = False
+        self.error: BaseException | None = None
+
+
+class Writer:
+    """Owns the write connection of one journal file in this process. All methods may be called from any thread."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, clock: Clock, may_checkpoint: Callable[[Callable[[], None]], None]) -> None:
+        self._path = path
+        self._wal_path = Path(f"{path}-wal")
+        self._connection = connection
+        self._clock = clock
+        self._may_checkpoint = may_checkpoint  # runs the given checkpoint if no other process is at it
+        self._lock = threading.Lock()
+        self._queue: deque[_Ticket] = deque()
+        self._posted = threading.Event()
+        self._flusher: threading.Thread | None = None
+        self._full_sync = False  # what PRAGMA synchronous is set to now
+        self._last_sync = clock.monotonic_seconds()
+        self._commits = 0
+        self._began = False  # a transaction of the present leader was begun
+        self._broken: JournalError | None = None
+        self._forked = False
+        self._closed = False
+
+    # ---- writing
+
+    def write(self, change: Change, *, synced: bool) -> None:
+        """Apply one change and return after it is committed; `synced` also waits for the disk.
+
+        Raises WriteRefused when the change's guard did not hold, JournalError when the file cannot be written.
+        """
+        if not self._lock.locked():  # `with` and not a non-blocking acquire: Ctrl-C cannot come between it and the try
+            with self._lock:
+                if not self._queue:
+                    self._check_usable()
+                    self._commit_one(change, synced)
+                    return
+        ticket = _Ticket(change, synced, None)
+        self._queue.append(ticket)
+        while not ticket.done:
+            self._lead()
+        if ticket.error is not None:
+            raise ticket.error
+
+    def post(self, change: Change, *, synced: bool = False, on_commit: Callable[[BaseException | None], None] | None = None) -> None:
+        """Queue a change that nobody waits for here: it rides along with the next commit, or is flushed soon.
+
+        `on_commit` is called with None after the commit, or with the error, on the thread that led it; it must not block.
+        """
+        self._queue.append(_Ticket(change, synced, on_commit))
+        if self._flusher is None:
+            self._start_flusher()
+        if not self._posted.is_set():
+            self._posted.set()
+
+    def flush(self) -> None:
+        """Commit everything that is queued at this moment."""
+        if self._queue:
+            self._lead()
+
+    def read(self, query: Callable[[sqlite3.Connection], object]) -> object:
+        """Run a read on the write connection, between two transactions. Errors come as JournalError."""
+        with self._lock:
+            self._check_usable()
+            try:
+                return query(self._connection)
+            except sqlite3.Error as error:
+                raise explain(error, self._path) from error
+
+    def _lead(self) -> None:
+        """Take the lock, commit what is queued in one transaction, then tell the callbacks."""
+        batch: list[_Ticket] = []
+        try:
+            with self._lock:
+                batch = self._drain()
+                if batch:
+                    self._commit_batch(batch)
+        finally:
+            for ticket in batch:
+                if ticket.done and ticket.on_commit is not None:
+                    ticket.on_commit(ticket.error)
+
+    def _drain(self) -> list[_Ticket]:
+        queue = self._queue
+        return [queue.popleft() for _ in range(min(len(queue), BATCH_LIMIT))]
+
+    # ---- one transaction (the lock is held)
+
+    def _commit_one(self, change: Change, synced: bool) -> None:
+        """Do what `_commit_batch` does for a single change: the path of a task that runs alone."""
+        connection = self._connection
+        try:
+            self._begin(synced)
+            change.apply(connection)
+        except WriteRefused:
+            connection.execute("ROLLBACK")
+            raise
+        except BaseException as error:
+            raise self._given_up(error) from error
+        self._commit([change])
+
+    def _commit_batch(self, batch: list[_Ticket]) -> None:
+        try:
+            self._check_usable()
+            self._begin(any(ticket.synced for ticket in batch))
+            applied = self._apply_all(batch)
+            self._commit([ticket.change for ticket in applied])
+        except Exception as error:
+            problem = self._given_up(error)
+            if len(batch) > 1 and self._broken is None:
+                # One change of many was at fault and everything was rolled back: let each stand for itself.
+                for ticket in batch:
+                    ticket.error = None
+                    self._commit_batch([ticket])
+                return
+            for ticket in batch:
+                ticket.error = problem
+        except BaseException:
+            self._interrupted(batch)
+            raise
+        for ticket in batch:
+            ticket.done = True
+
+    def _interrupted(self, batch: list[_Ticket]) -> None:
+        """Ctrl-C reached the leader: what is not committed goes back into the queue, for the next leader."""
+        if self._began and not self._connection.in_transaction:
+            for ticket in batch:
+                ticket.done = True
+            return
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+        for ticket in batch:
+            ticket.error = None
+        self._queue.extendleft(reversed(batch))
+
+    def _apply_all(self, batch: list[_Ticket]) -> list[_Ticket]:
+        applied = []
+        for ticket in batch:
+            try:
+                ticket.change.apply(self._connection)
+                applied.append(ticket)
+            except WriteRefused as refusal:
+                ticket.error = refusal
+        return applied
+
+    def _begin(self, synced: bool) -> None:
+        self._began = False
+        now = self._clock.monotonic_seconds()
+        full = synced or now - self._last_sync > SYNC_INTERVAL_SECONDS
+        if full is not self._full_sync:
+            self._connection.execute("PRAGMA synchronous = FULL" if full else "PRAGMA synchronous = NORMAL")
+            self._full_sync = full
+        if full:
+            self._last_sync = now
+        for attempt in range(1, BUSY_TRIES + 1):
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                self._began = True
+                return
+            except sqlite3.OperationalError as error:
+                if primary_code(error) != sqlite3.SQLITE_BUSY or attempt == BUSY_TRIES:
+                    raise
+
+    def _commit(self, changes: list[Change]) -> None:
+        try:
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._settle_unknown_commit(error, changes)
+        self._commits += 1
+        if self._commits % CHECKPOINT_LOOK_COMMITS == 0:
+            self._maybe_checkpoint()
+
+    def _settle_unknown_commit(self, error: sqlite3.Error, changes: list[Change]) -> None:
+        """After a failed COMMIT, open the file anew and see what is there; return only if all of it is."""
+        try:
+            self._connection.close()
+            self._connection, _ = open_writer(self._path)
+            self._full_sync = False
+            if all(change.landed(self._connection) for change in changes):
+                return
+        except (sqlite3.Error, JournalError) as second:
+            self._broken = explain(error, self._path)
+            raise self._broken from second
+        self._broken = explain(error, self._path)
+        raise self._broken from error
+
+    def _given_up(self, error: BaseException) -> BaseException:
+        """Roll back what is open; return the error to report. A disk's fault stops this writer for good."""
+        if self._broken is not None:
+            return self._broken
+        try:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            self._broken = explain(error, self._path) if isinstance(error, sqlite3.Error) else None
+        if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError | sqlite3.InterfaceError):
+            return error  # a defect of the change itself, not of the disk
+        if isinstance(error, sqlite3.Error):
+            self._broken = explain(error, self._path)
+            return self._broken
+        return error
+
+    def _check_usable(self) -> None:
+        if self._forked:
+            raise ForkedProcessError(
+                "This process was forked from one that runs flows; the journal's connection stays with the parent. "
+                "Return the result to the parent, or start a process of its own (multiprocessing 'spawn')."
+            )
+        if self._broken is not None:
+            raise self._broken
+        if self._closed:
+            raise JournalError(f"The journal {self._path} was closed in this process. Open it again: use_journal({str(self._path)!r})")
+
+    # ---- upkeep
+
+    def _maybe_checkpoint(self) -> None:
+        try:
+            if self._wal_path.stat().st_size < CHECKPOINT_BYTES:
+                return
+        except OSError:
+            return
+        self._may_checkpoint(self._checkpoint)
+
+    def _checkpoint(self) -> None:
+        # A passive checkpoint waits for nobody; what readers still need stays in the log for the next time.
+        self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    def _start_flusher(self) -> None:
+        with self._lock:
+            if self._flusher is None and not self._closed:
+                self._flusher = start_thread("wfengine-flusher", self._flush_posted)
+
+    def _flush_posted(self) -> None:
+        pause = threading.Event()
+        while not self._closed:
+            self._posted.wait()
+            pause.wait(POST_DELAY_SECONDS)
+            self._posted.clear()
+            while self._queue and not self._forked:
+                self._lead()
+
+    def close(self) -> None:
+        """Commit what is queued and close the connection; the last process to do so folds the log into the file."""
+        while self._queue and self._broken is None and not self._forked:
+            self._lead()
+        with self._lock:
+            if self._closed or self._forked:
+                return
+            self._closed = True
+            self._connection.close()
+        self._posted.set()
+        if self._flusher is not None and self._flusher is not threading.current_thread():
+            self._flusher.join(timeout=1.0)
+
+    def abandon_in_child(self) -> None:
+        """Called in a forked child: never touch the parent's connection again, not even to close it."""
+        import ctypes
+
+        # Even at the child's exit the connection must not be closed: SQLite would touch the parent's log. A reference
+        # that is never given back keeps it from being finalised.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
+        self._forked = True
+        self._lock = threading.Lock()  # the parent's may be held by a thread that does not exist here
+        self._queue.clear()
+        self._flusher = None

@@ -1,0 +1,92 @@
+"""The command line: `wfengine`, or `python -m wfengine`.
+
+Commands are thin: they read through `wfengine_journal.queries`, call the engine through `execution`, and write through
+`output`. Nothing here opens a database or holds SQL.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from wfengine._version import __version__
+from wfengine.cli.base import Group, Settings, color_choice, command_name, epilog, report, settings_of
+from wfengine.cli.exits import EXPLANATION, ExitCode
+from wfengine_journal.errors import InternalError, UsageError
+
+__all__ = ["main", "root"]
+
+
+@click.group(
+    cls=Group,
+    name="wfengine",
+    no_args_is_help=True,
+    table={
+        "run": ("wfengine.cli.run:run", "Run a flow from a file or module."),
+        "resume": ("wfengine.cli.run:resume", "Take runs up again where they stopped."),
+        "runs": ("wfengine.cli.runs:runs", "List runs, show one, read its logs."),
+        "watch": ("wfengine.cli.watch:watch", "Follow a run of another process until it ends."),
+        "sql": ("wfengine.cli.sql:sql", "Ask the journal anything, read-only."),
+        "info": ("wfengine.cli.info:info", "Which journal is used, and what it holds."),
+        "doctor": ("wfengine.cli.doctor:doctor", "Check that the journal is sound."),
+        "demo": ("wfengine.cli.demo:demo", "See a flow get killed and resumed."),
+    },
+    epilog=epilog(
+        "Examples:\n"
+        "  wfengine demo\n"
+        "  wfengine run etl.py -p day=2026-11-22\n"
+        "  wfengine resume @last\n"
+        "  wfengine sql 'SELECT name, state FROM runs'",
+        "A RUN is an id, a name, the beginning of a name, or @last.",
+    )
+    + "\n\n"
+    + EXPLANATION,
+)
+@click.version_option(__version__, "--version", prog_name="wfengine", message="%(prog)s %(version)s")
+def root() -> None:
+    """Durable workflows in one SQLite file: run it, kill it, fix it, resume it."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command line (default: this process's) and exit with its code."""
+    sys.exit(_run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def _run(arguments: list[str]) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="backslashreplace")  # a terminal without Unicode must not end a command
+    try:
+        return int(root.main(arguments, prog_name="wfengine", standalone_mode=False) or ExitCode.OK)
+    except click.UsageError as error:
+        return _report_usage(error, arguments)
+    except click.ClickException as error:
+        return report(UsageError(error.format_message()), None, settings_of(None, arguments))
+    except (KeyboardInterrupt, click.Abort):
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has gone (`wfengine runs ls | head`); Python must not complain about it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.OK
+    except Exception as error:
+        unexpected = InternalError(
+            f"{type(error).__name__}: {error}. This is a fault in wfengine: please report it with the output of -v."
+        )
+        unexpected.__cause__ = error
+        settings = settings_of(None, arguments)
+        settings.verbose = settings.verbose or "-v" in arguments or "--verbose" in arguments
+        return report(unexpected, None, settings)
+
+
+def _report_usage(error: click.UsageError, arguments: list[str]) -> int:
+    settings: Settings = settings_of(error.ctx, arguments)
+    if error.ctx is not None:
+        error.ctx.color = color_choice(settings)
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()
+        return ExitCode.USAGE
+    hint = f" See: {error.ctx.command_path} --help" if error.ctx is not None else ""
+    return report(UsageError(f"{error.format_message()}{hint}"), command_name(error.ctx), settings)

@@ -1,0 +1,117 @@
+"""What is said, and returned, when a run that was started, resumed or watched has ended."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+
+from wfengine.cli.base import Settings
+from wfengine.cli.exits import code_of_state
+from wfengine.cli.journal import command_for, shown_path
+from wfengine.cli.output import clean, clean_lines, duration_text, json_value, say, shorten, state_text
+from wfengine_journal.clock import seconds_from_text
+from wfengine_journal.queries import get_run, list_executions, list_failures, task_counts
+from wfengine_journal.rows import Run
+
+#: Lines of a recorded traceback that are shown: its end, where the cause is.
+TRACEBACK_LINES = 30
+#: Characters of a result that are shown.
+RESULT_WIDTH = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a run stands. `replayed` and `ran` count its completed task runs; `seconds` is the last attempt's duration."""
+
+    run: Run
+    replayed: int
+    ran: int
+    seconds: float | None
+    next_command: str
+
+
+def read_ending(connection: sqlite3.Connection, run_id: int, settings: Settings) -> Ending:
+    """Read how a run stands."""
+    run = get_run(connection, run_id)
+    completed = [count for count in task_counts(connection, run_id) if count.kind == "task" and count.state == "COMPLETED"]
+    replayed = sum(count.replayed for count in completed)
+    verb = "resume" if run.state in ("CRASHED", "FAILED") else "runs show"
+    return Ending(
+        run,
+        replayed,
+        sum(count.count for count in completed) - replayed,
+        _attempt_seconds(connection, run),
+        command_for(connection, run, verb, settings),
+    )
+
+
+def _attempt_seconds(connection: sqlite3.Connection, run: Run) -> float | None:
+    executions = list_executions(connection, run.id)
+    if not executions or run.ended_at is None:
+        return run.duration_s
+    return max(0.0, seconds_from_text(run.ended_at) - seconds_from_text(executions[-1].started_at))
+
+
+def say_ending(connection: sqlite3.Connection, ending: Ending, path: Path) -> None:
+    """Say how a run stands: its failure with the traceback, or its result, then one line."""
+    run = ending.run
+    if run.state == "FAILED":
+        _say_failure(connection, run.id)
+    elif run.state in ("CRASHED", "PAUSED", "SCHEDULED") and run.error:
+        say("  " + clean_lines(run.error).replace("\n", "\n  "))
+    if run.result is not None and run.result != "null":
+        say(f"result  {shorten(clean(run.result), RESULT_WIDTH)}")
+    say(ending_line(ending, path))
+
+
+def _say_failure(connection: sqlite3.Connection, run_id: int) -> None:
+    failures = list_failures(connection, run_id, limit=2)
+    if not failures:
+        return
+    lines = clean_lines(failures[0].traceback).rstrip().split("\n")
+    if len(lines) > TRACEBACK_LINES:
+        lines = ["...", *lines[-TRACEBACK_LINES:]]
+    for line in lines:
+        say(click.style("  " + line, dim=True))
+    said = f"{failures[0].type}: {failures[0].message}" if failures[0].message else failures[0].type
+    where = f" (in task {clean(failures[1].task)})" if len(failures) > 1 and failures[1].ended_the_run else ""
+    say(click.style("failed", fg="red", bold=True) + f"  {clean(said)}{where}")
+
+
+def ending_line(ending: Ending, path: Path) -> str:
+    """Return the one line that ends every start, resume and watch."""
+    run = ending.run
+    parts = [f"{clean(run.name)} {state_text(run.state, run.state_name)}", f"{run.tasks_done}/{run.tasks_total} tasks"]
+    if ending.replayed:
+        parts[-1] += f" ({ending.replayed} replayed, {ending.ran} ran)"
+    if ending.seconds is not None:
+        parts.append(duration_text(ending.seconds))
+    parts.append(f"journal {shown_path(path)}")
+    step = "resume with" if run.state == "CRASHED" else "fix it, then" if run.state == "FAILED" else "next"
+    parts.append(f"{step}: {ending.next_command}")
+    return " · ".join(parts)
+
+
+def ending_json(ending: Ending) -> dict[str, object]:
+    """Return the fields of a run for --json."""
+    return {
+        **run_json(ending.run),
+        "replayed": ending.replayed,
+        "ran": ending.ran,
+        "attempt_duration_s": ending.seconds,
+        "next_command": ending.next_command,
+        "exit_code": int(code_of_state(ending.run.state)),
+    }
+
+
+def run_json(run: Run) -> dict[str, object]:
+    """Return a run for --json: every column, with parameters, result and tags as JSON where they are."""
+    fields: dict[str, object] = asdict(run)
+    for name in ("parameters", "result", "tags"):
+        fields[name] = json_value(getattr(run, name))
+    return fields
+
+

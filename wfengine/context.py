@@ -1,0 +1,193 @@
+"""What the code that runs now belongs to: a flow run, and within it a scope.
+
+A *scope* is an enclosing call: the flow's body is the root, and a task that calls tasks opens its own. It travels in a
+context variable: through our runners, through asyncio tasks, and with `carry` into a user's own threads.
+
+The *main lane* of a scope is the one thread of control that runs its body. Only calls issued there have a defined order.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar
+
+from wfengine_journal.errors import MissingContextError, RunHalted
+
+if TYPE_CHECKING:
+    from wfengine.flows import Flow
+    from wfengine.futures import TaskFuture
+    from wfengine.replay import Recorded
+    from wfengine.runners import TaskRunner
+    from wfengine.task_engine import Call
+    from wfengine_journal.store import Journal
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class LiveRun:
+    """One flow run while this process executes it: from its claim to its end."""
+
+    __slots__ = (
+        "__weakref__", "durability", "epoch", "flow", "flush_due", "halted", "id", "issue_lock", "journal", "log_prints",
+        "name", "on_drift", "outstanding", "parameters", "parent", "recorded", "runner", "synced", "tags", "version",
+    )  # fmt: skip
+
+    def __init__(self, journal: Journal, flow: Flow[..., object], run_id: int, name: str, *, epoch: int, version: int) -> None:
+        self.journal = journal
+        self.flow = flow
+        self.id = run_id
+        self.name = name
+        self.epoch = epoch
+        self.version = version
+        self.durability = "power"
+        self.synced = True  # outcomes wait for the disk (durability "power")
+        self.parameters: dict[str, object] = {}
+        self.tags: frozenset[str] = frozenset()
+        self.parent: LiveRun | None = None
+        self.recorded: Recorded | None = None  # what earlier executions recorded; None in a first execution
+        self.on_drift: str | None = None
+        self.runner: TaskRunner | None = None
+        self.outstanding: set[TaskFuture[object]] = set()  # submitted and not settled
+        self.issue_lock = threading.Lock()
+        self.halted: RunHalted | None = None  # once set, no further call of this run does anything
+        self.log_prints = False
+        self.flush_due = False  # a commit for the event loop is on its way
+
+    def check_not_halted(self) -> None:
+        """Unwind again where user code swallowed the signal that stopped this run."""
+        if self.halted is not None:
+            raise RunHalted(self.halted.error)
+
+    def halt(self, signal: RunHalted) -> RunHalted:
+        """Stop the run: every later call unwinds with the same signal. Returns the first one."""
+        if self.halted is None:
+            self.halted = signal
+        return self.halted
+
+    def __str__(self) -> str:
+        return f"flow run {self.id} '{self.name}'"
+
+
+class Scope:
+    """An enclosing call, and the counters that tell equal calls in it apart."""
+
+    __slots__ = ("_lane_task", "_lane_thread", "attempt_over", "call", "issued", "run")
+
+    def __init__(self, run: LiveRun, call: Call | None) -> None:
+        self.run = run
+        self.call = call  # None: the flow's body
+        self.issued: dict[tuple[int, bytes], int] = {}
+        self.attempt_over = False  # set when the attempt was given up (timeout) though its thread may still run
+        self._lane_thread = 0
+        self._lane_task: object | None = None
+
+    @property
+    def task_run_id(self) -> int:
+        """The id of the enclosing task run; 0 for the flow's body."""
+        return 0 if self.call is None else self.call.task_run_id
+
+    def enter_lane(self, in_event_loop: bool) -> None:
+        """Make the present thread of control the scope's main lane; called where the body starts to run."""
+        self._lane_thread = threading.get_ident()
+        self._lane_task = _running_asyncio_task() if in_event_loop else None
+
+    def on_main_lane(self) -> bool:
+        """Tell whether the caller is the body's own thread of control."""
+        if threading.get_ident() != self._lane_thread:
+            return False
+        return self._lane_task is None or _running_asyncio_task() is self._lane_task
+
+    def next_occurrence(self, task_id: int, call_key: bytes) -> int:
+        """Return 0, 1, 2 ... for equal calls, in the order in which they are issued."""
+        key = (task_id, call_key)
+        with self.run.issue_lock:
+            occurrence = self.issued.get(key, 0)
+            self.issued[key] = occurrence + 1
+        return occurrence
+
+
+def _running_asyncio_task() -> object | None:
+    asyncio = sys.modules.get("asyncio")  # not imported: then no loop runs
+    if asyncio is None:
+        return None
+    try:
+        task: object | None = asyncio.current_task()
+    except RuntimeError:
+        return None
+    return task
+
+
+_SCOPE: contextvars.ContextVar[Scope | None] = contextvars.ContextVar("wfengine_scope", default=None)
+_TAGS: contextvars.ContextVar[frozenset[str]] = contextvars.ContextVar("wfengine_tags", default=frozenset())
+
+#: The flow runs this process executes now, by (journal path, id).
+ACTIVE: dict[tuple[str, int], LiveRun] = {}
+
+current_scope = _SCOPE.get
+current_tags = _TAGS.get
+set_scope = _SCOPE.set
+reset_scope = _SCOPE.reset
+
+
+def find_scope() -> Scope | None:
+    """Return the scope a task call belongs to, or None outside of any run.
+
+    Raises MissingContextError in a thread that lost its scope, and unwinds a run that was stopped.
+    """
+    scope = _SCOPE.get()
+    if scope is None:
+        if ACTIVE and threading.current_thread() is not threading.main_thread():
+            _refuse_lost_thread()
+        return None
+    if scope.run.halted is not None:
+        scope.run.check_not_halted()
+    if scope.attempt_over:
+        raise RunHalted(
+            MissingContextError(
+                f"This attempt of {scope.call} was given up (it timed out), so what it still does is not recorded. "
+                "Nothing to do: the flow went on without it."
+            )
+        )
+    return scope
+
+
+def _refuse_lost_thread() -> None:
+    run = next(iter(ACTIVE.values()))
+    raise MissingContextError(
+        f"A task was called in thread {threading.current_thread().name!r}, which does not know its flow run while {run} is "
+        "executing, so the call could not be recorded. Wrap what the thread runs, in the flow: "
+        "executor.submit(wfengine.carry(fn), ...) - or use task.submit(...)."
+    )
+
+
+def carry(fn: Callable[P, R]) -> Callable[P, R]:
+    """Return `fn` bound to the present flow run, for a thread or executor of your own.
+
+    Call it in the flow: `executor.submit(carry(my_task), 1)`. The thread's task calls are then recorded in this run.
+    """
+    return _Carried(fn, contextvars.copy_context())
+
+
+class _Carried(Generic[P, R]):
+    def __init__(self, fn: Callable[P, R], context: contextvars.Context) -> None:
+        self._fn = fn
+        self._context = context
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        # A context can be entered once at a time; each call gets a copy, so that a pool may run many at once.
+        return self._context.copy().run(self._fn, *args, **kwargs)
+
+
+@contextmanager
+def tags(*names: str) -> Iterator[frozenset[str]]:
+    """Give every flow run and task run created inside the block these tags."""
+    token = _TAGS.set(_TAGS.get() | frozenset(names))
+    try:
+        yield _TAGS.get()
+    finally:
+        _TAGS.reset(token)

@@ -1,0 +1,525 @@
+"""The life of a flow run, written once: for sync and async flows, runs of their own and subflows, new and resumed ones.
+
+    create or claim   the run's row, its epoch, which code runs it        `start`, `take_up`
+    body              the flow's function, from the top                    `attempts`
+    settle            every submitted task is finished                     `attempts`
+    outcome           return value -> state, committed                     `attempts`, `_end`
+    retry?            the next instant is journaled, then waited for       `attempts`
+
+A resumed run executes the same function again; its calls are answered from the journal (`task_engine`, `replay`).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from wfengine import listeners
+from wfengine.context import ACTIVE, LiveRun, Scope, current_tags
+from wfengine.fingerprint import flow_code
+from wfengine.futures import TaskFuture
+from wfengine.ids import new_run_name
+from wfengine.loading import entrypoint_of
+from wfengine.logging import record_prints
+from wfengine.replay import Recorded, Rerun
+from wfengine.states import State
+from wfengine.steps import Create, Delay, Invoke, Outcome, Settle, Steps, Write
+from wfengine.task_engine import Call, render_name, task_runs_of
+from wfengine_journal.clock import seconds_from_text, text_from_seconds
+from wfengine_journal.codec import encode, encode_error, is_json_exact, json_text, preview
+from wfengine_journal.errors import (
+    DriftError,
+    FailedStateError,
+    InDoubtError,
+    JournalError,
+    NotFoundError,
+    OwnershipLostError,
+    ParameterError,
+    RunHalted,
+    RunOwnedError,
+    TaskTimeoutError,
+    UsageError,
+    ValueNotStorableError,
+)
+from wfengine_journal.records import FlowRunRow
+from wfengine_journal.states import StateType
+from wfengine_journal.transitions import Argument, ClaimFlowRun, CrashFlowRun, CreateFlowRun, EndFlowRun, tags_text
+
+if TYPE_CHECKING:
+    from wfengine.flows import Flow
+    from wfengine_journal.store import Journal
+
+_logger = logging.getLogger("wfengine.engine")
+
+#: A flow parameter of at most so many characters of JSON stands in the run's row.
+INLINE_PARAMETER = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """How a recorded run is taken up again."""
+
+    reason: str  # 'resume': a person asked; 'recovery': its process died; 'retry': its own policy
+    rerun: Rerun
+    by_person: bool
+    on_drift: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a run ended, for its caller: the state, and what the flow call returns or raises."""
+
+    state: State[object]
+    outcome: Outcome
+
+
+# ------------------------------------------------------------------------------------------- create
+
+
+def start(
+    flow: Flow[..., object], journal: Journal, arguments: dict[str, object], *, parent: Call | None = None
+) -> Steps[Ended]:
+    """Create a new flow run and live it. Nothing is written before all parameters are known to be storable."""
+    text, stored = describe_parameters(flow, arguments)
+    key = None if parent is not None else _idempotency_key(flow, arguments)
+    if key is not None:
+        existing = journal.find_flow_run_by_key(journal.flow_id(flow.name, flow.description), key)
+        if existing is not None:
+            return (yield from _again(flow, journal, existing, key, text))
+    if parent is None:
+        mention_earlier_runs(flow, journal)
+    tags = flow.tags | current_tags()
+    code_hash, source = flow_code(flow.fn)
+    entrypoint = entrypoint_of(flow.fn)
+    name = _run_name(flow, journal, arguments)
+    durability = parent.run.durability if parent is not None else flow.durability
+    create = CreateFlowRun(
+        name=name,
+        flow_id=journal.flow_id(flow.name, flow.description),
+        parent_task_run_id=None if parent is None else parent.task_run_id,
+        owner_id=journal.owner_id,
+        code_id=journal.code_id(code_hash, source),
+        durability=durability,
+        parameters=text,
+        arguments=stored,
+        tags=tags_text(tags),
+        idempotency_key=key,
+        entrypoint=entrypoint,
+        flow_hash=None if entrypoint is not None or parent is not None else flow.store_function(journal),
+        at=journal.clock.now_text(),
+    )
+    created = yield Create(journal, create, durability == "power")
+    if not created:
+        if key is None:
+            raise NotFoundError(f"The subflow call {parent} has a run already; resume its parent.")
+        existing = journal.find_flow_run_by_key(journal.flow_id(flow.name, flow.description), key)
+        assert existing is not None
+        return (yield from _again(flow, journal, existing, key, text))
+    run = LiveRun(journal, flow, create.flow_run_id, name, epoch=1, version=1)
+    run.durability, run.synced = durability, durability == "power"
+    return (yield from _live(run, arguments, tags, parent))
+
+
+def _run_name(flow: Flow[..., object], journal: Journal, arguments: dict[str, object]) -> str:
+    if flow.flow_run_name is not None:
+        return render_name(flow.flow_run_name, arguments, f"flow '{flow.name}'")
+    return new_run_name(journal.is_run_name_taken)
+
+
+def _idempotency_key(flow: Flow[..., object], arguments: dict[str, object]) -> str | None:
+    key = flow.idempotency_key
+    return None if key is None else render_name(key, arguments, f"flow '{flow.name}' (idempotency_key)")
+
+
+def _again(flow: Flow[..., object], journal: Journal, run_id: int, key: str, parameters: str) -> Steps[Ended]:
+    """Answer a second start with the same idempotency key: the recorded result, or the run is taken up."""
+    row = journal.get_flow_run(run_id)
+    if row.parameters != parameters:
+        raise UsageError(
+            f"Flow '{flow.name}' was already started with the idempotency key '{key}' (run {row.id} '{row.name}') and other "
+            f"parameters: recorded {row.parameters}, now {parameters}. Use another key for another piece of work."
+        )
+    how = How("recovery" if row.state != "FAILED" else "resume", "fatal", by_person=False)
+    return (yield from take_up(flow, journal, run_id, how))
+
+
+def mention_earlier_runs(flow: Flow[..., object], journal: Journal) -> None:
+    """Say, before a new run starts, which earlier runs of this flow were cut off and how to resume them."""
+    journal.sweep(lambda run_id: (str(journal.path), run_id) in ACTIVE)
+    open_runs = [run for run in journal.list_open_runs(flow.name) if run.parent_task_run_id is None]
+    for run in open_runs[-3:]:
+        if run.state in ("CRASHED", "PAUSED"):
+            what = "was cut off" if run.state == "CRASHED" else "is parked"
+            _logger.warning(
+                "An earlier run of flow '%s' %s: run %d '%s'. This start is a new run; to go on with the earlier one, type: "
+                "wfengine resume %s",
+                flow.name, what, run.id, run.name, run.name,
+            )  # fmt: skip
+
+
+def describe_parameters(flow: Flow[..., object], arguments: dict[str, object]) -> tuple[str, list[Argument]]:
+    """Return the parameters as the row's JSON text, and those that do not stand in it in full.
+
+    A parameter that cannot be stored is refused: a resume could not start without it.
+    """
+    shown: dict[str, object] = {}
+    stored: list[Argument] = []
+    for name, value in arguments.items():
+        if is_json_exact(value):
+            if len(json_text(value)) <= INLINE_PARAMETER:
+                shown[name] = value
+                continue
+        try:
+            encoded = encode(value, f"parameter '{name}' of flow '{flow.name}'")
+        except ValueNotStorableError as error:
+            raise ParameterError(
+                f"Flow '{flow.name}' was not started: parameter '{name}' ({type(value).__qualname__}) cannot be stored, and a "
+                f"resume would need it. Pass plain data, a path or a name instead. ({error})"
+            ) from error
+        stored.append(Argument(name, encoded.python_type, encoded))
+        shown[name] = preview(value)
+    return json_text(shown), stored
+
+
+# ------------------------------------------------------------------------------------------- claim
+
+
+def take_up(flow: Flow[..., object], journal: Journal, run_id: int, how: How, *, parent: Call | None = None) -> Steps[Ended]:
+    """Claim a recorded run that nobody executes and live it on; a completed one gives its recorded result.
+
+    Raises RunOwnedError when a living process executes it, or was quicker to claim it.
+    """
+    row = journal.get_flow_run(run_id)
+    if row.state == "COMPLETED":
+        return recorded_end(journal, row)
+    if row.state in ("RUNNING", "CANCELLING", "SCHEDULED"):
+        _refuse_living(journal, row)
+        journal.sweep(lambda number: (str(journal.path), number) in ACTIVE)
+        row = journal.get_flow_run(run_id)
+    code_hash, source = flow_code(flow.fn)
+    code_id = journal.code_id(code_hash, source)
+    claim = ClaimFlowRun(
+        row.id, version=row.version, epoch=row.epoch + 1, owner_id=journal.owner_id, code_id=code_id, reason=how.reason,
+        at=journal.clock.now_text(),
+    )  # fmt: skip
+    claimed = yield Create(journal, claim, True)
+    if not claimed:
+        row = journal.get_flow_run(run_id)
+        if row.state == "COMPLETED":
+            return recorded_end(journal, row)
+        raise owned_error(journal, row)
+    run = LiveRun(journal, flow, row.id, row.name, epoch=claim.epoch, version=claim.seq)
+    run.durability, run.synced = row.durability, row.durability == "power"
+    run.on_drift = how.on_drift
+    # A run that was waiting for its own next attempt when its process died runs its failures again, as it would have.
+    rerun: Rerun = "failed" if row.next_attempt_at is not None else how.rerun
+    load_recorded(run, code_hash, rerun, how.by_person)
+    arguments = restore_parameters(journal, row)
+    arguments = flow.parameters.bind(*flow.parameters.unbind(arguments))
+    if row.next_attempt_at is not None:
+        yield Delay(run, seconds_from_text(row.next_attempt_at))
+    return (yield from _live(run, arguments, frozenset(json.loads(row.tags or "[]")), parent, row.failures))
+
+
+def _refuse_living(journal: Journal, row: FlowRunRow) -> None:
+    here = (str(journal.path), row.id) in ACTIVE
+    elsewhere = row.owner_id is not None and row.owner_id != journal.owner_id and journal.is_owner_alive(row.owner_id)
+    if here or elsewhere:
+        raise owned_error(journal, row)
+
+
+def owned_error(journal: Journal, row: FlowRunRow) -> RunOwnedError:
+    """Return the error that names who executes a run."""
+    owner = journal.find_owner(row.owner_id) if row.owner_id is not None else None
+    who = f"process {owner.pid} on {owner.host} ({owner.role}, since {owner.started_at})" if owner else "another process"
+    return RunOwnedError(
+        f"Flow run {row.id} '{row.name}' is being executed by {who}. Wait for it (wfengine watch {row.name}), or, if that "
+        f"process hangs, take the run from it: wfengine resume {row.name} --takeover",
+        flow_run_id=row.id,
+    )
+
+
+def load_recorded(run: LiveRun, code_hash: str, rerun: Rerun, by_person: bool) -> None:
+    """Read what earlier executions recorded, for the calls of this one."""
+    hashes = run.journal.list_code_hashes(run.id)
+    hashes.pop(run.epoch, None)  # this execution's own row
+    run.recorded = Recorded(
+        run.journal.list_calls(run.id), rerun=rerun, by_person=by_person, code_hash=code_hash, code_hashes=hashes
+    )
+
+
+def restore_parameters(journal: Journal, row: FlowRunRow) -> dict[str, object]:
+    """Return a recorded run's parameters as they were given."""
+    arguments: dict[str, object] = json.loads(row.parameters)
+    for name, value_hash in journal.list_arguments(row.id).items():
+        arguments[name] = journal.load_value(value_hash, f"parameter '{name}' of flow run {row.id} '{row.name}'")
+    return arguments
+
+
+def recorded_end(journal: Journal, row: FlowRunRow) -> Ended:
+    """Return how a recorded run ended, without executing anything."""
+    if row.state == "COMPLETED" and row.result_codec is not None and row.result_hash is not None:
+        value = journal.load_result(row.result, row.result_codec, row.result_hash, f"the result of flow run {row.id}")
+        state: State[object] = State(
+            StateType.COMPLETED, row.state_name or "", row.state_message, row.ended_at, flow_run_id=row.id, data=value
+        )
+        return Ended(state, Outcome(value, None))
+    error = journal.load_error(row.error_id) if row.error_id is not None else None
+    state = State(StateType(row.state), row.state_name or "", row.state_message, row.ended_at, flow_run_id=row.id, error=error)
+    return Ended(state, Outcome(None, error or FailedStateError(f"Flow run {row.id} '{row.name}' is {row.state}.")))
+
+
+# ------------------------------------------------------------------------------------------- live
+
+
+def _live(
+    run: LiveRun, arguments: dict[str, object], tags: frozenset[str], parent: Call | None, failures: int = 0
+) -> Steps[Ended]:
+    """Execute a created or claimed run to its end."""
+    run.parameters = arguments
+    run.tags = tags
+    run.parent = None if parent is None else parent.run
+    run.log_prints = run.flow.log_prints if run.flow.log_prints is not None else bool(run.parent and run.parent.log_prints)
+    if run.log_prints:
+        record_prints()
+    key = (str(run.journal.path), run.id)
+    ACTIVE[key] = run
+    _tell(run, "RUNNING", None)
+    try:
+        return (yield from attempts(run, failures))
+    finally:
+        ACTIVE.pop(key, None)
+        if run.runner is not None:
+            run.runner.close()
+
+
+def attempts(run: LiveRun, failures: int) -> Steps[Ended]:
+    """Run the body until it completes or fails for good."""
+    clock = run.journal.clock
+    started = clock.monotonic_seconds()
+    while True:
+        try:
+            outcome = yield from _body(run)
+        except GeneratorExit:
+            raise
+        except BaseException as signal:
+            raise (yield from _stop(run, signal)) from None
+        delay = None
+        if isinstance(outcome.error, Exception):
+            failures += 1
+            delay = run.flow.policy.next_delay_seconds(failures, outcome.error, clock.monotonic_seconds() - started)
+        next_attempt = None if delay is None else clock.wall_seconds() + delay
+        end, outcome = _end(run, outcome, next_attempt)
+        yield Write(run, end, run.synced)
+        _tell(run, end.state, end.state_name)
+        if next_attempt is None:
+            return Ended(_state(run, end, outcome), outcome)
+        yield Delay(run, next_attempt)
+        yield from _next_attempt(run)
+
+
+def _body(run: LiveRun) -> Steps[Outcome]:
+    """Run the flow's function and wait for what it submitted; raises what unwound it if that is not a failure of its own."""
+    args, kwargs = run.flow.parameters.unbind(run.parameters)
+    outcome = yield Invoke(Scope(run, None), run.flow.fn, args, kwargs, run.flow.is_async, run.flow.timeout_seconds)
+    assert isinstance(outcome, Outcome)
+    if outcome.error is not None and not isinstance(outcome.error, Exception):
+        raise outcome.error
+    yield Settle(list(run.outstanding))
+    if run.halted is not None:
+        raise run.halted
+    return flow_outcome(outcome)
+
+
+def flow_outcome(outcome: Outcome) -> Outcome:
+    """Apply the rules by which a return value decides the state: a state or future counts as what it is, and so do
+    those in a list; one that failed fails the flow."""
+    if outcome.error is not None:
+        return outcome
+    states = list(_states_in(outcome.value))
+    failed = [state for state in states if not state.is_completed()]
+    if failed:
+        error = failed[0].error
+        if error is None:
+            what = f"{len(failed)} of {len(states)} returned states are not completed; the first is {failed[0].name}"
+            error = FailedStateError(f"{what}: {failed[0].message or 'no message'}")
+        return Outcome(None, error)
+    return Outcome(_results_in(outcome.value), None) if states else outcome
+
+
+def _states_in(value: object) -> Iterator[State[object]]:
+    if isinstance(value, State):
+        yield value
+    elif isinstance(value, TaskFuture):
+        yield value.state
+    elif isinstance(value, list | tuple | set):
+        for item in value:
+            if isinstance(item, State | TaskFuture):
+                yield from _states_in(item)
+
+
+def _results_in(value: object) -> object:
+    if isinstance(value, State | TaskFuture):
+        return value.result()
+    if isinstance(value, list):
+        return [_results_in(item) for item in value]
+    if isinstance(value, tuple | set):
+        return type(value)(_results_in(item) for item in value)
+    return value
+
+
+def _end(run: LiveRun, outcome: Outcome, next_attempt: float | None) -> tuple[EndFlowRun, Outcome]:
+    """Return the change that records an attempt of the body, and the outcome as it could be recorded."""
+    at = run.journal.clock.now_text()
+    run.version += 1
+    if outcome.error is None:
+        try:
+            result = encode(outcome.value, f"the result of {run}")
+        except ValueNotStorableError as refusal:
+            outcome = Outcome(None, refusal)
+        else:
+            orphans = run.recorded.list_orphans() if run.recorded is not None else ()
+            message = f"{len(orphans)} recorded calls were not asked for" if orphans else None
+            return EndFlowRun(
+                run.id, seq=run.version, epoch=run.epoch, at=at, state="COMPLETED", message=message, result=result,
+                orphan_ids=orphans,
+            ), outcome  # fmt: skip
+    error = outcome.error
+    assert error is not None
+    own_timeout = isinstance(error, TaskTimeoutError) and error.flow_run_id == run.id and error.task_run_id is None
+    end = EndFlowRun(
+        run.id, seq=run.version, epoch=run.epoch, at=at,
+        state="FAILED" if next_attempt is None else "SCHEDULED",
+        state_name="AwaitingRetry" if next_attempt is not None else "TimedOut" if own_timeout else None,
+        message=f"{type(error).__name__}: {error}"[:1000],
+        error=encode_error(error),
+        fatal_task_run_ids=sorted(fatal_task_runs(error)),
+        next_attempt_at=None if next_attempt is None else text_from_seconds(next_attempt),
+        counts_failure=True,
+    )  # fmt: skip
+    return end, outcome
+
+
+def fatal_task_runs(error: BaseException) -> set[int]:
+    """Return the task runs whose failures are in the cause chain of the error that ended a flow."""
+    found: set[int] = set()
+    seen: set[int] = set()
+    pending: list[BaseException] = [error]
+    while pending:
+        link = pending.pop()
+        if id(link) in seen:
+            continue
+        seen.add(id(link))
+        found.update(task_runs_of(link))
+        pending.extend(_causes(link))
+    return found
+
+
+def _causes(error: BaseException) -> Iterable[BaseException]:
+    if error.__cause__ is not None:
+        yield error.__cause__
+    if error.__context__ is not None and not error.__suppress_context__:
+        yield error.__context__
+    if isinstance(error, BaseExceptionGroup):
+        yield from error.exceptions
+
+
+def _next_attempt(run: LiveRun) -> Steps[None]:
+    """Claim the run for its next attempt: what completed replays, what failed runs again."""
+    code_hash, source = flow_code(run.flow.fn)
+    claim = ClaimFlowRun(
+        run.id, version=run.version, epoch=run.epoch + 1, owner_id=run.journal.owner_id,
+        code_id=run.journal.code_id(code_hash, source), reason="retry", at=run.journal.clock.now_text(),
+    )  # fmt: skip
+    yield Write(run, claim, run.synced)
+    run.epoch, run.version = claim.epoch, claim.seq
+    load_recorded(run, code_hash, "failed", by_person=False)
+    _tell(run, "RUNNING", "Retrying")
+
+
+def _stop(run: LiveRun, signal: BaseException | None) -> Steps[BaseException]:
+    """Record why the run stops before its end, and return what its caller is to see."""
+    assert signal is not None
+    if isinstance(signal, RunHalted) and isinstance(signal.error, OwnershipLostError | JournalError):
+        return signal  # nothing can or may be written; the run stays as it is and can be resumed
+    if run.runner is not None:
+        run.runner.cancel_queued()
+    if isinstance(signal, RunHalted):
+        yield Settle([future for future in run.outstanding if not future.done()])
+        yield Write(run, _parked(run, signal), run.synced)
+        _tell(run, "PAUSED", _pause_name(signal))
+        return signal
+    at = run.journal.clock.now_text()
+    message = f"interrupted by {type(signal).__name__}; resume with: wfengine resume {run.name}"
+    run.halt(RunHalted(FailedStateError(f"{run} was interrupted by {type(signal).__name__}.", flow_run_id=run.id)))
+    crash = CrashFlowRun(run.id, version=run.version, epoch=run.epoch, at=at, message=message)
+    run.version += 1
+    try:
+        yield Write(run, crash, True)
+    except RunHalted as lost:
+        _logger.warning("%s", lost)
+    _tell(run, "CRASHED", None)
+    return signal
+
+
+def _parked(run: LiveRun, signal: RunHalted) -> EndFlowRun:
+    run.version += 1
+    return EndFlowRun(
+        run.id, seq=run.version, epoch=run.epoch, at=run.journal.clock.now_text(), state="PAUSED",
+        state_name=_pause_name(signal), message=str(signal.error), error=None,
+    )  # fmt: skip
+
+
+def _pause_name(signal: RunHalted) -> str:
+    return "InDoubt" if isinstance(signal.error, InDoubtError) else "Drifted" if isinstance(signal.error, DriftError) else "Paused"
+
+
+def _state(run: LiveRun, end: EndFlowRun, outcome: Outcome) -> State[object]:
+    if outcome.error is None:
+        return State(StateType.COMPLETED, "", end.message, end.at, flow_run_id=run.id, data=outcome.value)
+    return State(StateType(end.state), end.state_name or "", end.message, end.at, flow_run_id=run.id, error=outcome.error)
+
+
+def _tell(run: LiveRun, state: str, state_name: str | None) -> None:
+    if listeners.LISTENERS:
+        listeners.tell(listeners.Event(run.id, None, run.flow.name, state, state_name, run.journal.clock.now_text()))
+
+
+# ------------------------------------------------------------------------------------------- subflows
+
+
+def subflow(flow: Flow[..., object], call: Call) -> Steps[Outcome]:
+    """Live the run that a subflow call stands for: a new one, or the one that an earlier execution started."""
+    journal = call.run.journal
+    run_id = journal.find_child_run(call.task_run_id)
+    try:
+        if run_id is None:
+            ended = yield from start(flow, journal, call.arguments, parent=call)
+        else:
+            ended = yield from _subflow_again(flow, journal, run_id, call)
+    except RunHalted as signal:
+        # What parks or stops the child stops the parent: it cannot go on without the child's result.
+        return Outcome(None, call.run.halt(signal))
+    except Exception as error:
+        return Outcome(None, error)
+    except BaseException as signal:
+        return Outcome(None, signal)
+    return ended.outcome
+
+
+def _subflow_again(flow: Flow[..., object], journal: Journal, run_id: int, call: Call) -> Steps[Ended]:
+    row = journal.get_flow_run(run_id)
+    runs_again = call.row is not None and call.row.state == "FAILED"
+    if row.state in ("COMPLETED", "CANCELLED") or (row.state == "FAILED" and not runs_again):
+        return recorded_end(journal, row)  # it ended, and the process died before the call's outcome was written
+    recorded = call.run.recorded
+    how = How(
+        "resume" if recorded is not None and recorded.by_person else "recovery",
+        recorded.rerun if recorded is not None else "none",
+        by_person=recorded is not None and recorded.by_person,
+        on_drift=call.run.on_drift,
+    )
+    return (yield from take_up(flow, journal, run_id, how, parent=call))

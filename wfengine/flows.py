@@ -1,0 +1,235 @@
+"""`@flow`: a function whose run is journaled and can be resumed."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Generic, Literal, ParamSpec, TypeVar, cast, overload
+
+from wfengine.context import Scope, find_scope
+from wfengine.flow_engine import Ended, start, subflow
+from wfengine.futures import resolved, unsettled_in
+from wfengine.journals import default_journal
+from wfengine.loading import is_loading
+from wfengine.parameters import Parameters
+from wfengine.retries import DelaySeconds, make_policy
+from wfengine.runners import TaskRunner
+from wfengine.states import State
+from wfengine.steps import Outcome, Steps, drive, drive_async
+from wfengine.task_engine import Call, Callee, issue, live, new_call
+from wfengine_journal.errors import RunHalted, UsageError
+from wfengine_journal.store import Journal
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Durability = Literal["power", "process"]
+RESERVED = ("return_state", "wait_for")
+
+
+class Flow(Generic[P, R]):
+    """A function made a flow by `@flow`. Calling it starts a flow run; inside a run, a subflow."""
+
+    __wfengine_flow__ = True
+
+    def __init__(self, fn: Callable[P, R], options: Mapping[str, object], *, is_task: bool = False) -> None:
+        given = {**_DEFAULTS, **options}
+        self.fn = fn
+        self._options = dict(options)
+        self.name = str(given["name"] or getattr(fn, "__name__", "flow").replace("_", "-"))
+        owner = f"flow '{self.name}'"
+        self.description = cast("str | None", given["description"]) or inspect.getdoc(fn)
+        self.version = given["version"]
+        self.is_async = inspect.iscoroutinefunction(inspect.unwrap(fn))
+        self.parameters = _AnyParameters(fn, owner=owner) if is_task else Parameters(fn, owner=owner, reserved=RESERVED)
+        self.validate_parameters = bool(given["validate_parameters"])
+        self.flow_run_name = cast("str | Callable[..., str] | None", given["flow_run_name"])
+        self.idempotency_key = cast("str | Callable[..., str] | None", given["idempotency_key"])
+        self.tags = frozenset(cast("Iterable[str]", given["tags"] or ()))
+        self.task_runner = cast("TaskRunner | None", given["task_runner"])
+        self.log_prints = cast("bool | None", given["log_prints"])
+        self.durability = cast(Durability, given["durability"])
+        self.timeout_seconds = None if given["timeout_seconds"] is None else float(cast(float, given["timeout_seconds"]))
+        self.policy = make_policy(
+            owner, given["retries"], cast("DelaySeconds | None", given["retry_delay_seconds"]), None, None
+        )
+        if self.durability not in ("power", "process"):
+            raise UsageError(f"{owner}: durability must be 'power' or 'process', not {self.durability!r}.")
+        if self.timeout_seconds is not None and self.timeout_seconds <= 0:
+            raise UsageError(f"{owner}: timeout_seconds must be above 0, not {self.timeout_seconds!r}.")
+        self._callee = Callee(
+            kind="flow", name=self.name, key=self.name, fn=self._as_subflow, is_async=self.is_async, parameters=self.parameters
+        )
+        functools.update_wrapper(self, fn)
+        self.__wfengine_key__ = f"flow:{self.name}"
+
+    def __repr__(self) -> str:
+        return f"<Flow '{self.name}'>"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return functools.partial(flow, **self._options), (self.fn,)  # type: ignore[arg-type]
+
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    def __call__(self, *args: object, return_state: bool, **kwargs: object) -> State[R]: ...
+    def __call__(self, *args: object, **kwargs: object) -> object:
+        """Run the flow and return its result, or raise its exception, after the commit.
+
+        Inside another run this is a subflow. `return_state=True` returns the final state instead; an async flow gives a
+        coroutine. While a file is loaded to find its flows, a flow called at module level does nothing.
+        """
+        return_state = bool(kwargs.pop("return_state", False))
+        before = kwargs.pop("wait_for", None)
+        if is_loading():
+            return _nothing() if self.is_async else None
+        scope = find_scope()
+        if scope is not None:
+            return self._call_subflow(scope, args, kwargs, before, return_state)
+        arguments = self._arguments(args, kwargs)
+        journal = default_journal()
+        if self.is_async:
+            return _end_async(start(self, journal, arguments), return_state)
+        return _end(start(self, journal, arguments), return_state)
+
+    def _arguments(self, args: tuple[object, ...], kwargs: dict[str, object]) -> dict[str, object]:
+        arguments = {name: resolved(value) for name, value in self.parameters.bind(args, kwargs).items()}
+        return self.parameters.coerce(arguments) if self.validate_parameters else arguments
+
+    def _call_subflow(
+        self, scope: Scope, args: tuple[object, ...], kwargs: dict[str, object], before: object, return_state: bool
+    ) -> object:
+        has_futures = unsettled_in(args, []) | unsettled_in(kwargs, [])
+        for other in cast("Iterable[object]", before or ()):
+            resolved(other)
+        call = new_call(self._callee, scope, args, kwargs, has_futures=has_futures)
+        call.arguments = self._arguments(args, kwargs)
+        recorded = issue(call)
+        if self.is_async:
+            return _subflow_async(call, recorded, return_state)
+        return _given(call, recorded or drive(live(call)), return_state)
+
+    def _as_subflow(self, _scope: Scope, call: Call) -> Steps[Outcome]:
+        return subflow(self, call)
+
+    def resume(self, run: int | str, *, on_drift: str | None = None, takeover: bool = False) -> R:
+        """Resume a run of this flow by id, name or '@last', with this very function; return its result.
+
+        What completed is answered from the journal; what was cut off or ended the run runs again.
+        """
+        from wfengine.recovery import find_run_id, resume_steps
+
+        journal = default_journal()
+        steps = resume_steps(journal, find_run_id(journal, run), flow=self, on_drift=on_drift, takeover=takeover)
+        return cast(R, _end_async(steps, False) if self.is_async else _end(steps, False))
+
+    def store_function(self, journal: Journal) -> bytes | None:
+        """Store the flow itself by cloudpickle, for a flow that cannot be imported; None if it cannot be pickled."""
+        from wfengine.recovery import store_flow
+
+        return store_flow(self, journal)
+
+    def with_options(self, **options: object) -> Flow[P, R]:
+        """Return a copy of the flow with some options changed: those of `@flow`."""
+        return Flow(self.fn, {**self._options, **_known(options)})
+
+
+class _AnyParameters(Parameters):
+    """The parameters of the flow that runs a lone task: the task checked them already."""
+
+    def bind(self, args: tuple[object, ...], kwargs: dict[str, object]) -> dict[str, object]:
+        return kwargs
+
+    def unbind(self, arguments: dict[str, object]) -> tuple[tuple[object, ...], dict[str, object]]:
+        return (), arguments
+
+
+_DEFAULTS: dict[str, object] = {
+    "name": None, "version": None, "flow_run_name": None, "description": None, "retries": 0, "retry_delay_seconds": None,
+    "timeout_seconds": None, "task_runner": None, "validate_parameters": True, "log_prints": None, "tags": (),
+    "idempotency_key": None, "durability": "power",
+}  # fmt: skip
+
+
+def _known(options: Mapping[str, object]) -> Mapping[str, object]:
+    unknown = set(options) - set(_DEFAULTS)
+    if unknown:
+        raise UsageError(f"@flow has no option {', '.join(sorted(unknown))}. Its options are: {', '.join(_DEFAULTS)}.")
+    return options
+
+
+async def _nothing() -> None:
+    """What an async flow gives while its file is being loaded."""
+
+
+def _end(steps: Steps[Ended], return_state: bool) -> object:
+    try:
+        ended = drive(steps)
+    except RunHalted as signal:
+        raise signal.error from None
+    return _outcome(ended, return_state)
+
+
+async def _end_async(steps: Steps[Ended], return_state: bool) -> object:
+    try:
+        ended = await drive_async(steps)
+    except RunHalted as signal:
+        raise signal.error from None
+    return _outcome(ended, return_state)
+
+
+def _outcome(ended: Ended, return_state: bool) -> object:
+    if return_state:
+        return ended.state
+    if ended.outcome.error is not None:
+        raise ended.outcome.error
+    return ended.outcome.value
+
+
+async def _subflow_async(call: Call, recorded: Outcome | None, return_state: bool) -> object:
+    return _given(call, recorded or await drive_async(live(call)), return_state)
+
+
+def _given(call: Call, outcome: Outcome, return_state: bool) -> object:
+    if return_state:
+        return call.final_state(outcome.value, outcome.error)
+    if outcome.error is not None:
+        raise outcome.error
+    return outcome.value
+
+
+@overload
+def flow(fn: Callable[P, R], /) -> Flow[P, R]: ...
+@overload
+def flow(
+    *,
+    name: str | None = None,
+    version: str | None = None,
+    flow_run_name: str | Callable[..., str] | None = None,
+    description: str | None = None,
+    retries: object = 0,
+    retry_delay_seconds: DelaySeconds | None = None,
+    timeout_seconds: float | None = None,
+    task_runner: TaskRunner | None = None,
+    validate_parameters: bool = True,
+    log_prints: bool | None = None,
+    tags: Iterable[str] = (),
+    idempotency_key: str | Callable[..., str] | None = None,
+    durability: Durability = "power",
+) -> Callable[[Callable[P, R]], Flow[P, R]]: ...
+def flow(fn: Callable[P, R] | None = None, /, **options: object) -> Flow[P, R] | Callable[[Callable[P, R]], Flow[P, R]]:
+    """Make a function a flow: its run, parameters, result and every task call are journaled, so it can be resumed.
+
+    - `name` (default: the function's name with dashes), `flow_run_name` (a template over the parameters, or a function).
+    - `retries`, `retry_delay_seconds`: the body is run again, completed calls are answered from the journal, failed ones run.
+    - `idempotency_key` (a template over the parameters, or a function): a second start with the same key resumes the first
+      run, or returns its recorded result.
+    - `durability`: "power" (a result the flow was given survives a pulled plug) or "process" (survives any crash of the
+      process; a power cut may take up to the last second).
+    - `task_runner`: where submitted tasks run (default: threads). `validate_parameters`: fit arguments to the type hints.
+    """
+    _known(options)
+    if fn is None:
+        return lambda decorated: Flow(decorated, options)
+    return Flow(fn, options)

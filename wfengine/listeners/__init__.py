@@ -1,0 +1,52 @@
+"""Listeners: our own observers, told of every state a run of this process enters, after the commit that made it true.
+
+A listener must not block and cannot influence a run; what it raises is logged. Metrics, traces and notifications are
+listeners.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import NamedTuple, Protocol
+
+_logger = logging.getLogger("wfengine.listeners")
+
+
+class Event(NamedTuple):
+    """One committed state change. `task_run_id` is None for a flow run; `at` is ISO-8601 UTC text."""
+
+    flow_run_id: int
+    task_run_id: int | None
+    name: str
+    state: str
+    state_name: str | None
+    at: str
+
+
+class Listener(Protocol):
+    """The seam for observers."""
+
+    def __call__(self, event: Event) -> None:
+        """Take notice of an event, on the thread that committed it."""
+
+
+LISTENERS: list[Listener] = []
+
+
+def add_listener(listener: Listener) -> None:
+    """Tell `listener` of every event of this process from now on."""
+    LISTENERS.append(listener)
+
+
+def remove_listener(listener: Listener) -> None:
+    """Stop telling `listener`."""
+    LISTENERS.remove(listener)
+
+
+def tell(event: Event) -> None:
+    """Tell all listeners; one that raises is logged and told again next time."""
+    for listener in list(LISTENERS):
+        try:
+            listener(event)
+        except Exception:
+            _logger.exception("A listener failed on %s; the run goes on.", event)

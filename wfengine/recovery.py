@@ -1,0 +1,158 @@
+"""Take up runs again: find the flow's code, claim the run, live it on."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, cast
+
+from wfengine.context import ACTIVE
+from wfengine.flow_engine import Ended, How, owned_error, recorded_end, take_up
+from wfengine.loading import load_entrypoint
+from wfengine.states import State
+from wfengine.steps import Steps, drive, drive_async
+from wfengine_journal.codec import value_hash
+from wfengine_journal.connection import open_reader
+from wfengine_journal.errors import EntrypointError, JournalCorruptError, RunHalted, UsageError
+from wfengine_journal.queries import get_run
+from wfengine_journal.records import FlowRunRow
+from wfengine_journal.store import Journal
+
+if TYPE_CHECKING:
+    from wfengine.flows import Flow
+
+_logger = logging.getLogger("wfengine.engine")
+
+#: The codec name under which a flow that cannot be imported is stored.
+FLOW_CODEC = "cloudpickle-flow"
+
+
+def sweep(journal: Journal) -> list[int]:
+    """Mark every run whose process is dead as CRASHED; return their ids."""
+    return journal.sweep(lambda run_id: (str(journal.path), run_id) in ACTIVE)
+
+
+def resumable_runs(journal: Journal) -> list[int]:
+    """Return the ids of runs of their own (no subflows) whose process died, after a sweep."""
+    sweep(journal)
+    return [run.id for run in journal.list_open_runs() if run.parent_task_run_id is None and run.state == "CRASHED"]
+
+
+def find_run_id(journal: Journal, reference: int | str) -> int:
+    """Return the id of the run that an id, a name, the beginning of a name, or '@last' refers to."""
+    if isinstance(reference, int):
+        return reference
+    journal.flush()
+    connection = open_reader(journal.path)
+    try:
+        return get_run(connection, reference).id
+    finally:
+        connection.close()
+
+
+def resume_run(
+    journal: Journal, run_id: int, *, on_drift: str | None = None, takeover: bool = False, recovery: bool = False
+) -> State[object]:
+    """Resume a run to its end and return its final state; the flow's code is loaded again.
+
+    `recovery` means that no person is looking: recorded failures stay failures, and drift parks the run even if the
+    code was edited. Raises RunOwnedError while another process executes the run, DriftError or InDoubtError when it is
+    parked, EntrypointError when the code cannot be found.
+    """
+    row = journal.get_flow_run(run_id)
+    flow = load_flow(journal, row)
+    steps = resume_steps(journal, run_id, flow=flow, on_drift=on_drift, takeover=takeover, recovery=recovery)
+    try:
+        if flow.is_async:
+            import asyncio
+
+            return asyncio.run(drive_async(steps)).state
+        return drive(steps).state
+    except RunHalted as signal:
+        raise signal.error from None
+
+
+def resume_steps(
+    journal: Journal, run_id: int, *, flow: Flow[..., object], on_drift: str | None, takeover: bool, recovery: bool = False
+) -> Steps[Ended]:
+    """Return the steps that take up a run and live it on."""
+    if on_drift not in (None, "error", "rerun"):
+        raise UsageError(f"on_drift must be 'error' or 'rerun', not {on_drift!r}.")
+    row = journal.get_flow_run(run_id)
+    if row.parent_task_run_id is not None:
+        raise UsageError(
+            f"Flow run {row.id} '{row.name}' is a subflow of another run and goes on when that one does. "
+            f"Find it with: wfengine runs show {row.id}"
+        )
+    if row.state == "COMPLETED":
+        return recorded_end(journal, row)
+    if takeover and row.state in ("RUNNING", "CANCELLING", "SCHEDULED"):
+        _take_over(journal, row)
+    by_person = not recovery and on_drift != "error"
+    how = How("recovery" if recovery else "resume", "none" if recovery else "fatal", by_person, on_drift)
+    return (yield from take_up(flow, journal, run_id, how))
+
+
+def _take_over(journal: Journal, row: FlowRunRow) -> None:
+    """Take a run, and the subflows it waits in, from a process that may still live; its writes are refused from here on."""
+    if (str(journal.path), row.id) in ACTIVE:
+        raise owned_error(journal, row)
+    for run in reversed(journal.list_open_runs()):
+        if run.owner_id == row.owner_id and run.state in ("RUNNING", "CANCELLING", "SCHEDULED"):
+            if run.id == row.id or run.parent_task_run_id is not None:
+                journal.crash(run.id, run.version, run.epoch, "taken over from a process that did not answer")
+
+
+def load_flow(journal: Journal, row: FlowRunRow) -> Flow[..., object]:
+    """Return the flow of a recorded run: imported by its entrypoint, or from the pickle kept when there is none."""
+    from wfengine.flows import Flow
+
+    if row.entrypoint is not None:
+        found = load_entrypoint(row.entrypoint)
+        if not isinstance(found, Flow):
+            raise EntrypointError(
+                f"Flow run {row.id} '{row.name}' was started by {row.entrypoint}, which is now a {type(found).__qualname__} and no "
+                "flow. Restore the @flow function of that name."
+            )
+        return found
+    if row.flow_hash is None:
+        raise EntrypointError(
+            f"Flow run {row.id} '{row.name}' was started by a function that cannot be imported (nested, or typed in) and could "
+            f"not be stored. Resume it from code that has the flow: my_flow.resume({row.id})"
+        )
+    return _load_stored_flow(journal, row)
+
+
+def store_flow(flow: Flow[..., object], journal: Journal) -> bytes | None:
+    """Store a flow that cannot be imported by cloudpickle and return the value's hash; None, with a warning, if it cannot be."""
+    import cloudpickle
+
+    try:
+        data: bytes = cloudpickle.dumps(flow)
+        cloudpickle.loads(data)
+    except Exception as error:
+        _logger.warning(
+            "Flow '%s' cannot be imported afresh and cannot be stored (%s: %s), so only this process can resume its run. Define it "
+            "at the top level of a file.",
+            flow.name, type(error).__name__, error,
+        )  # fmt: skip
+        return None
+    digest = value_hash(FLOW_CODEC, data)
+    journal.put_value((digest, FLOW_CODEC, data, len(data), "wfengine.Flow", f"flow '{flow.name}'"))
+    return digest
+
+
+def _load_stored_flow(journal: Journal, row: FlowRunRow) -> Flow[..., object]:
+    import cloudpickle
+
+    assert row.flow_hash is not None
+    codec, data = journal.get_raw_value(row.flow_hash)
+    if codec != FLOW_CODEC or value_hash(codec, data) != row.flow_hash:
+        raise JournalCorruptError(f"The stored code of flow run {row.id} '{row.name}' is damaged. Run: wfengine doctor")
+    try:
+        return cast("Flow[..., object]", cloudpickle.loads(data))
+    except Exception as error:
+        raise EntrypointError(
+            f"The stored code of flow run {row.id} '{row.name}' cannot be loaded here ({type(error).__name__}: {error}). "
+            "It was written by another Python version, or needs a module that is gone."
+        ) from error
+

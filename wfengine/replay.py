@@ -1,0 +1,120 @@
+"""What earlier executions of a flow run recorded, and how a call of the present one is answered from it.
+
+The rule (DESIGN, "the replay rule"): an exact identity with an outcome answers the call; one without is in doubt; a call
+with no row is new, unless it is proof of drift. Nothing here runs user code or writes.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Literal
+
+from wfengine.identity import differing_arguments, drift_cause
+from wfengine_journal.errors import DriftError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from wfengine_journal.records import CallRow
+    from wfengine_journal.transitions import Identity
+
+#: Which recorded failures run again: those that ended the run, every one, or none (a crash: same decisions, same path).
+Rerun = Literal["fatal", "failed", "none"]
+
+
+class Recorded:
+    """The recorded calls of one flow run. Claimed and looked up under the run's issue lock."""
+
+    def __init__(
+        self,
+        rows: Iterable[CallRow],
+        *,
+        rerun: Rerun,
+        by_person: bool,
+        code_hash: str | None,
+        code_hashes: dict[int, str | None],
+    ) -> None:
+        self._rows = {(row.scope, row.task_id, row.call_key, row.occurrence): row for row in rows}
+        self.rerun: Rerun = rerun
+        self.by_person = by_person
+        self._code_hash = code_hash
+        self._code_hashes = code_hashes
+        self._claimed: set[int] = set()
+        self._unclaimed_on_main_lane: dict[tuple[int, int], dict[int, CallRow]] = {}
+        for row in self._rows.values():
+            if row.lane == 0 and row.state == "COMPLETED":
+                self._unclaimed_on_main_lane.setdefault((row.scope, row.task_id), {})[row.id] = row
+
+    def claim(self, identity: Identity, task_ids: tuple[int, ...]) -> CallRow | None:
+        """Return the row of a call that is being issued; `task_ids` are those of the task key and its aliases."""
+        for task_id in task_ids:
+            row = self._rows.get((identity.scope, task_id, identity.call_key, identity.occurrence))
+            if row is not None and row.id not in self._claimed:
+                self._claimed.add(row.id)
+                unclaimed = self._unclaimed_on_main_lane.get((row.scope, row.task_id))
+                if unclaimed is not None:
+                    unclaimed.pop(row.id, None)
+                return row
+        return None
+
+    def proof_of_drift(self, scope: int, task_ids: tuple[int, ...]) -> CallRow | None:
+        """Return a completed main-lane call of that task in that scope which nobody asked for yet, oldest first."""
+        for task_id in task_ids:
+            unclaimed = self._unclaimed_on_main_lane.get((scope, task_id))
+            if unclaimed:
+                return next(iter(unclaimed.values()))
+        return None
+
+    def drift_is_expected(self, row: CallRow) -> bool:
+        """Tell whether the code was edited since that row was written and a person asked to go on with the new code."""
+        written_under = self._code_hashes.get(row.epoch)
+        if self._code_hash is None or written_under == self._code_hash:
+            return False
+        if self.by_person:
+            return True
+        # An automatic recovery goes on where a person already resumed with this very code.
+        last = max(self._code_hashes, default=0)
+        return last > row.epoch and self._code_hashes[last] == self._code_hash
+
+    def list_orphans(self) -> list[int]:
+        """Return the ids of completed calls in live scopes that nobody asked for."""
+        parents = {row.id: row for row in self._rows.values()}
+
+        def answered_by_parent(row: CallRow) -> bool:
+            # What a finished task called is not consulted again: it belongs to that task's answer.
+            parent = parents.get(row.scope)
+            return parent is not None and (parent.state == "COMPLETED" or parent.id not in self._claimed)
+
+        return [
+            row.id
+            for row in self._rows.values()
+            if row.state == "COMPLETED" and row.id not in self._claimed and not answered_by_parent(row)
+        ]
+
+
+def drift_error(run_id: int, run_name: str, task_name: str, recorded: str, present: str) -> DriftError:
+    """Return the error that shows, argument by argument, how a call differs from the recorded one, and how to go on."""
+    lines = []
+    for name, before, now in differing_arguments(recorded, present):
+        lines.append(f"    {name}: recorded {before}, now {now}")
+        cause = drift_cause(before, now)
+        if cause:
+            lines.append(f"      {cause}")
+    if not lines:
+        lines.append(f"    recorded {_shown(recorded)}, now {_shown(present)}")
+    return DriftError(
+        f"Flow run {run_id} '{run_name}' is parked: its call of task '{task_name}' does not match what the journal recorded, "
+        "though the flow's code did not change (or nobody asked to go on with changed code).\n"
+        + "\n".join(lines)
+        + f"\nNothing was run. Make the argument the same on each run (a flow parameter, or compute it in a task) and type: "
+        f"wfengine resume {run_name}\n"
+        f"Or run the call anew with its present arguments: wfengine resume {run_name} --on-drift rerun",
+        flow_run_id=run_id,
+    )
+
+
+def _shown(inputs: str) -> str:
+    try:
+        return ", ".join(f"{name}={value!r}" for name, value in json.loads(inputs).items())
+    except ValueError:
+        return inputs

@@ -1,0 +1,187 @@
+"""Run submitted tasks on threads of this process, and submitted async tasks in one event loop on a thread.
+
+A worker leaves the commit of an outcome to the next commit, which is usually the beginning of its own next task; when
+nothing is queued it commits itself. So under fan-out a task costs one shared commit.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import itertools
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
+
+from wfengine.futures import worker_hooks
+from wfengine.runners import Job
+from wfengine.steps import drive_async, drive_deferred
+from wfengine_journal.errors import RunHalted, UsageError, WfengineError
+from wfengine_journal.store import Journal
+from wfengine_journal.threads import start_thread
+
+if TYPE_CHECKING:
+    import asyncio
+
+#: Tasks that run at the same time unless the user says otherwise. Threads that wait for other tasks do not count.
+DEFAULT_MAX_WORKERS = 32
+#: How long a closing runner waits for the thread of its event loop, in seconds.
+CLOSE_SECONDS = 5.0
+
+_numbers = itertools.count(1)
+
+
+class ThreadTaskRunner:
+    """At most `max_workers` tasks at a time, on threads started as they are needed. The default runner."""
+
+    def __init__(self, max_workers: int | None = None) -> None:
+        if max_workers is not None and max_workers < 1:
+            raise UsageError(f"max_workers must be at least 1, not {max_workers!r}.")
+        self.max_workers = max_workers or DEFAULT_MAX_WORKERS
+
+    def start(self, journal: Journal) -> ThreadTaskRunner:
+        """Return a running copy for one flow run."""
+        return _Running(self.max_workers, journal)
+
+    def submit(self, job: Job) -> None:
+        """See TaskRunner."""
+        raise UsageError("A task runner has to be started by a flow: @flow(task_runner=ThreadTaskRunner()).")
+
+    def cancel_queued(self) -> None:
+        """See TaskRunner."""
+
+    def close(self) -> None:
+        """See TaskRunner."""
+
+
+class _Running(ThreadTaskRunner):
+    """The runner of one flow run."""
+
+    def __init__(self, max_workers: int, journal: Journal) -> None:
+        super().__init__(max_workers)
+        self._journal = journal
+        self._queue: deque[Job] = deque()
+        self._changed = threading.Condition(threading.Lock())
+        self._workers = 0
+        self._idle = 0
+        self._blocked = 0  # workers that wait for other tasks
+        self._closed = False
+        self._loop: _Loop | None = None
+
+    def submit(self, job: Job) -> None:
+        if job.is_async:
+            self._submit_to_loop(job)
+            return
+        with self._changed:
+            self._queue.append(job)
+            if self._idle:
+                self._changed.notify()
+            else:
+                self._add_worker()
+
+    def _add_worker(self) -> None:
+        """Start a thread if the limit allows (the lock is held)."""
+        if self._workers - self._blocked < self.max_workers and not self._closed:
+            self._workers += 1
+            start_thread(f"wfengine-worker-{next(_numbers)}", self._work)
+
+    def _work(self) -> None:
+        worker_hooks.hooks = (self._worker_blocks, self._worker_goes_on)
+        while True:
+            with self._changed:
+                if self._workers - self._blocked > self.max_workers and self._queue:
+                    self._workers -= 1  # one that was blocked works again: this one is too many
+                    return
+                while not self._queue:
+                    if self._closed:
+                        self._workers -= 1
+                        return
+                    self._idle += 1
+                    self._changed.wait()
+                    self._idle -= 1
+                job = self._queue.popleft()
+            _run(job)
+            if not self._queue:
+                self._journal.flush()
+
+    def _worker_blocks(self) -> None:
+        self._journal.flush()  # what this worker left to the next commit may be what it waits for
+        with self._changed:
+            self._blocked += 1
+            if self._queue and not self._idle:
+                self._add_worker()
+
+    def _worker_goes_on(self) -> None:
+        with self._changed:
+            self._blocked -= 1
+
+    def _submit_to_loop(self, job: Job) -> None:
+        with self._changed:
+            if self._loop is None:
+                self._loop = _Loop()
+            loop = self._loop
+        loop.submit(job)
+
+    def cancel_queued(self) -> None:
+        with self._changed:
+            jobs, self._queue = list(self._queue), deque()
+        for job in jobs:
+            job.settle(None, RunHalted(WfengineError("The flow run was stopped before this task began.")))
+
+    def close(self) -> None:
+        self.cancel_queued()
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        if self._loop is not None:
+            self._loop.close()
+
+
+def _run(job: Job) -> None:
+    context = cast(contextvars.Context, job.context)
+    context.run(drive_deferred, job.steps(), job.settle)
+
+
+class _Loop:
+    """An event loop on a thread of its own, for the async tasks of one flow run."""
+
+    def __init__(self) -> None:
+        import asyncio
+
+        self._loop: asyncio.AbstractEventLoop = asyncio.new_event_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._thread = start_thread(f"wfengine-loop-{next(_numbers)}", self._run)
+
+    def _run(self) -> None:
+        self._loop.run_forever()
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        self._loop.close()
+
+    def submit(self, job: Job) -> None:
+        self._loop.call_soon_threadsafe(self._begin, job)
+
+    def _begin(self, job: Job) -> None:
+        task = self._loop.create_task(_live(job), context=cast(contextvars.Context, job.context))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def close(self) -> None:
+        def cancel_and_stop() -> None:
+            for task in self._tasks:
+                task.cancel()
+            self._loop.call_soon(self._loop.stop)
+
+        self._loop.call_soon_threadsafe(cancel_and_stop)
+        if self._thread is not threading.current_thread():
+            self._thread.join(CLOSE_SECONDS)
+
+
+async def _live(job: Job) -> None:
+    settle: Callable[..., None] = job.settle
+    try:
+        outcome = await drive_async(job.steps())
+    except BaseException as error:
+        settle(None, error)
+    else:
+        settle(outcome, None)

@@ -1,0 +1,355 @@
+"""The steps of which the life of a run is made, and the two drivers that perform their waiting.
+
+The life of a task run and of a flow run is a generator (`task_engine`, `flow_engine`) that yields these steps and is sent
+what came of them. `drive` performs them on the calling thread; `drive_async` performs them in an event loop. Neither
+knows what a task is.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Awaitable, Callable, Generator, Iterable
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
+
+from wfengine.context import LiveRun, Scope, reset_scope, set_scope
+from wfengine_journal.errors import JournalError, OwnershipLostError, RunHalted, TaskTimeoutError
+from wfengine_journal.threads import start_thread
+from wfengine_journal.writer import Change, WriteRefused
+
+if TYPE_CHECKING:
+    from wfengine.futures import TaskFuture
+    from wfengine_journal.store import Journal
+
+T = TypeVar("T")
+
+#: A wait for a delay is cut into pieces of this length, in seconds, so that a stopped run is noticed.
+WAIT_PIECE_SECONDS = 3600.0
+
+
+class Outcome(NamedTuple):
+    """What user code gave: a value, or the exception it raised."""
+
+    value: object
+    error: BaseException | None
+
+
+class Write(NamedTuple):
+    """Commit a change; the next step begins after the commit."""
+
+    run: LiveRun
+    change: Change
+    synced: bool
+    final: bool = False  # the run's outcome: nothing but the telling follows
+
+
+class Create(NamedTuple):
+    """Commit a change for a run that does not exist yet; a refusal is sent back as False instead of ending the run."""
+
+    journal: Journal
+    change: Change
+    synced: bool
+
+
+class Invoke(NamedTuple):
+    """Run user code in a scope, under a time limit; an Outcome is sent back."""
+
+    scope: Scope
+    fn: Callable[..., object]
+    args: tuple[object, ...]
+    kwargs: dict[str, object]
+    is_async: bool
+    timeout_seconds: float | None
+
+
+class Delay(NamedTuple):
+    """Wait until an instant of the wall clock."""
+
+    run: LiveRun
+    until_seconds: float
+
+
+class Settle(NamedTuple):
+    """Wait until all these futures are settled."""
+
+    futures: Iterable[TaskFuture[object]]
+
+
+Step: TypeAlias = Write | Create | Invoke | Delay | Settle
+Steps: TypeAlias = Generator[Step, object, T]
+
+
+# ---------------------------------------------------------------------------------------------------- on a thread
+
+
+def drive(steps: Steps[T]) -> T:
+    """Perform the steps on the calling thread and return what they return.
+
+    What goes wrong while a step is performed is raised inside the generator, at its yield.
+    """
+    answer: object = None
+    problem: BaseException | None = None
+    try:
+        while True:
+            step = steps.send(answer) if problem is None else steps.throw(problem)
+            problem = None
+            try:
+                answer = _perform(step)
+            except BaseException as error:
+                problem = error
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+
+
+def drive_deferred(steps: Steps[T], settle: Callable[[T | None, BaseException | None], None]) -> None:
+    """Perform the steps, but leave the final write to whoever commits next; `settle` is called after that commit.
+
+    The worker is then free for the next task, whose beginning rides in the same transaction.
+    """
+    answer: object = None
+    problem: BaseException | None = None
+    try:
+        while True:
+            step = steps.send(answer) if problem is None else steps.throw(problem)
+            problem = None
+            if type(step) is Write and step.final:
+                write = step
+                break
+            try:
+                answer = _perform(step)
+            except BaseException as error:
+                problem = error
+    except StopIteration as stop:
+        settle(stop.value, None)
+        return
+    except BaseException as error:
+        settle(None, error)
+        return
+
+    def committed(error: BaseException | None) -> None:
+        try:
+            if error is not None:
+                raise _halting(write.run, error)
+            value = drive(steps)
+        except BaseException as refused:
+            settle(None, refused)
+        else:
+            settle(value, None)
+
+    write.run.journal.post(write.change, synced=write.synced, on_commit=committed)
+
+
+def _perform(step: Step) -> object:
+    if type(step) is Write:
+        return _commit(step)
+    if type(step) is Invoke:
+        return _invoke(step)
+    return _perform_rare(step)
+
+
+def _perform_rare(step: Step) -> object:
+    if isinstance(step, Delay):
+        _wait_until(step)
+        return None
+    if isinstance(step, Settle):
+        for future in list(step.futures):
+            future.wait()
+        return None
+    if isinstance(step, Create):
+        return _create(step)
+    return _perform(step)
+
+
+def _commit(write: Write) -> None:
+    try:
+        write.run.journal.write(write.change, synced=write.synced)
+    except (WriteRefused, JournalError) as error:
+        raise _halting(write.run, error) from error
+
+
+def _create(step: Create) -> bool:
+    try:
+        step.journal.write(step.change, synced=step.synced)
+    except WriteRefused:
+        return False
+    return True
+
+
+def _halting(run: LiveRun, error: BaseException) -> BaseException:
+    """Return the signal with which a run stops when its writing was refused or the file failed."""
+    if isinstance(error, WriteRefused):
+        lost = OwnershipLostError(
+            f"This process no longer executes {run}: another one took it over, and writes from here are refused. "
+            f"See who has it: wfengine runs show {run.id}",
+            flow_run_id=run.id,
+        )
+        return run.halt(RunHalted(lost))
+    if isinstance(error, JournalError):
+        return run.halt(RunHalted(error))
+    return error
+
+
+def _wait_until(delay: Delay) -> None:
+    clock = delay.run.journal.clock
+    while True:
+        delay.run.check_not_halted()
+        remaining = delay.until_seconds - clock.wall_seconds()
+        if remaining <= 0:
+            return
+        clock.sleep(min(remaining, WAIT_PIECE_SECONDS))
+
+
+def _invoke(step: Invoke) -> Outcome:
+    if step.timeout_seconds is not None:
+        return _invoke_with_limit(step)
+    scope = step.scope
+    scope.enter_lane(False)
+    token = set_scope(scope)
+    try:
+        return Outcome(step.fn(*step.args, **step.kwargs), None)
+    except BaseException as error:
+        return Outcome(None, error)
+    finally:
+        reset_scope(token)
+
+
+def _invoke_with_limit(step: Invoke) -> Outcome:
+    """Run user code on a thread of its own; at the limit the thread is left behind and its late result discarded."""
+    import contextvars
+
+    outcomes: list[Outcome] = []
+    done = threading.Event()
+    unlimited = step._replace(timeout_seconds=None)
+    context = contextvars.copy_context()
+
+    def body() -> None:
+        try:
+            outcomes.append(context.run(_invoke, unlimited))
+        finally:
+            done.set()
+
+    start_thread("wfengine-timed-task", body)
+    if done.wait(step.timeout_seconds):
+        return outcomes[0]
+    step.scope.attempt_over = True
+    return Outcome(None, timed_out(step))
+
+
+def timed_out(step: Invoke) -> TaskTimeoutError:
+    """Return the error of user code that ran longer than its limit."""
+    what = str(step.scope.call) if step.scope.call is not None else str(step.scope.run)
+    left_behind = "" if step.is_async else " Its thread cannot be stopped; whatever it still returns is discarded."
+    return TaskTimeoutError(
+        f"{what} ran longer than its limit of {step.timeout_seconds} s.{left_behind} Raise timeout_seconds or make it shorter.",
+        flow_run_id=step.scope.run.id,
+        task_run_id=step.scope.task_run_id or None,
+    )
+
+
+# ---------------------------------------------------------------------------------------------------- in an event loop
+
+
+async def drive_async(steps: Steps[T]) -> T:
+    """Perform the steps in the running event loop, which goes on with other work wherever a step waits."""
+    answer: object = None
+    problem: BaseException | None = None
+    try:
+        while True:
+            step = steps.send(answer) if problem is None else steps.throw(problem)
+            problem = None
+            try:
+                answer = await _perform_async(step)
+            except BaseException as error:
+                problem = error
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+
+
+async def _perform_async(step: Step) -> object:
+    if type(step) is Write:
+        return await _commit_async(step) if step.synced else _commit(step)
+    if type(step) is Invoke:
+        return await _invoke_async(step)
+    if isinstance(step, Delay):
+        return await _wait_until_async(step)
+    if isinstance(step, Settle):
+        for future in list(step.futures):
+            await future.wait_async()
+        return None
+    return _perform_rare(step)
+
+
+async def _commit_async(write: Write) -> None:
+    """Wait for the disk without stopping the loop: what is due in the same turn of the loop shares one commit."""
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    committed: asyncio.Future[None] = loop.create_future()
+
+    def tell(error: BaseException | None) -> None:
+        loop.call_soon_threadsafe(_set, committed, error)
+
+    run = write.run
+    run.journal.post(write.change, synced=True, on_commit=tell)
+    if not run.flush_due:
+        run.flush_due = True
+        loop.run_in_executor(None, _flush, run)
+    try:
+        await asyncio.shield(committed)
+    except (WriteRefused, JournalError) as error:
+        raise _halting(write.run, error) from error
+
+
+def _flush(run: LiveRun) -> None:
+    run.flush_due = False  # before the flush: what is posted from now on asks for one of its own
+    run.journal.flush()
+
+
+def _set(future: object, error: BaseException | None) -> None:
+    if future.done():  # type: ignore[attr-defined]  # an asyncio.Future; asyncio is not imported at module level
+        return
+    if error is None:
+        future.set_result(None)  # type: ignore[attr-defined]
+    else:
+        future.set_exception(error)  # type: ignore[attr-defined]
+
+
+async def _invoke_async(step: Invoke) -> Outcome:
+    import asyncio
+
+    if not step.is_async:
+        return _invoke(step)
+    scope = step.scope
+    token = set_scope(scope)
+    try:
+        if step.timeout_seconds is None:
+            scope.enter_lane(True)
+            return Outcome(await _awaited(step), None)
+        try:
+            async with asyncio.timeout(step.timeout_seconds) as limit:
+                scope.enter_lane(True)
+                return Outcome(await _awaited(step), None)
+        except TimeoutError as error:
+            return Outcome(None, timed_out(step) if limit.expired() else error)
+    except BaseException as error:
+        return Outcome(None, error)
+    finally:
+        reset_scope(token)
+
+
+async def _awaited(step: Invoke) -> object:
+    result = step.fn(*step.args, **step.kwargs)
+    return await result if isinstance(result, Awaitable) else result
+
+
+async def _wait_until_async(delay: Delay) -> None:
+    import asyncio
+
+    clock = delay.run.journal.clock
+    while True:
+        delay.run.check_not_halted()
+        remaining = delay.until_seconds - clock.wall_seconds()
+        if remaining <= 0:
+            return
+        await asyncio.sleep(min(remaining, WAIT_PIECE_SECONDS))

@@ -1,0 +1,547 @@
+"""The life of a task run, written once: for sync and async tasks, direct calls and submitted ones.
+
+A call goes through eight hops, in this order on this page:
+
+    1  bind               the arguments, by parameter name                              `new_call`
+    2  identity           (flow run, scope, task key, call key, occurrence)             `issue`
+    3  replay lookup      an outcome recorded by an earlier execution is the answer     `issue`, `answer`
+    4  begin attempt      committed before user code runs                               `life`
+    5  user code          in its own scope, under the time limit                        `life`
+    6  outcome committed  value, checksum, state and transition in one transaction      `life`
+    7  retry?             the next instant is journaled, then waited for                `life`
+    8  told               future, listeners                                             `life`
+
+A subflow is called the same way; its "user code" is the life of a flow run.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from wfengine import listeners
+from wfengine.context import LiveRun, Scope, current_tags
+from wfengine.identity import Inputs, describe_inputs, explicit_key
+from wfengine.replay import drift_error
+from wfengine.retries import RetryPolicy
+from wfengine.states import State
+from wfengine.steps import Delay, Invoke, Outcome, Steps, Write
+from wfengine_journal.clock import seconds_from_text, text_from_seconds
+from wfengine_journal.codec import Encoded, encode, encode_error
+from wfengine_journal.errors import (
+    DriftError,
+    InDoubtError,
+    JournalError,
+    OwnershipLostError,
+    RunHalted,
+    TaskInterrupted,
+    TaskTimeoutError,
+    TooManyInterruptions,
+    UsageError,
+    ValueNotStorableError,
+)
+from wfengine_journal.records import CallRow
+from wfengine_journal.states import StateType
+from wfengine_journal.transitions import (
+    Argument,
+    BeginCall,
+    CompleteCall,
+    FailAttempt,
+    Identity,
+    SettleCall,
+    StartAttempt,
+    tags_text,
+)
+
+if TYPE_CHECKING:
+    from wfengine.parameters import Parameters
+
+_logger = logging.getLogger("wfengine.engine")
+
+OnInterrupt = Literal["rerun", "fail", "ask"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Callee:
+    """What is called: a task, or a flow called inside a run. Made once, at decoration."""
+
+    kind: Literal["task", "flow"]
+    name: str
+    key: str
+    fn: Callable[..., object]
+    is_async: bool
+    parameters: Parameters
+    policy: RetryPolicy = RetryPolicy()
+    aliases: tuple[str, ...] = ()
+    tags: frozenset[str] = frozenset()
+    timeout_seconds: float | None = None
+    run_name: str | Callable[..., str] | None = None
+    on_interrupt: OnInterrupt = "rerun"
+    once: bool = False
+    max_interruptions: int = 3
+    call_key: str | Callable[..., object] | None = None
+    key_args: tuple[str, ...] | None = None
+    ignore_args: tuple[str, ...] = ()
+    log_prints: bool | None = None
+
+    @property
+    def is_guarded(self) -> bool:
+        """Tell whether a second execution could do harm, so that the start of an attempt must outlive a power cut."""
+        return self.once or self.on_interrupt != "rerun"
+
+
+class Call:
+    """One call in a running flow. Its row in the journal is written by `life`; before that it has no id."""
+
+    __slots__ = (
+        "arguments", "attempt", "begin", "callee", "failures", "first_started", "fresh", "identity", "inputs",
+        "interruptions", "lane", "live_state", "row", "run", "scope", "seq", "task_run_id",
+    )  # fmt: skip
+
+    def __init__(self, callee: Callee, scope: Scope, arguments: dict[str, object], lane: int) -> None:
+        self.callee = callee
+        self.run: LiveRun = scope.run
+        self.scope = scope
+        self.arguments = arguments
+        self.lane = lane
+        self.identity: Identity | None = None
+        self.inputs: Inputs | None = None
+        self.row: CallRow | None = None  # what an earlier execution recorded for this identity
+        self.begin: BeginCall | None = None  # the change that writes the row, when it was posted and not awaited
+        self.task_run_id = 0
+        self.seq = 0
+        self.attempt = 0
+        self.failures = 0
+        self.interruptions = 0
+        self.fresh = False  # a recorded failure runs again: its counts begin anew
+        self.first_started = 0.0
+        self.live_state = StateType.PENDING
+
+    def __str__(self) -> str:
+        number = f" {self.task_run_id}" if self.task_run_id else ""
+        return f"task run{number} of '{self.callee.name}' ({self.run})"
+
+    def final_state(self, value: object, error: BaseException | None) -> State[object]:
+        """Return the state that an outcome means."""
+        run_id, task_run_id = self.run.id, self.task_run_id or None
+        if error is None:
+            return State(StateType.COMPLETED, flow_run_id=run_id, task_run_id=task_run_id, data=value)
+        name = "TimedOut" if isinstance(error, TaskTimeoutError) else ""
+        kind = StateType.FAILED if isinstance(error, Exception) else StateType.CRASHED
+        return State(kind, name, str(error), flow_run_id=run_id, task_run_id=task_run_id, error=error)
+
+
+# ------------------------------------------------------------------------------------------- hops 1 to 3: issue the call
+
+
+def new_call(callee: Callee, scope: Scope, args: tuple[object, ...], kwargs: dict[str, object], *, has_futures: bool) -> Call:
+    """Bind the arguments (hop 1). A call that waits for futures has no defined order, so it is never on the main lane."""
+    arguments = callee.parameters.bind(args, kwargs)
+    lane = 0 if not has_futures and scope.on_main_lane() else 1
+    return Call(callee, scope, arguments, lane)
+
+
+def issue(call: Call) -> Outcome | None:
+    """Give the call its identity (hop 2) and look it up (hop 3); return the recorded outcome if there is one.
+
+    All arguments must be values by now. Raises RunHalted where the run has to be parked.
+    """
+    callee, run = call.callee, call.run
+    inputs = describe_inputs(
+        call.arguments, known_hash=known_result_hash, key_args=callee.key_args, ignore_args=callee.ignore_args
+    )
+    if inputs.opaque:
+        _warn_of_opaque(callee, inputs.opaque)
+    call.inputs = inputs
+    call_key = inputs.key if callee.call_key is None else explicit_key(_explicit_text(callee, call.arguments))
+    task_id = run.journal.task_id(callee.kind, callee.key, callee.name)
+    occurrence = call.scope.next_occurrence(task_id, call_key)
+    call.identity = Identity(run.id, call.scope.task_run_id, task_id, call_key, occurrence)
+    if run.recorded is None:
+        return None
+    return _look_up(call, task_id)
+
+
+def _explicit_text(callee: Callee, arguments: Mapping[str, object]) -> str:
+    try:
+        if callable(callee.call_key):
+            return str(callee.call_key(**arguments))
+        return str(callee.call_key).format(**arguments)
+    except (KeyError, IndexError, AttributeError, TypeError) as error:
+        raise UsageError(
+            f"The call_key of task '{callee.name}' does not fit its arguments ({type(error).__name__}: {error}). "
+            f"It may use: {', '.join(arguments)}."
+        ) from error
+
+
+def _look_up(call: Call, task_id: int) -> Outcome | None:
+    run, callee = call.run, call.callee
+    recorded = run.recorded
+    assert recorded is not None and call.identity is not None
+    aliases = tuple(run.journal.task_id(callee.kind, alias, callee.name) for alias in callee.aliases)
+    with run.issue_lock:
+        row = recorded.claim(call.identity, (task_id, *aliases))
+        drifted = recorded.proof_of_drift(call.scope.task_run_id, (task_id, *aliases)) if row is None and call.lane == 0 else None
+    if drifted is not None and (callee.once or not (run.on_drift == "rerun" or recorded.drift_is_expected(drifted))):
+        present = call.inputs.text if call.inputs is not None else "{}"
+        recorded_inputs = run.journal.get_inputs(drifted.id)
+        raise run.halt(RunHalted(drift_error(run.id, run.name, callee.name, recorded_inputs, present)))
+    if row is None and callee.once and call.lane == 1 and callee.call_key is None:
+        raise run.halt(RunHalted(_once_without_key(call)))
+    if row is None:
+        return None
+    _take_over_row(call, row)
+    return answer(call, row)
+
+
+def _take_over_row(call: Call, row: CallRow) -> None:
+    call.row = row
+    call.task_run_id = row.id
+    call.seq = row.version
+    call.attempt = row.attempt
+    call.failures = row.failures
+    call.interruptions = row.interruptions
+    call.live_state = StateType(row.state)
+
+
+def answer(call: Call, row: CallRow) -> Outcome | None:
+    """Return the recorded outcome, or None if the call has to run (again). Nothing is executed or written here."""
+    recorded = call.run.recorded
+    assert recorded is not None
+    if row.state == "COMPLETED" and row.result_codec is not None and row.result_hash is not None:
+        value = call.run.journal.load_result(row.result, row.result_codec, row.result_hash, f"the result of {call}")
+        if row.result_codec != "json":
+            remember_result_hash(value, row.result_hash)
+        return Outcome(value, None)
+    if row.state == "FAILED" and row.error_id is not None:
+        again = recorded.rerun == "failed" or (recorded.rerun == "fatal" and row.fatal == 1)
+        if not again:
+            error = call.run.journal.load_error(row.error_id)
+            _tag(error, row.id)
+            return Outcome(None, error)
+        call.fresh = True
+    return None
+
+
+def _once_without_key(call: Call) -> DriftError:
+    return DriftError(
+        f"{call.run} is parked: task '{call.callee.name}' is declared once=True and was called from another thread or asyncio "
+        "task than the flow's own, where calls have no order, so it cannot be told whether it already ran. "
+        f"Give it a call_key, e.g. @task(once=True, call_key='{{order_id}}'), then type: wfengine resume {call.run.name}",
+        flow_run_id=call.run.id,
+    )
+
+
+_warned: set[tuple[str, tuple[str, ...]]] = set()
+
+
+def _warn_of_opaque(callee: Callee, opaque: tuple[str, ...]) -> None:
+    key = (callee.key, opaque)
+    if key not in _warned:
+        _warned.add(key)
+        _logger.warning(
+            "Task '%s': the argument%s %s has no canonical form, so it does not help to tell calls apart on resume; their order "
+            "does. Pass plain data, or give the task key_args or a call_key.",
+            callee.name,
+            "s" if len(opaque) > 1 else "",
+            ", ".join(opaque),
+        )
+
+
+# ------------------------------------------------------------------------------------------- hops 4 to 8: live it
+
+
+def life(call: Call) -> Steps[Outcome]:
+    """Live an issued call that has no recorded outcome: attempts until it completes or fails, each committed."""
+    run = call.run
+    if call.row is not None:
+        yield from _settle_doubt(call, call.row)
+    while True:
+        # 4  begin attempt
+        begin = _begin_attempt(call)
+        yield Write(run, begin, call.callee.is_guarded and run.synced)
+        call.task_run_id = begin.task_run_id
+        call.live_state = StateType.RUNNING
+        # 5  user code
+        outcome = yield from _user_code(call)
+        if outcome.error is not None and not isinstance(outcome.error, Exception):
+            yield from _cut_off(call, outcome.error)
+        # 6  outcome committed
+        change, outcome, next_attempt = _outcome_change(call, outcome)
+        yield Write(run, change, run.synced, final=next_attempt is None)
+        # 8  told
+        if next_attempt is None:
+            _tell(call, outcome)
+            return outcome
+        # 7  retry
+        call.live_state = StateType.SCHEDULED
+        yield Delay(run, next_attempt)
+
+
+def _begin_attempt(call: Call) -> BeginCall | StartAttempt:
+    run, at = call.run, call.run.journal.clock.now_text()
+    call.seq += 1
+    call.attempt += 1
+    if call.first_started == 0.0:
+        call.first_started = run.journal.clock.monotonic_seconds()
+    if call.seq == 1:
+        return _first_row(call, at, running=True)
+    begin = StartAttempt(
+        call.begin, run.id, call.task_run_id, seq=call.seq, epoch=run.epoch, attempt=call.attempt, at=at, fresh=call.fresh
+    )
+    call.begin = None
+    if call.fresh:
+        call.failures = call.interruptions = 0
+        call.fresh = False
+    return begin
+
+
+def write_pending(call: Call) -> None:
+    """Post the row of a submitted call: it is in the file before any later call of the same lane begins."""
+    call.seq = 1
+    call.begin = _first_row(call, call.run.journal.clock.now_text(), running=False)
+    call.run.journal.post(call.begin)
+
+
+def _first_row(call: Call, at: str, *, running: bool) -> BeginCall:
+    callee, inputs, identity = call.callee, call.inputs, call.identity
+    assert inputs is not None and identity is not None
+    tags = callee.tags | current_tags() if callee.tags or current_tags() else None
+    return BeginCall(
+        identity,
+        epoch=call.run.epoch,
+        lane=call.lane,
+        inputs=inputs.text,
+        at=at,
+        running=running,
+        name=None if callee.run_name is None else render_name(callee.run_name, call.arguments, f"task '{callee.name}'"),
+        tags=None if tags is None else tags_text(tags),
+        arguments=_stored_arguments(call.arguments, inputs) if inputs.partial else (),
+    )
+
+
+def _stored_arguments(arguments: Mapping[str, object], inputs: Inputs) -> list[Argument]:
+    """Return what is kept of the arguments that do not stand in full in the row; one that cannot be stored stops nothing."""
+    stored = []
+    for name in inputs.partial:
+        value = arguments[name]
+        encoded: Encoded | None
+        try:
+            encoded = encode(value, f"the argument '{name}'")
+        except ValueNotStorableError:
+            encoded = None
+        kind = type(value)
+        stored.append(Argument(name, f"{kind.__module__}.{kind.__qualname__}", encoded))
+    return stored
+
+
+def _user_code(call: Call) -> Steps[Outcome]:
+    callee = call.callee
+    scope = Scope(call.run, call)
+    args, kwargs = callee.parameters.unbind(call.arguments)
+    if callee.kind == "flow":
+        subflow = callee.fn(scope, call)  # the steps of the child's life, from flow_engine
+        outcome = yield from subflow  # type: ignore[misc]  # Callee.fn of a flow returns Steps[Outcome]
+    else:
+        outcome = yield Invoke(scope, callee.fn, args, kwargs, callee.is_async, callee.timeout_seconds)
+    assert isinstance(outcome, Outcome)
+    return outcome
+
+
+def _outcome_change(call: Call, outcome: Outcome) -> tuple[CompleteCall | FailAttempt, Outcome, float | None]:
+    """Return the change that records the attempt, the outcome it stands for, and the instant of the next attempt."""
+    run, at = call.run, call.run.journal.clock.now_text()
+    call.seq += 1
+    if outcome.error is None:
+        try:
+            result = encode(outcome.value, f"the result of {call}")
+        except ValueNotStorableError as refusal:
+            # Another attempt would return the same kind of value, so this is final at once.
+            return _failure(call, refusal, at, None), Outcome(None, _tag(refusal, call.task_run_id)), None
+        if result.codec != "json":
+            remember_result_hash(outcome.value, result.hash)
+        complete = CompleteCall(
+            run.id, call.task_run_id, seq=call.seq, epoch=run.epoch, attempt=call.attempt, at=at, result=result
+        )
+        return complete, outcome, None
+    error = outcome.error
+    call.failures += 1
+    assert isinstance(error, Exception)
+    elapsed = run.journal.clock.monotonic_seconds() - call.first_started
+    delay = call.callee.policy.next_delay_seconds(call.failures, error, elapsed)
+    next_attempt = None if delay is None else run.journal.clock.wall_seconds() + delay
+    if next_attempt is None:
+        _tag(error, call.task_run_id)
+    return _failure(call, error, at, next_attempt), outcome, next_attempt
+
+
+def _failure(call: Call, error: BaseException, at: str, next_attempt: float | None) -> FailAttempt:
+    return FailAttempt(
+        call.run.id,
+        call.task_run_id,
+        seq=call.seq,
+        epoch=call.run.epoch,
+        attempt=call.attempt,
+        at=at,
+        error=encode_error(error),
+        next_attempt_at=None if next_attempt is None else text_from_seconds(next_attempt),
+        state_name="TimedOut" if isinstance(error, TaskTimeoutError) else None,
+    )
+
+
+def _settle_doubt(call: Call, row: CallRow) -> Steps[None]:
+    """Decide about a call that began earlier and has no outcome: wait on, give up, raise, park - or let it run again."""
+    policy = call.callee.on_interrupt
+    if row.state == "SCHEDULED" and row.next_attempt_at is not None:
+        yield Delay(call.run, seconds_from_text(row.next_attempt_at))
+    elif row.state == "CRASHED" or (row.state == "PAUSED" and row.state_name == "InDoubt"):
+        if policy == "ask" and row.attempt > 0:
+            yield from _park_in_doubt(call)
+        if policy == "fail" and row.attempt > 0:
+            yield from _give_up(call, TaskInterrupted(_interrupted_text(call), flow_run_id=call.run.id, task_run_id=row.id))
+        if call.callee.kind == "task" and row.interruptions >= call.callee.max_interruptions:
+            yield from _give_up(call, TooManyInterruptions(_too_many_text(call), flow_run_id=call.run.id, task_run_id=row.id))
+
+
+def _give_up(call: Call, error: Exception) -> Steps[None]:
+    """Record a failure that no attempt produced, and raise it in the flow."""
+    yield Write(call.run, _settled(call, "FAILED", None, str(error), encode_error(error)), call.run.synced)
+    raise _Refused(_tag(error, call.task_run_id))
+
+
+def _park_in_doubt(call: Call) -> Steps[None]:
+    text = (
+        f"{call.run} is parked: {call} was started and cut off, and its author asked that a person decides whether it took "
+        f"effect. Look, then type: wfengine resolve {call.run.name} {call.task_run_id} --done VALUE   (it took effect) "
+        f"or: wfengine resolve {call.run.name} {call.task_run_id} --not-done   (run it again)"
+    )
+    yield Write(call.run, _settled(call, "PAUSED", "InDoubt", "cut off; waiting for wfengine resolve"), call.run.synced)
+    raise call.run.halt(RunHalted(InDoubtError(text, flow_run_id=call.run.id, task_run_id=call.task_run_id)))
+
+
+def _cut_off(call: Call, error: BaseException) -> Steps[None]:
+    """Record that user code was unwound by a signal (Ctrl-C, exit, cancellation, a parked run), and go on unwinding."""
+    if isinstance(error, RunHalted):
+        if not isinstance(error.error, OwnershipLostError | JournalError):
+            yield Write(call.run, _settled(call, "PAUSED", "Drifted", "parked by a call inside it"), False)
+    else:
+        message = f"interrupted by {type(error).__name__}"
+        yield Write(call.run, _settled(call, "CRASHED", "Interrupted", message), call.run.synced)
+    raise error
+
+
+def _settled(call: Call, state: str, name: str | None, message: str, error: object = None) -> SettleCall:
+    call.seq += 1
+    return SettleCall(
+        call.run.id,
+        call.task_run_id,
+        seq=call.seq,
+        epoch=call.run.epoch,
+        attempt=call.attempt,
+        at=call.run.journal.clock.now_text(),
+        state=state,
+        state_name=name,
+        message=message,
+        error=error,  # type: ignore[arg-type]  # an EncodedError or None
+    )
+
+
+class _Refused(Exception):  # noqa: N818 - carries an outcome out of a nested generator
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def _interrupted_text(call: Call) -> str:
+    return (
+        f"{call} was cut off in an earlier attempt and may or may not have taken effect; its on_interrupt='fail' forbids to run "
+        "it again. Catch TaskInterrupted in the flow, or check by hand and resume with the task changed."
+    )
+
+
+def _too_many_text(call: Call) -> str:
+    return (
+        f"{call} was running {call.interruptions} times when its process died, so it is not started again "
+        "(max_interruptions). Find out what kills the process; to try again, raise max_interruptions and type: "
+        f"wfengine resume {call.run.name}"
+    )
+
+
+def _tell(call: Call, outcome: Outcome) -> None:
+    call.live_state = StateType.COMPLETED if outcome.error is None else StateType.FAILED
+    if listeners.LISTENERS:
+        at = call.run.journal.clock.now_text()
+        listeners.tell(
+            listeners.Event(call.run.id, call.task_run_id, call.callee.name, call.live_state.value, None, at)
+        )
+
+
+# ------------------------------------------------------------------------------------------- small helpers
+
+
+def live(call: Call) -> Steps[Outcome]:
+    """Return the steps of `life`, with a refusal to run turned into the outcome it stands for."""
+    try:
+        outcome = yield from life(call)
+    except _Refused as refusal:
+        outcome = Outcome(None, refusal.error)
+        _tell(call, outcome)
+    return outcome
+
+
+def _tag(error: Exception | BaseException, task_run_id: int) -> Exception:
+    """Note on an exception which task run it ended, to find the fatal ones when a flow fails; return it."""
+    try:
+        known = getattr(error, "_wfengine_task_runs", frozenset())
+        error._wfengine_task_runs = known | {task_run_id}  # type: ignore[union-attr]  # any exception takes attributes
+    except (AttributeError, TypeError):
+        _logger.debug("A %s takes no attributes; whether it was fatal cannot be told.", type(error).__name__)
+    return error  # type: ignore[return-value]
+
+
+def task_runs_of(error: BaseException) -> Collection[int]:
+    """Return the task runs that an exception ended."""
+    found: Collection[int] = getattr(error, "_wfengine_task_runs", frozenset())
+    return found
+
+
+def render_name(name: str | Callable[..., str], arguments: Mapping[str, object], owner: str) -> str:
+    """Return the run name that a template or function gives for these arguments."""
+    try:
+        return name(**arguments) if callable(name) and _takes_arguments(name) else name() if callable(name) else name.format(**arguments)
+    except (KeyError, IndexError, AttributeError) as error:
+        raise UsageError(
+            f"The run name of {owner} does not fit its arguments ({type(error).__name__}: {error}). "
+            f"It may use: {', '.join(arguments) or 'none'}."
+        ) from error
+
+
+def _takes_arguments(fn: Callable[..., str]) -> bool:
+    return bool(fn.__code__.co_argcount or fn.__code__.co_kwonlyargcount) if hasattr(fn, "__code__") else False
+
+
+# Results of types without a canonical form count, as arguments, by the hash they were stored under (DESIGN 4). Kept by
+# weak reference: what the user no longer holds cannot be passed on.
+_result_hashes: dict[int, tuple[object, bytes]] = {}
+
+
+def remember_result_hash(value: object, result_hash: bytes) -> None:
+    """Note under which hash this very object is stored."""
+    import weakref
+
+    number = id(value)
+    try:
+        reference = weakref.ref(value, lambda _: _result_hashes.pop(number, None))
+    except TypeError:
+        return  # tuples, bytes and the like: they have a canonical form
+    _result_hashes[number] = (reference, result_hash)
+
+
+def known_result_hash(value: object) -> bytes | None:
+    """Return the hash under which this very object is stored as a task's result."""
+    known = _result_hashes.get(id(value))
+    if known is None or known[0]() is not value:  # type: ignore[operator]  # a weak reference
+        return None
+    return known[1]

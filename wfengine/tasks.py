@@ -1,0 +1,315 @@
+"""`@task`: a function whose every call in a flow is recorded."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import Generic, ParamSpec, TypeVar, cast, overload
+
+from wfengine.context import find_scope
+from wfengine.futures import TaskFuture, TaskFutureList, resolved, unsettled_in
+from wfengine.parameters import Parameters
+from wfengine.retries import DelaySeconds, make_policy
+from wfengine.states import State
+from wfengine.steps import Outcome, drive, drive_async
+from wfengine.submission import submit
+from wfengine.task_engine import Call, Callee, OnInterrupt, issue, live, new_call
+from wfengine_journal.errors import UsageError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+#: Names a task's own parameters cannot have: they are options of the call.
+RESERVED = ("return_state", "wait_for")
+
+
+class unmapped(Generic[T]):  # noqa: N801 - Prefect's name
+    """Marks an argument of `.map` that every item gets whole."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: T) -> None:
+        self.value = value
+
+
+class Task(Generic[P, R]):
+    """A function made a task by `@task`. Calling it in a flow records the call; a recorded call is not run again."""
+
+    def __init__(self, fn: Callable[P, R], options: Mapping[str, object]) -> None:
+        self.fn = fn
+        self._options = dict(options)
+        self._callee = _make_callee(fn, self._options)
+        self.name = self._callee.name
+        self.key = self._callee.key
+        self.tags = self._callee.tags
+        self.is_async = self._callee.is_async
+        self.parameters = self._callee.parameters
+        functools.update_wrapper(self, fn)
+        self.__wfengine_key__ = f"task:{self.key}"
+
+    def __repr__(self) -> str:
+        return f"<Task '{self.name}'>"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Only for the pickled function of a flow that cannot be imported; by public names, which stay.
+        return functools.partial(task, **self._options), (self.fn,)  # type: ignore[arg-type]
+
+    def __get__(self, instance: object, owner: type | None = None) -> Task[..., R]:
+        if instance is None:
+            return self
+        bound = functools.partial(self.fn, instance)  # type: ignore[call-arg]
+        functools.update_wrapper(bound, self.fn)
+        return Task(bound, {**self._options, "key": self.key, "name": self.name})
+
+    @property
+    def retries(self) -> int:
+        """How often the task is tried again."""
+        return self._callee.policy.retries
+
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    def __call__(self, *args: object, return_state: bool, **kwargs: object) -> State[R]: ...
+    def __call__(self, *args: object, **kwargs: object) -> object:
+        """Run the task in the present flow run and return its result, or raise its exception, after the commit.
+
+        `return_state=True` returns the final state instead; `wait_for=[...]` waits for futures first. An async task
+        gives a coroutine; the call takes its place in the order of calls here, not when it is awaited.
+        """
+        return_state = bool(kwargs.pop("return_state", False))
+        before = kwargs.pop("wait_for", None)
+        scope = find_scope()
+        if scope is None:
+            return _call_alone(self, args, kwargs, return_state)
+        pending: list[TaskFuture[object]] = []
+        has_futures = unsettled_in(args, pending) | unsettled_in(kwargs, pending)
+        if before is not None:
+            has_futures = unsettled_in(list(cast("Iterable[object]", before)), pending) or has_futures
+        call = new_call(self._callee, scope, args, kwargs, has_futures=has_futures)
+        if self.is_async:
+            recorded = issue(call) if not has_futures else None
+            return _run_async(call, pending, before, recorded, has_futures, return_state)
+        if has_futures:
+            _resolve(call, pending, before)
+        outcome = issue(call) or drive(live(call))
+        return _given(call, outcome, return_state)
+
+    def submit(
+        self, *args: object, wait_for: Iterable[TaskFuture[object]] | None = None, return_state: bool = False, **kwargs: object
+    ) -> TaskFuture[R]:
+        """Run the task on the flow's runner and return a future at once. Futures among the arguments are waited for."""
+        future = submit(self._callee, args, kwargs, wait_for)
+        if return_state:
+            future.wait()
+            return cast("TaskFuture[R]", future.state)
+        return cast("TaskFuture[R]", future)
+
+    def map(
+        self, *args: object, wait_for: Iterable[TaskFuture[object]] | None = None, return_state: bool = False, **kwargs: object
+    ) -> TaskFutureList[R]:
+        """Submit the task once for each item of its iterable arguments; return the list of futures.
+
+        All iterables must have one length. Text, bytes, and what is marked `unmapped` go whole to each item.
+        """
+        futures = TaskFutureList(
+            submit(self._callee, item_args, item_kwargs, wait_for)
+            for item_args, item_kwargs in _items(self.name, args, kwargs)
+        )
+        if return_state:
+            futures.wait()
+            return cast("TaskFutureList[R]", [future.state for future in futures])
+        return cast("TaskFutureList[R]", futures)
+
+    def with_options(self, **options: object) -> Task[P, R]:
+        """Return a copy of the task with some options changed: those of `@task`, `call_key` among them."""
+        return Task(self.fn, {**self._options, **_known(options)})
+
+
+def _known(options: Mapping[str, object]) -> Mapping[str, object]:
+    unknown = set(options) - set(_DEFAULTS)
+    if unknown:
+        raise UsageError(f"@task has no option {', '.join(sorted(unknown))}. Its options are: {', '.join(_DEFAULTS)}.")
+    return options
+
+
+_DEFAULTS: dict[str, object] = {
+    "name": None, "key": None, "aliases": (), "description": None, "tags": (), "version": None, "task_run_name": None,
+    "retries": 0, "retry_delay_seconds": None, "retry_jitter_factor": None, "retry_condition_fn": None,
+    "timeout_seconds": None, "log_prints": None, "call_key": None, "key_args": None, "ignore_args": (),
+    "on_interrupt": "rerun", "once": False, "max_interruptions": 3,
+}  # fmt: skip
+
+
+def _make_callee(fn: Callable[..., object], options: Mapping[str, object]) -> Callee:
+    if not callable(fn):
+        raise UsageError(f"@task decorates functions, not {fn!r}.")
+    given = {**_DEFAULTS, **options}
+    plain_name = getattr(fn, "__name__", type(fn).__name__)
+    name = str(given["name"] or plain_name)
+    owner = f"task '{name}'"
+    key_args, ignore_args = given["key_args"], given["ignore_args"]
+    parameters = Parameters(fn, owner=owner, reserved=RESERVED)
+    for listed in (*(cast("Iterable[str]", key_args) or ()), *cast("Iterable[str]", ignore_args)):
+        if listed not in parameters.names:
+            raise UsageError(f"{owner}: key_args and ignore_args name parameters; it has none called {listed!r}.")
+    if given["on_interrupt"] not in ("rerun", "fail", "ask"):
+        raise UsageError(f"{owner}: on_interrupt must be 'rerun', 'fail' or 'ask', not {given['on_interrupt']!r}.")
+    timeout = given["timeout_seconds"]
+    if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
+        raise UsageError(f"{owner}: timeout_seconds must be a number of seconds above 0, not {timeout!r}.")
+    once = bool(given["once"])
+    return Callee(
+        kind="task",
+        name=name,
+        key=str(given["key"] or getattr(fn, "__qualname__", plain_name)),
+        fn=fn,
+        is_async=inspect.iscoroutinefunction(inspect.unwrap(fn)) or inspect.iscoroutinefunction(getattr(fn, "func", None)),
+        parameters=parameters,
+        policy=make_policy(
+            owner,
+            given["retries"],
+            cast("DelaySeconds | None", given["retry_delay_seconds"]),
+            cast("float | None", given["retry_jitter_factor"]),
+            given["retry_condition_fn"],
+        ),
+        aliases=tuple(cast("Iterable[str]", given["aliases"])),
+        tags=frozenset(cast("Iterable[str]", given["tags"] or ())),
+        timeout_seconds=None if timeout is None else float(timeout),
+        run_name=cast("str | None", given["task_run_name"]),
+        on_interrupt=cast(OnInterrupt, "ask" if once and given["on_interrupt"] == "rerun" else given["on_interrupt"]),
+        once=once,
+        max_interruptions=cast(int, given["max_interruptions"]),
+        call_key=cast("str | None", given["call_key"]),
+        key_args=None if key_args is None else tuple(cast("Iterable[str]", key_args)),
+        ignore_args=tuple(cast("Iterable[str]", ignore_args)),
+        log_prints=cast("bool | None", given["log_prints"]),
+    )
+
+
+def _resolve(call: Call, pending: list[TaskFuture[object]], before: object) -> None:
+    """Put the results of futures in the place of futures; the first failure is raised."""
+    for future in pending:
+        future.wait()
+    for other in cast("Iterable[object]", before or ()):
+        resolved(other)
+    call.arguments = {name: resolved(value) for name, value in call.arguments.items()}
+
+
+async def _run_async(
+    call: Call, pending: list[TaskFuture[object]], before: object, recorded: Outcome | None, has_futures: bool, return_state: bool
+) -> object:
+    if has_futures:
+        for future in pending:
+            await future.wait_async()
+        _resolve(call, [], before)
+        recorded = issue(call)
+    outcome = recorded or await drive_async(live(call))
+    return _given(call, outcome, return_state)
+
+
+def _given(call: Call, outcome: Outcome, return_state: bool) -> object:
+    """Return what the caller asked for: the value, the exception raised, or the state."""
+    if return_state:
+        return call.final_state(outcome.value, outcome.error)
+    if outcome.error is not None:
+        raise outcome.error
+    return outcome.value
+
+
+def _items(name: str, args: tuple[object, ...], kwargs: dict[str, object]) -> list[tuple[tuple[object, ...], dict[str, object]]]:
+    """Return the arguments of each item of a map."""
+    columns: list[tuple[int | str, list[object]]] = []
+    for place, value in (*enumerate(args), *kwargs.items()):
+        if isinstance(value, TaskFuture):
+            value = value.result()
+        if not isinstance(value, unmapped | str | bytes | State) and isinstance(value, Iterable):
+            columns.append((place, list(value)))
+    if not columns:
+        raise UsageError(f"task '{name}': map() needs at least one iterable argument. To run the task once, use submit().")
+    lengths = {len(items) for _, items in columns}
+    if len(lengths) > 1:
+        sizes = ", ".join(f"{place}: {len(items)}" for place, items in columns)
+        raise UsageError(f"task '{name}': the iterables given to map() differ in length ({sizes}). Mark whole ones with unmapped().")
+    whole_args = [value.value if isinstance(value, unmapped) else value for value in args]
+    whole_kwargs = {key: value.value if isinstance(value, unmapped) else value for key, value in kwargs.items()}
+    items = []
+    for number in range(lengths.pop()):
+        item_args, item_kwargs = list(whole_args), dict(whole_kwargs)
+        for place, column in columns:
+            if isinstance(place, int):
+                item_args[place] = column[number]
+            else:
+                item_kwargs[place] = column[number]
+        items.append((tuple(item_args), item_kwargs))
+    return items
+
+
+def _call_alone(called: Task[..., object], args: tuple[object, ...], kwargs: dict[str, object], return_state: bool) -> object:
+    """Run a task called outside of any flow: in a flow run of its own, named after the task."""
+    from wfengine.flows import Flow
+    from wfengine.loading import is_loading
+
+    if is_loading():
+        return None
+    arguments = called.parameters.bind(args, kwargs)
+
+    def alone(**inputs: object) -> object:
+        bound_args, bound_kwargs = called.parameters.unbind(inputs)
+        return called(*bound_args, **bound_kwargs)
+
+    async def alone_async(**inputs: object) -> object:
+        bound_args, bound_kwargs = called.parameters.unbind(inputs)
+        return await cast("Coroutine[object, object, object]", called(*bound_args, **bound_kwargs))
+
+    body = alone_async if called.is_async else alone
+    own_flow: Flow[..., object] = Flow(body, {"name": called.name, "validate_parameters": False}, is_task=True)
+    return own_flow(**arguments, return_state=return_state)
+
+
+@overload
+def task(fn: Callable[P, R], /) -> Task[P, R]: ...
+@overload
+def task(
+    *,
+    name: str | None = None,
+    key: str | None = None,
+    aliases: Iterable[str] = (),
+    description: str | None = None,
+    tags: Iterable[str] = (),
+    version: str | None = None,
+    task_run_name: str | Callable[..., str] | None = None,
+    retries: object = 0,
+    retry_delay_seconds: DelaySeconds | None = None,
+    retry_jitter_factor: float | None = None,
+    retry_condition_fn: Callable[..., object] | None = None,
+    timeout_seconds: float | None = None,
+    log_prints: bool | None = None,
+    call_key: str | Callable[..., object] | None = None,
+    key_args: Iterable[str] | None = None,
+    ignore_args: Iterable[str] = (),
+    on_interrupt: OnInterrupt = "rerun",
+    once: bool = False,
+    max_interruptions: int = 3,
+) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+def task(fn: Callable[P, R] | None = None, /, **options: object) -> Task[P, R] | Callable[[Callable[P, R]], Task[P, R]]:
+    """Make a function a task: each call in a flow is journaled, and answered from the journal on resume.
+
+    - `name` shown to people (default: the function's name); `key` identifies the task over renames and moves (default: the
+      qualified name), `aliases` are earlier keys; `task_run_name` is a template over the arguments, or a function.
+    - `retries` (a number or a tenacity stop), `retry_delay_seconds` (a number, a list, exponential_backoff(...) or a tenacity
+      wait), `retry_jitter_factor`, `retry_condition_fn` (a function of the exception, or a tenacity retry): each next instant
+      is journaled and survives a restart. `timeout_seconds` limits an attempt.
+    - `call_key`, `key_args`, `ignore_args` say which arguments make a call the same call on resume (default: all).
+    - `on_interrupt`: what a call cut off in the middle does on resume: "rerun", "fail" (raises TaskInterrupted) or "ask" (parks
+      the run). `once=True` never runs again unasked. `max_interruptions` stops a task that keeps killing its process.
+
+    The result is committed before the flow sees it: in durability "power", synced to the disk.
+    """
+    _known(options)
+    if fn is None:
+        return lambda decorated: Task(decorated, options)
+    return Task(fn, options)
+
+
