@@ -24,7 +24,7 @@ RESULT_WIDTH = 200
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a run stands. `replayed` and `ran` count its completed task runs; `seconds` is the last attempt's duration."""
+    """How a run stands. `replayed` and `ran` count completed task runs; `seconds` is how long the last attempt took."""
 
     run: Run
     replayed: int
@@ -36,7 +36,9 @@ class Ending:
 def read_ending(connection: sqlite3.Connection, run_id: int, settings: Settings) -> Ending:
     """Read how a run stands."""
     run = get_run(connection, run_id)
-    completed = [count for count in task_counts(connection, run_id) if count.kind == "task" and count.state == "COMPLETED"]
+    completed = [
+        count for count in task_counts(connection, run_id) if count.kind == "task" and count.state == "COMPLETED"
+    ]
     replayed = sum(count.replayed for count in completed)
     verb = "resume" if run.state in ("CRASHED", "FAILED") else "runs show"
     return Ending(
@@ -113,5 +115,3 @@ def run_json(run: Run) -> dict[str, object]:
     for name in ("parameters", "result", "tags"):
         fields[name] = json_value(getattr(run, name))
     return fields
-
-

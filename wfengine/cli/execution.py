@@ -34,7 +34,7 @@ class FlowLike(Protocol):
     name: str
     parameters: _Parameters
 
-    def with_options(self, **options: object) -> FlowLike: ...  # noqa: D102
+    def with_options(self, **options: object) -> FlowLike: ...
 
     def __call__(self, *arguments: object, **parameters: object) -> object: ...
 
@@ -77,7 +77,8 @@ def start(flow: FlowLike, parameters: Mapping[str, object]) -> Outcome:
 
 def resume(path: Path, run_id: int, *, on_drift: str | None, takeover: bool, recovery: bool) -> Outcome:
     """Take a run up again and execute it to its end in this process; Ctrl-C as in `start`."""
-    from wfengine import journals, recovery as engine_recovery
+    from wfengine import journals
+    from wfengine import recovery as engine_recovery
 
     journal = journals.use_journal(path)
     outcome = _execute(

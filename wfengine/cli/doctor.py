@@ -1,0 +1,59 @@
+"""`wfengine doctor`: check that the journal is sound."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from wfengine.cli.base import Command, Settings, epilog, pass_settings
+from wfengine.cli.exits import ExitCode
+from wfengine.cli.journal import journal_path, shown_path
+from wfengine.cli.output import clean, say, write, write_json
+from wfengine_journal.health import Check, Verdict, run_checks
+from wfengine_journal.queries import reading
+
+_COLORS = {Verdict.OK: "green", Verdict.NOTE: "blue", Verdict.WARNING: "yellow", Verdict.DAMAGE: "red"}
+
+
+@click.command(
+    cls=Command,
+    epilog=epilog(
+        "Example:\n  wfengine doctor --thorough",
+        'JSON:\n  {"schema_version", "command", "journal", "sound": true|false, "checks": [{"name", "verdict", "text"}]}\n'
+        "  verdict: ok, note, warning, damage",
+    ),
+)
+@click.option("--thorough", is_flag=True, help="Check the indexes against their tables too; slow on a large file.")
+@click.option(
+    "--values",
+    type=click.IntRange(0),
+    default=1000,
+    show_default=True,
+    help="Stored values of each kind whose checksum is verified.",
+)
+@pass_settings
+def doctor(settings: Settings, thorough: bool, values: int) -> int:
+    """Check that the journal is sound: pages, references, checksums, owners, file mode. Changes nothing.
+
+    The exit code is 5 if anything is damaged; warnings are advice.
+    """
+    path = journal_path(settings)
+    checks: list[Check] = []
+    with reading(path) as connection:
+        for check in run_checks(connection, path, thorough=thorough, sample=values):
+            checks.append(check)
+            if not settings.as_json and (not settings.quiet or check.verdict is Verdict.DAMAGE):
+                verdict = click.style(f"{check.verdict.value:<8}", fg=_COLORS[check.verdict])
+                write(f"{verdict} {check.name:<11} {clean(check.text)}")
+    damaged = any(check.verdict is Verdict.DAMAGE for check in checks)
+    if settings.as_json:
+        fields = {"journal": str(path), "sound": not damaged, "checks": [asdict(check) for check in checks]}
+        write_json("doctor", fields)
+    if damaged:
+        say(
+            f"{shown_path(path)} is damaged. Keep a copy of it and its -wal file. What can be read is saved by: "
+            "sqlite3 JOURNAL .recover"
+        )
+        return ExitCode.JOURNAL
+    return ExitCode.OK

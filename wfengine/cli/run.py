@@ -1,0 +1,221 @@
+"""`wfengine run` and `wfengine resume`: execute runs in this process."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from wfengine.cli import execution
+from wfengine.cli.base import Command, Settings, epilog, pass_settings, report
+from wfengine.cli.ending import ending_json, read_ending, say_ending
+from wfengine.cli.execution import Outcome
+from wfengine.cli.exits import ExitCode, code_of_error, code_of_state
+from wfengine.cli.journal import command_for, journal_path
+from wfengine.cli.live import following, make_view
+from wfengine.cli.output import clean, say, write_json
+from wfengine_journal.clock import SystemClock
+from wfengine_journal.errors import NotFoundError, UsageError, WfengineError
+from wfengine_journal.queries import find_newest_run_of, get_run, get_run_head, newest_run_id, reading
+from wfengine_journal.rows import Run
+
+#: Bytes of a file that `-p name=@file` reads at most; a parameter is stored in the journal.
+PARAMETER_FILE_BYTES = 64 * 1024 * 1024
+
+
+@click.command(
+    cls=Command,
+    epilog=epilog(
+        "Examples:\n"
+        "  wfengine run etl.py -p day=2026-11-22 -p options=@options.json\n"
+        "  wfengine run package.module:nightly --name nightly-22 --tag prod",
+        'JSON, when the run has ended:\n  {"schema_version", "command", "run": {... as in runs show}}',
+    ),
+)
+@click.argument("target", metavar="FILE_OR_MODULE[:FLOW]")
+@click.option(
+    "-p",
+    "--param",
+    "texts",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A parameter: text or JSON; @FILE reads it from a file, @- from standard input, @@ begins a text with @.",
+)
+@click.option("--name", help="Name of the run.")
+@click.option("--tag", "tags", multiple=True, help="Tag of the run; may be given several times.")
+@click.option("--idempotency-key", help="A second start with this key resumes the first run, or returns its result.")
+@click.option(
+    "--durability",
+    type=click.Choice(["power", "process"]),
+    help="What a result survives once the flow has it: a power cut (default), or a crash of the process.",
+)
+@pass_settings
+def run(
+    settings: Settings,
+    target: str,
+    texts: tuple[str, ...],
+    name: str | None,
+    tags: tuple[str, ...],
+    idempotency_key: str | None,
+    durability: str | None,
+) -> int:
+    """Run the flow that FILE_OR_MODULE defines, and show how it goes.
+
+    The exit code says how the run ended. Ctrl-C once stops it such that it can be resumed, twice ends it at once.
+    """
+    given = dict(_parameter(text) for text in texts)
+    flow = execution.load_flow(target)
+    parameters = flow.parameters.from_text(given)
+    options: dict[str, object] = {
+        "flow_run_name": name,
+        "tags": list(tags) or None,
+        "idempotency_key": idempotency_key,
+        "durability": durability,
+    }
+    chosen = {option: value for option, value in options.items() if value is not None}
+    flow = flow.with_options(**chosen) if chosen else flow
+    since = SystemClock().now_text()
+    path = execution.use_journal(Path(settings.journal) if settings.journal else None)
+    with reading(path) as connection:
+        before_id = newest_run_id(connection)
+
+    def find(connection: sqlite3.Connection) -> int | None:
+        return find_newest_run_of(connection, os.getpid(), since, before_id)
+
+    with following(path, find, make_view(settings, path)):
+        outcome = execution.start(flow, parameters)
+    with reading(path) as connection:
+        run_id = outcome.run_id or find(connection)
+        fields, code = _finish(connection, path, Outcome(run_id, outcome.error, outcome.interrupted), settings)
+    if settings.as_json:
+        write_json("run", fields)
+    return code
+
+
+def _parameter(text: str) -> tuple[str, str]:
+    """Return name and text of a '-p' option. Raises UsageError for one without '=', or a file that cannot be read."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise UsageError(f"-p takes NAME=VALUE, not {text!r}. Example: -p day=2026-11-22")
+    if value.startswith("@@"):
+        return name.strip(), value[1:]
+    if value.startswith("@"):
+        return name.strip(), _file_text(value[1:])
+    return name.strip(), value
+
+
+def _file_text(name: str) -> str:
+    try:
+        if name == "-":
+            return sys.stdin.read()
+        if Path(name).stat().st_size > PARAMETER_FILE_BYTES:
+            raise UsageError(
+                f"{name} has more than {PARAMETER_FILE_BYTES:,} bytes. Give the flow its path instead: -p NAME={name}"
+            )
+        return Path(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"The file {name} of a -p option cannot be read: {error}") from error
+
+
+def _finish(
+    connection: sqlite3.Connection, path: Path, outcome: Outcome, settings: Settings
+) -> tuple[dict[str, object], int]:
+    """Say how a start or resume ended; return its fields for --json and the exit code."""
+    if outcome.run_id is None:
+        if outcome.error is not None:
+            raise outcome.error
+        return {"run": None}, ExitCode.INTERRUPTED
+    ending = read_ending(connection, outcome.run_id, settings)
+    fields: dict[str, object] = {"run": ending_json(ending)}
+    code = int(code_of_state(ending.run.state))
+    if not settings.quiet:
+        say_ending(connection, ending, path)
+    if outcome.interrupted:
+        code = ExitCode.INTERRUPTED
+        say(f"interrupted; resume with: {command_for(connection, ending.run, 'resume', settings)}")
+    if outcome.error is not None:
+        code = _say_error(outcome.error, settings)
+        fields["error"] = {"code": outcome.error.code, "message": str(outcome.error)}
+    fields["exit_code"] = code
+    return fields, code
+
+
+def _say_error(error: WfengineError, settings: Settings) -> int:
+    talk = Settings(settings.journal, False, settings.quiet, settings.verbose, settings.no_color)
+    return report(error, None, talk)
+
+
+@click.command(
+    cls=Command,
+    epilog=epilog(
+        "Examples:\n  wfengine resume @last\n  wfengine resume --all",
+        'JSON, when all have ended:\n  {"schema_version", "command", "runs": [{"run": {...}, "exit_code", "error"?}]}',
+    ),
+)
+@click.argument("references", metavar="[RUN]...", nargs=-1)
+@click.option("--all", "every", is_flag=True, help="Every run whose process died; recorded failures stay as they are.")
+@click.option(
+    "--on-drift",
+    type=click.Choice(["error", "rerun"]),
+    help="When a finished call comes back with other inputs: stop and show the difference, or run it as a new call. "
+    "[default: rerun if the flow's code was edited, else error]",
+)
+@click.option(
+    "--takeover", is_flag=True, help="Take the run from a process that does not answer; it cannot write any more."
+)
+@pass_settings
+def resume(settings: Settings, references: tuple[str, ...], every: bool, on_drift: str | None, takeover: bool) -> int:
+    """Take each RUN up again: what finished is replayed, what did not runs.
+
+    Fix the bug, then resume: calls whose inputs are the same keep their results. The exit code is that of the first run
+    that did not complete.
+    """
+    if bool(references) == every:
+        raise UsageError(
+            "Name the runs to resume, or say --all. See what can be resumed: wfengine runs ls --state CRASHED"
+        )
+    path = journal_path(settings)
+    chosen = _chosen_runs(path, references, every)
+    if not chosen:
+        say("nothing to resume: no run's process has died")
+    results: list[dict[str, object]] = []
+    codes: list[int] = []
+    for one in chosen:
+        fields, code = _resume_one(settings, path, one, on_drift, takeover, every)
+        results.append({**fields, "exit_code": code})
+        codes.append(code)
+        if code == ExitCode.INTERRUPTED:
+            break
+    if settings.as_json:
+        write_json("resume", {"runs": results})
+    return (
+        ExitCode.INTERRUPTED if ExitCode.INTERRUPTED in codes else next((code for code in codes if code), ExitCode.OK)
+    )
+
+
+def _chosen_runs(path: Path, references: Sequence[str], every: bool) -> list[Run]:
+    """Return the runs to resume, each once. Every reference is looked up before any run is started."""
+    with reading(path) as connection:
+        if not every:
+            found = [get_run(connection, reference) for reference in references]
+            return list({run.id: run for run in found}.values())
+    ids = execution.resumable_runs(path)
+    with reading(path) as connection:
+        return [get_run_head(connection, run_id) for run_id in ids]
+
+
+def _resume_one(
+    settings: Settings, path: Path, chosen: Run, on_drift: str | None, takeover: bool, recovery: bool
+) -> tuple[dict[str, object], int]:
+    try:
+        with following(path, lambda _: chosen.id, make_view(settings, path)):
+            outcome = execution.resume(path, chosen.id, on_drift=on_drift, takeover=takeover, recovery=recovery)
+        with reading(path) as connection:
+            return _finish(connection, path, outcome, settings)
+    except NotFoundError as error:  # pruned between our look and this one
+        say(f"{clean(chosen.name)} is gone")
+        return {"run": None, "error": {"code": error.code, "message": str(error)}}, code_of_error(error)
