@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar
 from wfengine_journal.errors import MissingContextError, RunHalted
 
 if TYPE_CHECKING:
-    from wfengine.flows import Flow
+    from wfengine.flows import AnyFlow
     from wfengine.futures import TaskFuture
     from wfengine.replay import Recorded
     from wfengine.runners import TaskRunner
@@ -37,7 +37,7 @@ class LiveRun:
         "name", "on_drift", "outstanding", "parameters", "parent", "recorded", "runner", "synced", "tags", "version",
     )  # fmt: skip
 
-    def __init__(self, journal: Journal, flow: Flow[..., object], run_id: int, name: str, *, epoch: int, version: int) -> None:
+    def __init__(self, journal: Journal, flow: AnyFlow, run_id: int, name: str, *, epoch: int, version: int) -> None:
         self.journal = journal
         self.flow = flow
         self.id = run_id
@@ -91,16 +91,14 @@ class Scope:
         """The id of the enclosing task run; 0 for the flow's body."""
         return 0 if self.call is None else self.call.task_run_id
 
-    def enter_lane(self, in_event_loop: bool) -> None:
-        """Make the present thread of control the scope's main lane; called where the body starts to run."""
+    def enter_lane(self) -> None:
+        """Make the present thread of control (thread and asyncio task) the scope's main lane; called where its body starts."""
         self._lane_thread = threading.get_ident()
-        self._lane_task = _running_asyncio_task() if in_event_loop else None
+        self._lane_task = _running_asyncio_task()
 
     def on_main_lane(self) -> bool:
         """Tell whether the caller is the body's own thread of control."""
-        if threading.get_ident() != self._lane_thread:
-            return False
-        return self._lane_task is None or _running_asyncio_task() is self._lane_task
+        return threading.get_ident() == self._lane_thread and _running_asyncio_task() is self._lane_task
 
     def next_occurrence(self, task_id: int, call_key: bytes) -> int:
         """Return 0, 1, 2 ... for equal calls, in the order in which they are issued."""

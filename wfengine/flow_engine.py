@@ -49,7 +49,7 @@ from wfengine_journal.states import StateType
 from wfengine_journal.transitions import Argument, ClaimFlowRun, CrashFlowRun, CreateFlowRun, EndFlowRun, tags_text
 
 if TYPE_CHECKING:
-    from wfengine.flows import Flow
+    from wfengine.flows import AnyFlow
     from wfengine_journal.store import Journal
 
 _logger = logging.getLogger("wfengine.engine")
@@ -80,7 +80,7 @@ class Ended:
 
 
 def start(
-    flow: Flow[..., object], journal: Journal, arguments: dict[str, object], *, parent: Call | None = None
+    flow: AnyFlow, journal: Journal, arguments: dict[str, object], *, parent: Call | None = None
 ) -> Steps[Ended]:
     """Create a new flow run and live it. Nothing is written before all parameters are known to be storable."""
     text, stored = describe_parameters(flow, arguments)
@@ -123,18 +123,18 @@ def start(
     return (yield from _live(run, arguments, tags, parent))
 
 
-def _run_name(flow: Flow[..., object], journal: Journal, arguments: dict[str, object]) -> str:
+def _run_name(flow: AnyFlow, journal: Journal, arguments: dict[str, object]) -> str:
     if flow.flow_run_name is not None:
         return render_name(flow.flow_run_name, arguments, f"flow '{flow.name}'")
     return new_run_name(journal.is_run_name_taken)
 
 
-def _idempotency_key(flow: Flow[..., object], arguments: dict[str, object]) -> str | None:
+def _idempotency_key(flow: AnyFlow, arguments: dict[str, object]) -> str | None:
     key = flow.idempotency_key
     return None if key is None else render_name(key, arguments, f"flow '{flow.name}' (idempotency_key)")
 
 
-def _again(flow: Flow[..., object], journal: Journal, run_id: int, key: str, parameters: str) -> Steps[Ended]:
+def _again(flow: AnyFlow, journal: Journal, run_id: int, key: str, parameters: str) -> Steps[Ended]:
     """Answer a second start with the same idempotency key: the recorded result, or the run is taken up."""
     row = journal.get_flow_run(run_id)
     if row.parameters != parameters:
@@ -146,7 +146,7 @@ def _again(flow: Flow[..., object], journal: Journal, run_id: int, key: str, par
     return (yield from take_up(flow, journal, run_id, how))
 
 
-def mention_earlier_runs(flow: Flow[..., object], journal: Journal) -> None:
+def mention_earlier_runs(flow: AnyFlow, journal: Journal) -> None:
     """Say, before a new run starts, which earlier runs of this flow were cut off and how to resume them."""
     journal.sweep(lambda run_id: (str(journal.path), run_id) in ACTIVE)
     open_runs = [run for run in journal.list_open_runs(flow.name) if run.parent_task_run_id is None]
@@ -160,7 +160,7 @@ def mention_earlier_runs(flow: Flow[..., object], journal: Journal) -> None:
             )  # fmt: skip
 
 
-def describe_parameters(flow: Flow[..., object], arguments: dict[str, object]) -> tuple[str, list[Argument]]:
+def describe_parameters(flow: AnyFlow, arguments: dict[str, object]) -> tuple[str, list[Argument]]:
     """Return the parameters as the row's JSON text, and those that do not stand in it in full.
 
     A parameter that cannot be stored is refused: a resume could not start without it.
@@ -187,7 +187,7 @@ def describe_parameters(flow: Flow[..., object], arguments: dict[str, object]) -
 # ------------------------------------------------------------------------------------------- claim
 
 
-def take_up(flow: Flow[..., object], journal: Journal, run_id: int, how: How, *, parent: Call | None = None) -> Steps[Ended]:
+def take_up(flow: AnyFlow, journal: Journal, run_id: int, how: How, *, parent: Call | None = None) -> Steps[Ended]:
     """Claim a recorded run that nobody executes and live it on; a completed one gives its recorded result.
 
     Raises RunOwnedError when a living process executes it, or was quicker to claim it.
@@ -328,10 +328,20 @@ def _body(run: LiveRun) -> Steps[Outcome]:
     assert isinstance(outcome, Outcome)
     if outcome.error is not None and not isinstance(outcome.error, Exception):
         raise outcome.error
-    yield Settle(list(run.outstanding))
+    if is_own_timeout(run, outcome.error):
+        if run.runner is not None:
+            run.runner.cancel_queued()
+        return outcome
+    while run.outstanding:  # a task may have submitted further ones meanwhile
+        yield Settle(list(run.outstanding))
     if run.halted is not None:
         raise run.halted
     return flow_outcome(outcome)
+
+
+def is_own_timeout(run: LiveRun, error: BaseException | None) -> bool:
+    """Tell whether the flow itself, and not one of its tasks, ran longer than its limit."""
+    return isinstance(error, TaskTimeoutError) and error.flow_run_id == run.id and error.task_run_id is None
 
 
 def flow_outcome(outcome: Outcome) -> Outcome:
@@ -389,11 +399,10 @@ def _end(run: LiveRun, outcome: Outcome, next_attempt: float | None) -> tuple[En
             ), outcome  # fmt: skip
     error = outcome.error
     assert error is not None
-    own_timeout = isinstance(error, TaskTimeoutError) and error.flow_run_id == run.id and error.task_run_id is None
     end = EndFlowRun(
         run.id, seq=run.version, epoch=run.epoch, at=at,
         state="FAILED" if next_attempt is None else "SCHEDULED",
-        state_name="AwaitingRetry" if next_attempt is not None else "TimedOut" if own_timeout else None,
+        state_name="AwaitingRetry" if next_attempt is not None else "TimedOut" if is_own_timeout(run, error) else None,
         message=f"{type(error).__name__}: {error}"[:1000],
         error=encode_error(error),
         fatal_task_run_ids=sorted(fatal_task_runs(error)),
@@ -491,7 +500,7 @@ def _tell(run: LiveRun, state: str, state_name: str | None) -> None:
 # ------------------------------------------------------------------------------------------- subflows
 
 
-def subflow(flow: Flow[..., object], call: Call) -> Steps[Outcome]:
+def subflow(flow: AnyFlow, call: Call) -> Steps[Outcome]:
     """Live the run that a subflow call stands for: a new one, or the one that an earlier execution started."""
     journal = call.run.journal
     run_id = journal.find_child_run(call.task_run_id)
@@ -510,7 +519,7 @@ def subflow(flow: Flow[..., object], call: Call) -> Steps[Outcome]:
     return ended.outcome
 
 
-def _subflow_again(flow: Flow[..., object], journal: Journal, run_id: int, call: Call) -> Steps[Ended]:
+def _subflow_again(flow: AnyFlow, journal: Journal, run_id: int, call: Call) -> Steps[Ended]:
     row = journal.get_flow_run(run_id)
     runs_again = call.row is not None and call.row.state == "FAILED"
     if row.state in ("COMPLETED", "CANCELLED") or (row.state == "FAILED" and not runs_again):

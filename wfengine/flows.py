@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Generic, Literal, ParamSpec, TypeVar, cast, overload
+from typing import Any, Generic, Literal, ParamSpec, TypeAlias, TypeVar, cast, overload
 
 from wfengine.context import Scope, find_scope
 from wfengine.flow_engine import Ended, start, subflow
@@ -23,6 +23,9 @@ from wfengine_journal.store import Journal
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+#: Any flow at all, for code that does not care about its parameters and result.
+AnyFlow: TypeAlias = "Flow[..., Any]"
 
 Durability = Literal["power", "process"]
 RESERVED = ("return_state", "wait_for")
@@ -68,7 +71,7 @@ class Flow(Generic[P, R]):
         return f"<Flow '{self.name}'>"
 
     def __reduce__(self) -> tuple[object, ...]:
-        return functools.partial(flow, **self._options), (self.fn,)  # type: ignore[arg-type]
+        return functools.partial(flow, **self._options), (self.fn,)
 
     @overload
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
@@ -188,7 +191,7 @@ def _outcome(ended: Ended, return_state: bool) -> object:
 
 
 async def _subflow_async(call: Call, recorded: Outcome | None, return_state: bool) -> object:
-    return _given(call, recorded or await drive_async(live(call)), return_state)
+    return _given(call, recorded if recorded is not None else await drive_async(live(call)), return_state)
 
 
 def _given(call: Call, outcome: Outcome, return_state: bool) -> object:

@@ -11,6 +11,8 @@ from wfengine.states import State
 from wfengine_journal.states import StateType
 
 if TYPE_CHECKING:
+    import asyncio
+
     from wfengine.task_engine import Call
     from wfengine_journal.clock import Clock
 
@@ -68,7 +70,7 @@ class TaskFuture(Generic[R]):
         """What the task run is doing now."""
         if not self._settled:
             return State(self.call.live_state, "", task_run_id=self.task_run_id, flow_run_id=self.call.run.id)
-        return self.call.final_state(self._value, self._error)
+        return cast("State[R]", self.call.final_state(self._value, self._error))
 
     def done(self) -> bool:
         """Tell whether the outcome is committed."""
@@ -110,7 +112,7 @@ class TaskFuture(Generic[R]):
         settled: asyncio.Future[None] = loop.create_future()
 
         def tell(_: object) -> None:
-            loop.call_soon_threadsafe(lambda: settled.done() or settled.set_result(None))
+            loop.call_soon_threadsafe(_finish, settled)
 
         self.add_done_callback(tell)
         await settled
@@ -144,6 +146,11 @@ class TaskFuture(Generic[R]):
             event.set()
         for callback in callbacks:
             callback(self)
+
+
+def _finish(settled: asyncio.Future[None]) -> None:
+    if not settled.done():
+        settled.set_result(None)
 
 
 class TaskFutureList(list[TaskFuture[R]]):
@@ -226,9 +233,9 @@ def unsettled_in(value: object, found: list[TaskFuture[object]], depth: int = 0)
             found.append(value)
         return True
     if kind in _SEQUENCES or isinstance(value, TaskFutureList):
-        return any([unsettled_in(item, found, depth + 1) for item in value])  # type: ignore[attr-defined]
+        return bool(sum([unsettled_in(item, found, depth + 1) for item in value]))  # type: ignore[attr-defined]
     if kind is dict:
-        return any([unsettled_in(item, found, depth + 1) for item in value.values()])  # type: ignore[attr-defined]
+        return bool(sum([unsettled_in(item, found, depth + 1) for item in value.values()]))  # type: ignore[attr-defined]
     return isinstance(value, State)
 
 

@@ -10,15 +10,17 @@ from wfengine.flow_engine import Ended, How, owned_error, recorded_end, take_up
 from wfengine.loading import load_entrypoint
 from wfengine.states import State
 from wfengine.steps import Steps, drive, drive_async
-from wfengine_journal.codec import value_hash
+from wfengine_journal.codec import encode, value_hash
 from wfengine_journal.connection import open_reader
 from wfengine_journal.errors import EntrypointError, JournalCorruptError, RunHalted, UsageError
 from wfengine_journal.queries import get_run
 from wfengine_journal.records import FlowRunRow
 from wfengine_journal.store import Journal
+from wfengine_journal.transitions import ResolveCall
+from wfengine_journal.writer import WriteRefused
 
 if TYPE_CHECKING:
-    from wfengine.flows import Flow
+    from wfengine.flows import AnyFlow
 
 _logger = logging.getLogger("wfengine.engine")
 
@@ -72,7 +74,7 @@ def resume_run(
 
 
 def resume_steps(
-    journal: Journal, run_id: int, *, flow: Flow[..., object], on_drift: str | None, takeover: bool, recovery: bool = False
+    journal: Journal, run_id: int, *, flow: AnyFlow, on_drift: str | None, takeover: bool, recovery: bool = False
 ) -> Steps[Ended]:
     """Return the steps that take up a run and live it on."""
     if on_drift not in (None, "error", "rerun"):
@@ -96,13 +98,44 @@ def _take_over(journal: Journal, row: FlowRunRow) -> None:
     """Take a run, and the subflows it waits in, from a process that may still live; its writes are refused from here on."""
     if (str(journal.path), row.id) in ACTIVE:
         raise owned_error(journal, row)
-    for run in reversed(journal.list_open_runs()):
-        if run.owner_id == row.owner_id and run.state in ("RUNNING", "CANCELLING", "SCHEDULED"):
-            if run.id == row.id or run.parent_task_run_id is not None:
-                journal.crash(run.id, run.version, run.epoch, "taken over from a process that did not answer")
+    family = {row.id}
+    taken = []
+    for run in journal.list_open_runs():  # oldest first, so a parent comes before its subflows
+        if run.id in family or run.parent_run_id in family:
+            family.add(run.id)
+            taken.append(run)
+    for run in reversed(taken):
+        if run.state in ("RUNNING", "CANCELLING", "SCHEDULED"):
+            journal.crash(run.id, run.version, run.epoch, "taken over from a process that did not answer")
 
 
-def load_flow(journal: Journal, row: FlowRunRow) -> Flow[..., object]:
+def resolve_call(journal: Journal, run_id: int, task_run_id: int, *, done: bool, value: object = None) -> None:
+    """Settle a call in doubt by a person's word: `done` with this result, or not done, so that a resume runs it again.
+
+    Committed at once. Raises UsageError when the call is not in doubt or its run is being executed.
+    """
+    row = journal.get_flow_run(run_id)
+    call = journal.get_call(run_id, task_run_id)
+    change = ResolveCall(
+        run_id,
+        task_run_id,
+        seq=call.version + 1,
+        epoch=call.epoch,
+        attempt=call.attempt,
+        at=journal.clock.now_text(),
+        result=encode(value, f"the result given for task run {task_run_id}") if done else None,
+        message="a person said: done" if done else "a person said: not done",
+    )
+    try:
+        journal.write(change, synced=True)
+    except WriteRefused as refusal:
+        raise UsageError(
+            f"Task run {task_run_id} of flow run {run_id} '{row.name}' is {call.state} (the run is {row.state}), so there is "
+            "no doubt to settle. See what is in doubt: wfengine sql 'SELECT * FROM in_doubt'"
+        ) from refusal
+
+
+def load_flow(journal: Journal, row: FlowRunRow) -> AnyFlow:
     """Return the flow of a recorded run: imported by its entrypoint, or from the pickle kept when there is none."""
     from wfengine.flows import Flow
 
@@ -122,7 +155,7 @@ def load_flow(journal: Journal, row: FlowRunRow) -> Flow[..., object]:
     return _load_stored_flow(journal, row)
 
 
-def store_flow(flow: Flow[..., object], journal: Journal) -> bytes | None:
+def store_flow(flow: AnyFlow, journal: Journal) -> bytes | None:
     """Store a flow that cannot be imported by cloudpickle and return the value's hash; None, with a warning, if it cannot be."""
     import cloudpickle
 
@@ -141,7 +174,7 @@ def store_flow(flow: Flow[..., object], journal: Journal) -> bytes | None:
     return digest
 
 
-def _load_stored_flow(journal: Journal, row: FlowRunRow) -> Flow[..., object]:
+def _load_stored_flow(journal: Journal, row: FlowRunRow) -> AnyFlow:
     import cloudpickle
 
     assert row.flow_hash is not None
@@ -149,7 +182,7 @@ def _load_stored_flow(journal: Journal, row: FlowRunRow) -> Flow[..., object]:
     if codec != FLOW_CODEC or value_hash(codec, data) != row.flow_hash:
         raise JournalCorruptError(f"The stored code of flow run {row.id} '{row.name}' is damaged. Run: wfengine doctor")
     try:
-        return cast("Flow[..., object]", cloudpickle.loads(data))
+        return cast("AnyFlow", cloudpickle.loads(data))
     except Exception as error:
         raise EntrypointError(
             f"The stored code of flow run {row.id} '{row.name}' cannot be loaded here ({type(error).__name__}: {error}). "

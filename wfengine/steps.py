@@ -203,7 +203,7 @@ def _invoke(step: Invoke) -> Outcome:
     if step.timeout_seconds is not None:
         return _invoke_with_limit(step)
     scope = step.scope
-    scope.enter_lane(False)
+    scope.enter_lane()
     token = set_scope(scope)
     try:
         return Outcome(step.fn(*step.args, **step.kwargs), None)
@@ -324,11 +324,11 @@ async def _invoke_async(step: Invoke) -> Outcome:
     token = set_scope(scope)
     try:
         if step.timeout_seconds is None:
-            scope.enter_lane(True)
+            scope.enter_lane()
             return Outcome(await _awaited(step), None)
         try:
             async with asyncio.timeout(step.timeout_seconds) as limit:
-                scope.enter_lane(True)
+                scope.enter_lane()
                 return Outcome(await _awaited(step), None)
         except TimeoutError as error:
             return Outcome(None, timed_out(step) if limit.expired() else error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import Generic, ParamSpec, TypeVar, cast, overload
+from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from wfengine.context import find_scope
 from wfengine.futures import TaskFuture, TaskFutureList, resolved, unsettled_in
@@ -54,12 +54,12 @@ class Task(Generic[P, R]):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Only for the pickled function of a flow that cannot be imported; by public names, which stay.
-        return functools.partial(task, **self._options), (self.fn,)  # type: ignore[arg-type]
+        return functools.partial(task, **self._options), (self.fn,)
 
     def __get__(self, instance: object, owner: type | None = None) -> Task[..., R]:
         if instance is None:
             return self
-        bound = functools.partial(self.fn, instance)  # type: ignore[call-arg]
+        bound = functools.partial(cast("Callable[..., R]", self.fn), instance)
         functools.update_wrapper(bound, self.fn)
         return Task(bound, {**self._options, "key": self.key, "name": self.name})
 
@@ -178,7 +178,7 @@ def _make_callee(fn: Callable[..., object], options: Mapping[str, object]) -> Ca
         tags=frozenset(cast("Iterable[str]", given["tags"] or ())),
         timeout_seconds=None if timeout is None else float(timeout),
         run_name=cast("str | None", given["task_run_name"]),
-        on_interrupt=cast(OnInterrupt, "ask" if once and given["on_interrupt"] == "rerun" else given["on_interrupt"]),
+        on_interrupt="ask" if once and given["on_interrupt"] == "rerun" else given["on_interrupt"],
         once=once,
         max_interruptions=cast(int, given["max_interruptions"]),
         call_key=cast("str | None", given["call_key"]),
@@ -205,7 +205,7 @@ async def _run_async(
             await future.wait_async()
         _resolve(call, [], before)
         recorded = issue(call)
-    outcome = recorded or await drive_async(live(call))
+    outcome = recorded if recorded is not None else await drive_async(live(call))
     return _given(call, outcome, return_state)
 
 
@@ -221,9 +221,9 @@ def _given(call: Call, outcome: Outcome, return_state: bool) -> object:
 def _items(name: str, args: tuple[object, ...], kwargs: dict[str, object]) -> list[tuple[tuple[object, ...], dict[str, object]]]:
     """Return the arguments of each item of a map."""
     columns: list[tuple[int | str, list[object]]] = []
-    for place, value in (*enumerate(args), *kwargs.items()):
-        if isinstance(value, TaskFuture):
-            value = value.result()
+    places: list[tuple[int | str, object]] = [*enumerate(args), *kwargs.items()]
+    for place, given in places:
+        value = given.result() if isinstance(given, TaskFuture) else given
         if not isinstance(value, unmapped | str | bytes | State) and isinstance(value, Iterable):
             columns.append((place, list(value)))
     if not columns:
@@ -246,7 +246,7 @@ def _items(name: str, args: tuple[object, ...], kwargs: dict[str, object]) -> li
     return items
 
 
-def _call_alone(called: Task[..., object], args: tuple[object, ...], kwargs: dict[str, object], return_state: bool) -> object:
+def _call_alone(called: Task[..., Any], args: tuple[object, ...], kwargs: dict[str, object], return_state: bool) -> object:
     """Run a task called outside of any flow: in a flow run of its own, named after the task."""
     from wfengine.flows import Flow
     from wfengine.loading import is_loading

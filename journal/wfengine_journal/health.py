@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from wfengine_journal.codec import value_hash
 from wfengine_journal.connection import WAL_RESET_FIXED, primary_code
 from wfengine_journal.owners import LockFile, host_name, is_alive
 
@@ -148,13 +149,6 @@ def _check_values(connection: sqlite3.Connection, sample: int) -> Check:
     return Check("values", Verdict.OK, f"{checked} stored values match their checksums (--values N checks more)")
 
 
-def value_hash(codec: str, data: bytes) -> bytes:
-    """Return the checksum that a value of this codec and these bytes has."""
-    import xxhash
-
-    return xxhash.xxh3_128_digest(codec.encode() + b"\0" + data)
-
-
 def _sampled_values(connection: sqlite3.Connection, sample: int) -> Iterator[tuple[str, str, bytes, bytes]]:
     """Yield (where, codec, bytes, checksum) of stored values: from random places, then from the start."""
     yield from connection.execute(
@@ -202,7 +196,7 @@ def _check_owners(connection: sqlite3.Connection, path: Path) -> Check:
     named = ", ".join(f"pid {row['pid']} on {row['host']} ({row['role']})" for row in rows[-LISTED:])
     text = f"{len(rows)} processes have not said that they ended: {named}"
     if dead:
-        return Check("owners", Verdict.WARNING, f"{text}; dead: {', '.join(str(row['pid']) for row in dead[-LISTED:])}")
+        text += f"; dead: {', '.join(str(row['pid']) for row in dead[-LISTED:])}, whose runs the next command of wfengine marks"
     return Check("owners", Verdict.NOTE, text)
 
 

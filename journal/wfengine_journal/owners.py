@@ -5,7 +5,7 @@ file (`journal.db-lock`), so its death is seen at once: the lock is free. Where 
 process, pid, start time and boot id tell. Never a lock on the journal file itself, which is SQLite's.
 
 The locks are POSIX record locks (on Windows: region locks): a forked child does not inherit them. Closing any descriptor
-of the side file would drop them all, so a process opens it once and never closes it.
+of the side file would drop them all, so a process opens it once, and closes it with the journal.
 """
 
 from __future__ import annotations
@@ -55,6 +55,12 @@ class LockFile:
 
     def __init__(self, journal_path: Path) -> None:
         self._descriptor = os.open(f"{journal_path}-lock", os.O_CREAT | os.O_RDWR | getattr(os, "O_CLOEXEC", 0), 0o600)
+
+    def close(self) -> None:
+        """Give every byte back. Only when nothing else of this process uses the journal."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
     def hold(self, byte: int) -> bool:
         """Lock a byte until the process ends; False if another process has it."""

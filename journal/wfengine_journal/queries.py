@@ -117,7 +117,8 @@ def _runs(
                     THEN coalesce(e.type || CASE WHEN e.message = '' THEN '' ELSE ': ' || e.message END,
                                   r.state_message) END,
                r.epoch, r.tasks_done, r.tasks_total, r.created_at, r.started_at, r.ended_at,
-               round((julianday(r.ended_at) - julianday(r.started_at)) * 86400, 3),
+               round(strftime('%s', r.ended_at) - strftime('%s', r.started_at)
+                     + (substr(r.ended_at, 21, 6) - substr(r.started_at, 21, 6)) / 1e6, 6),
                r.tags, r.idempotency_key, r.durability, r.next_attempt_at,
                (SELECT p.flow_run_id FROM task_run p WHERE p.id = r.parent_task_run_id), r.parent_task_run_id,
                r.entrypoint, o.pid, o.host
@@ -341,8 +342,11 @@ def list_task_groups(connection: sqlite3.Connection, run_id: int) -> list[TaskGr
     rows = connection.execute(
         """
         SELECT g.task_id, k.kind, k.name, g.number, g.completed, g.failed, g.running, g.waiting, g.replayed, g.first_id,
-               g.total_s, (julianday(g.first_started_at) - julianday(g.run_started_at)) * 86400,
-               (julianday(g.last_ended_at) - julianday(g.run_started_at)) * 86400
+               g.total_s,
+               strftime('%s', g.first_started_at) - strftime('%s', g.run_started_at)
+                   + (substr(g.first_started_at, 21, 6) - substr(g.run_started_at, 21, 6)) / 1e6,
+               strftime('%s', g.last_ended_at) - strftime('%s', g.run_started_at)
+                   + (substr(g.last_ended_at, 21, 6) - substr(g.run_started_at, 21, 6)) / 1e6
         FROM (
             SELECT t.task_id, count(*) AS number, min(t.id) AS first_id,
                    count(CASE WHEN t.state = 'COMPLETED' THEN 1 END) AS completed,
@@ -351,8 +355,9 @@ def list_task_groups(connection: sqlite3.Connection, run_id: int) -> list[TaskGr
                    count(CASE WHEN t.state IN ('SCHEDULED', 'PENDING', 'PAUSED') THEN 1 END) AS waiting,
                    count(CASE WHEN t.epoch < r.epoch AND t.state IN ('COMPLETED', 'FAILED') AND t.orphaned_in IS NULL
                          THEN 1 END) AS replayed,
-                   coalesce(sum(CASE WHEN t.state = 'COMPLETED'
-                                THEN (julianday(t.ended_at) - julianday(t.started_at)) * 86400 END), 0) AS total_s,
+                   coalesce(sum(CASE WHEN t.state = 'COMPLETED' THEN
+                       strftime('%s', t.ended_at) - strftime('%s', t.started_at)
+                       + (substr(t.ended_at, 21, 6) - substr(t.started_at, 21, 6)) / 1e6 END), 0) AS total_s,
                    min(t.started_at) AS first_started_at, max(t.ended_at) AS last_ended_at,
                    r.started_at AS run_started_at
             FROM flow_run r CROSS JOIN task_run t ON +t.flow_run_id = r.id
@@ -378,7 +383,9 @@ def _medians(connection: sqlite3.Connection, run_id: int, first_id: int, last_id
     """Return the median seconds of completed calls by task id, from evenly spread ones."""
     rows = connection.execute(
         """
-        SELECT task_id, (julianday(ended_at) - julianday(started_at)) * 86400 FROM task_run
+        SELECT task_id, strftime('%s', ended_at) - strftime('%s', started_at)
+                            + (substr(ended_at, 21, 6) - substr(started_at, 21, 6)) / 1e6
+        FROM task_run
         WHERE id BETWEEN ? AND ? AND +flow_run_id = ? AND id % ? = 0
           AND state = 'COMPLETED' AND started_at IS NOT NULL AND ended_at IS NOT NULL
         """,
@@ -408,8 +415,11 @@ def list_bars(connection: sqlite3.Connection, run_id: int, *, limit: int = 100, 
     """Return when each call of a run took place, subflow calls included, in the order of the calls."""
     rows = connection.execute(
         """
-        SELECT k.kind, k.name, t.id, t.state, (julianday(t.started_at) - julianday(r.started_at)) * 86400,
-               (julianday(t.ended_at) - julianday(t.started_at)) * 86400
+        SELECT k.kind, k.name, t.id, t.state,
+               strftime('%s', t.started_at) - strftime('%s', r.started_at)
+                   + (substr(t.started_at, 21, 6) - substr(r.started_at, 21, 6)) / 1e6,
+               strftime('%s', t.ended_at) - strftime('%s', t.started_at)
+                   + (substr(t.ended_at, 21, 6) - substr(t.started_at, 21, 6)) / 1e6
         FROM transition h
         CROSS JOIN task_run t ON t.id = h.task_run_id
         JOIN task k ON k.id = t.task_id

@@ -81,6 +81,7 @@ class OpenRunRow(NamedTuple):
     name: str
     flow_name: str
     parent_task_run_id: int | None
+    parent_run_id: int | None
     state: str
     version: int
     epoch: int

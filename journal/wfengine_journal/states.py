@@ -44,11 +44,11 @@ _S = StateType
 #: to-type -> from-types. None stands for "no row yet". Both flow runs and task runs obey it.
 TRANSITIONS: dict[StateType, frozenset[StateType | None]] = {
     _S.SCHEDULED: frozenset({None, _S.RUNNING, _S.PENDING}),
-    _S.PENDING: frozenset({None, _S.SCHEDULED}),
+    _S.PENDING: frozenset({None, _S.SCHEDULED, _S.PAUSED, _S.CRASHED}),
     _S.RUNNING: frozenset({None, _S.PENDING, _S.SCHEDULED, _S.PAUSED, _S.CRASHED, _S.FAILED, _S.CANCELLED}),
     _S.PAUSED: frozenset({_S.RUNNING, _S.PENDING, _S.SCHEDULED, _S.CRASHED}),
     _S.CANCELLING: frozenset({_S.RUNNING, _S.PENDING, _S.SCHEDULED, _S.PAUSED}),
-    _S.COMPLETED: frozenset({_S.RUNNING, _S.PENDING}),
+    _S.COMPLETED: frozenset({_S.RUNNING, _S.PENDING, _S.PAUSED, _S.CRASHED}),
     _S.FAILED: frozenset({_S.RUNNING, _S.PENDING, _S.SCHEDULED, _S.CRASHED}),
     _S.CANCELLED: frozenset({_S.RUNNING, _S.PENDING, _S.SCHEDULED, _S.PAUSED, _S.CANCELLING, _S.CRASHED}),
     _S.CRASHED: frozenset({_S.RUNNING, _S.PENDING, _S.SCHEDULED, _S.CANCELLING}),

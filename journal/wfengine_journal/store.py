@@ -55,6 +55,9 @@ class Journal:
         except sqlite3.Error as error:
             connection.close()
             raise explain(error, path) from error
+        except BaseException:
+            connection.close()
+            raise
         self.path = path
         self.clock = clock
         self._lock_file = owners.LockFile(path)
@@ -217,6 +220,15 @@ class Journal:
         )
         return {cast(int, epoch): cast("str | None", code_hash) for epoch, code_hash in rows}
 
+    def get_call(self, flow_run_id: int, task_run_id: int) -> CallRow:
+        """Return one recorded call of a flow run; NotFoundError if it has none with that id."""
+        for row in self.list_calls(flow_run_id):
+            if row.id == task_run_id:
+                return row
+        raise NotFoundError(
+            f"Flow run {flow_run_id} has no task run {task_run_id}. See them with: wfengine runs show {flow_run_id} --tasks"
+        )
+
     def load_result(self, result: str | bytes | None, codec: str, hash_: bytes, what: str) -> object:
         """Return a recorded value, its checksum verified; a result that is not in its row is read from `value`."""
         if result is None:
@@ -286,7 +298,8 @@ class Journal:
     def list_open_runs(self, flow_name: str | None = None) -> list[OpenRunRow]:
         """Return flow runs that are not finished (crashed and paused ones too), oldest first."""
         rows = self._rows(
-            "SELECT r.id, r.name, f.name, r.parent_task_run_id, r.state, r.version, r.epoch, r.owner_id"
+            "SELECT r.id, r.name, f.name, r.parent_task_run_id,"
+            " (SELECT p.flow_run_id FROM task_run p WHERE p.id = r.parent_task_run_id), r.state, r.version, r.epoch, r.owner_id"
             " FROM flow_run r JOIN flow f ON f.id = r.flow_id"
             " WHERE r.state NOT IN ('COMPLETED', 'FAILED', 'CANCELLED') AND (? IS NULL OR f.name = ?) ORDER BY r.id",
             (flow_name, flow_name),
@@ -342,6 +355,7 @@ class Journal:
             if self._owner_id is not None:
                 self._lock_file.release(self._owner_id)
                 self._owner_id = None
+            self._lock_file.close()
 
     def abandon_in_child(self) -> None:
         """Called in a forked child."""

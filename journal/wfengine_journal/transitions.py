@@ -236,6 +236,46 @@ class CompleteCall(_Change):
         )
 
 
+class ResolveCall(_Change):
+    """Settle, by a person's word, a call in doubt of a run that nobody executes: it has this result, or never happened."""
+
+    __slots__ = ("at", "attempt", "epoch", "message", "result")
+
+    def __init__(
+        self, flow_run_id: int, task_run_id: int, *, seq: int, epoch: int, attempt: int, at: str, result: Encoded | None,
+        message: str,
+    ) -> None:  # fmt: skip
+        self.flow_run_id = flow_run_id
+        self.task_run_id = task_run_id
+        self.seq = seq
+        self.epoch = epoch
+        self.attempt = attempt
+        self.at = at
+        self.result = result  # None: it did not take effect and is to run again
+        self.message = message
+
+    def apply(self, connection: sqlite3.Connection) -> None:
+        held = connection.execute(
+            "SELECT 1 FROM task_run t JOIN flow_run r ON r.id = t.flow_run_id WHERE t.id = ? AND t.version = ?"
+            " AND t.state IN ('PAUSED', 'CRASHED') AND r.id = ? AND r.state IN ('PAUSED', 'CRASHED', 'FAILED')",
+            (self.task_run_id, self.seq - 1, self.flow_run_id),
+        ).fetchone()
+        if held is None:
+            raise WriteRefused
+        state = "PENDING" if self.result is None else "COMPLETED"
+        stored = (None, None, None, None) if self.result is None else _store_result(connection, self.result, self.at)
+        connection.execute(
+            "UPDATE task_run SET state = ?, state_name = NULL, state_message = ?, version = ?, result = ?, result_codec = ?,"
+            " result_hash = ?, result_preview = ?, error_id = NULL, interruptions = 0, ended_at = ? WHERE id = ?",
+            (state, self.message, self.seq, *stored, None if self.result is None else self.at, self.task_run_id),
+        )
+        connection.execute(
+            "INSERT INTO transition (flow_run_id, task_run_id, seq, state, message, epoch, attempt, at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (self.flow_run_id, self.task_run_id, self.seq, state, self.message, self.epoch, self.attempt, self.at),
+        )
+
+
 class FailAttempt(_Change):
     """Record a failed attempt: the call fails for good, or waits for its next attempt at an absolute instant."""
 
@@ -429,6 +469,9 @@ class EndFlowRun(_Change):
 
     def apply(self, connection: sqlite3.Connection) -> None:
         at, flow_run_id = self.at, self.flow_run_id
+        if self.state != "COMPLETED":
+            # A body that timed out, or raised beside running coroutines, can leave calls behind.
+            _interrupt_running_calls(connection, flow_run_id, "its flow run ended first", at, counts=False)
         stored = _store_result(connection, self.result, at) if self.result is not None else (None, None, None, None)
         ended = at if self.state in ("COMPLETED", "FAILED", "CANCELLED", "CRASHED") else None
         cursor = connection.execute(
@@ -483,19 +526,28 @@ class CrashFlowRun(_Change):
         )
         if cursor.rowcount != 1:
             raise WriteRefused
-        connection.execute(
-            "INSERT INTO transition (flow_run_id, task_run_id, seq, state, state_name, message, epoch, attempt, at)"
-            " SELECT flow_run_id, id, version + 1, 'CRASHED', 'Interrupted', ?, epoch, attempt, ? FROM task_run"
-            " WHERE flow_run_id = ? AND state = 'RUNNING'",
-            (self.message, at, flow_run_id),
-        )
-        # Version and state move on, so an outcome that the old process still tries to write is refused.
-        connection.execute(
-            "UPDATE task_run SET state = 'CRASHED', state_name = 'Interrupted', state_message = ?, version = version + 1,"
-            " interruptions = interruptions + 1, ended_at = ? WHERE flow_run_id = ? AND state = 'RUNNING'",
-            (self.message, at, flow_run_id),
-        )
+        _interrupt_running_calls(connection, flow_run_id, self.message, at, counts=True)
         _record_flow_transition(connection, flow_run_id, self.seq, "CRASHED", None, self.message, self.epoch, None, at)
+
+
+def _interrupt_running_calls(
+    connection: sqlite3.Connection, flow_run_id: int, message: str, at: str, *, counts: bool
+) -> None:
+    """Mark the calls that were cut off. Version and state move on, so an outcome still on its way is refused.
+
+    `counts` says whether it was a crash, of which a task bears only `max_interruptions`.
+    """
+    connection.execute(
+        "INSERT INTO transition (flow_run_id, task_run_id, seq, state, state_name, message, epoch, attempt, at)"
+        " SELECT flow_run_id, id, version + 1, 'CRASHED', 'Interrupted', ?, epoch, attempt, ? FROM task_run"
+        " WHERE flow_run_id = ? AND state = 'RUNNING'",
+        (message, at, flow_run_id),
+    )
+    connection.execute(
+        "UPDATE task_run SET state = 'CRASHED', state_name = 'Interrupted', state_message = ?, version = version + 1,"
+        " interruptions = interruptions + ?, ended_at = ? WHERE flow_run_id = ? AND state = 'RUNNING'",
+        (message, int(counts), at, flow_run_id),
+    )
 
 
 def _record_execution(

@@ -27,6 +27,7 @@ __all__ = ["main", "root"]
     table={
         "run": ("wfengine.cli.run:run", "Run a flow from a file or module."),
         "resume": ("wfengine.cli.run:resume", "Take runs up again where they stopped."),
+        "resolve": ("wfengine.cli.resolve:resolve", "Settle a call in doubt by a person's word."),
         "runs": ("wfengine.cli.runs:runs", "List runs, show one, read its logs."),
         "watch": ("wfengine.cli.watch:watch", "Follow a run of another process until it ends."),
         "sql": ("wfengine.cli.sql:sql", "Ask the journal anything, read-only."),

@@ -20,7 +20,7 @@ _COLORS = {Verdict.OK: "green", Verdict.NOTE: "blue", Verdict.WARNING: "yellow",
     cls=Command,
     epilog=epilog(
         "Example:\n  wfengine doctor --thorough",
-        'JSON:\n  {"schema_version", "command", "journal", "sound": true|false, "checks": [{"name", "verdict", "text"}]}\n'
+        'JSON:\n  {"schema_version", "command", "journal", "sound", "checks": [{"name", "verdict", "text"}]}\n'
         "  verdict: ok, note, warning, damage",
     ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from wfengine_journal.rows import Run
 
 #: Lines of a recorded traceback that are shown: its end, where the cause is.
 TRACEBACK_LINES = 30
+ENGINE_FOLDER = Path(__file__).parents[1]
 #: Characters of a result that are shown.
 RESULT_WIDTH = 200
 
@@ -57,11 +59,11 @@ def _attempt_seconds(connection: sqlite3.Connection, run: Run) -> float | None:
     return max(0.0, seconds_from_text(run.ended_at) - seconds_from_text(executions[-1].started_at))
 
 
-def say_ending(connection: sqlite3.Connection, ending: Ending, path: Path) -> None:
+def say_ending(connection: sqlite3.Connection, ending: Ending, path: Path, *, verbose: bool) -> None:
     """Say how a run stands: its failure with the traceback, or its result, then one line."""
     run = ending.run
     if run.state == "FAILED":
-        _say_failure(connection, run.id)
+        _say_failure(connection, run.id, verbose)
     elif run.state in ("CRASHED", "PAUSED", "SCHEDULED") and run.error:
         say("  " + clean_lines(run.error).replace("\n", "\n  "))
     if run.result is not None and run.result != "null":
@@ -69,11 +71,12 @@ def say_ending(connection: sqlite3.Connection, ending: Ending, path: Path) -> No
     say(ending_line(ending, path))
 
 
-def _say_failure(connection: sqlite3.Connection, run_id: int) -> None:
+def _say_failure(connection: sqlite3.Connection, run_id: int, verbose: bool) -> None:
     failures = list_failures(connection, run_id, limit=2)
     if not failures:
         return
     lines = clean_lines(failures[0].traceback).rstrip().split("\n")
+    lines = lines if verbose else _without_engine(lines)
     if len(lines) > TRACEBACK_LINES:
         lines = ["...", *lines[-TRACEBACK_LINES:]]
     for line in lines:
@@ -81,6 +84,17 @@ def _say_failure(connection: sqlite3.Connection, run_id: int) -> None:
     said = f"{failures[0].type}: {failures[0].message}" if failures[0].message else failures[0].type
     where = f" (in task {clean(failures[1].task)})" if len(failures) > 1 and failures[1].ended_the_run else ""
     say(click.style("failed", fg="red", bold=True) + f"  {clean(said)}{where}")
+
+
+def _without_engine(lines: list[str]) -> list[str]:
+    """Return a traceback's lines without the frames of wfengine itself, which say nothing about the user's mistake."""
+    engine, kept, skips = f'  File "{ENGINE_FOLDER}{os.sep}', [], False
+    for line in lines:
+        if not line.startswith("    "):  # the lines of a frame stand below its file
+            skips = line.startswith(engine)
+        if not skips:
+            kept.append(line)
+    return kept
 
 
 def ending_line(ending: Ending, path: Path) -> str:

@@ -23,7 +23,7 @@ from wfengine_journal.queries import reading
     cls=Command,
     epilog=epilog(
         "Example:\n  wfengine info",
-        'JSON:\n  {"schema_version", "command", "path", "why", "exists", "journal": {"format", "file_bytes", "runs", ...},\n'
+        'JSON:\n  {"schema_version", "command", "path", "why", "exists", "journal": {"format", "runs", ...},\n'
         '   "versions": {"wfengine", "python", "sqlite"}}',
     ),
 )

@@ -89,15 +89,17 @@ def follow(
     view: View,
     stop: threading.Event,
     *,
+    after_seq: int = 0,
     until_rest: bool = False,
     idle: Callable[[], None] = lambda: None,
 ) -> None:
     """Look at the run that `find` names, again and again, until `stop` is set or, with `until_rest`, it rests.
 
-    `find` is asked until it knows the run. `idle` is called every two seconds.
+    `find` is asked until it knows the run. State changes up to number `after_seq` are old news. `idle` is called every
+    two seconds.
     """
     clock = SystemClock()
-    version, run_id, seq, cost = -1, None, 0, 0.0
+    version, run_id, seq, cost = -1, None, after_seq, 0.0
     idled_at = clock.monotonic_seconds()
     with reading(path) as connection:
         while True:
@@ -130,13 +132,15 @@ def _look(connection: sqlite3.Connection, run_id: int, seq: int) -> Snapshot:
 
 
 @contextmanager
-def following(path: Path, find: Callable[[sqlite3.Connection], int | None], view: View) -> Iterator[None]:
+def following(
+    path: Path, find: Callable[[sqlite3.Connection], int | None], view: View, *, after_seq: int = 0
+) -> Iterator[None]:
     """Follow a run on a thread while the block executes it; leave after a last look."""
     stop = threading.Event()
 
     def work() -> None:
         try:
-            follow(path, find, view, stop)
+            follow(path, find, view, stop, after_seq=after_seq)
         except (WfengineError, sqlite3.Error, OSError) as error:
             say(f"the live view ended: {clean(error)}")
 

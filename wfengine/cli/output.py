@@ -147,9 +147,10 @@ def ago_text(text: str | None) -> str:
     if text is None:
         return ""
     try:
-        return duration_text(max(0.0, SystemClock().wall_seconds() - seconds_from_text(text))) + " ago"
+        seconds = int(SystemClock().wall_seconds() - seconds_from_text(text))
     except ValueError:
         return clean(text)
+    return f"{seconds} s ago" if 0 < seconds < 60 else f"{duration_text(seconds)} ago" if seconds > 0 else "now"
 
 
 def write(text: str = "") -> None:

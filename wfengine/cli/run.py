@@ -20,7 +20,14 @@ from wfengine.cli.live import following, make_view
 from wfengine.cli.output import clean, say, write_json
 from wfengine_journal.clock import SystemClock
 from wfengine_journal.errors import NotFoundError, UsageError, WfengineError
-from wfengine_journal.queries import find_newest_run_of, get_run, get_run_head, newest_run_id, reading
+from wfengine_journal.queries import (
+    find_newest_run_of,
+    get_run,
+    get_run_head,
+    list_run_transitions,
+    newest_run_id,
+    reading,
+)
 from wfengine_journal.rows import Run
 
 #: Bytes of a file that `-p name=@file` reads at most; a parameter is stored in the journal.
@@ -133,7 +140,7 @@ def _finish(
     fields: dict[str, object] = {"run": ending_json(ending)}
     code = int(code_of_state(ending.run.state))
     if not settings.quiet:
-        say_ending(connection, ending, path)
+        say_ending(connection, ending, path, verbose=settings.verbose)
     if outcome.interrupted:
         code = ExitCode.INTERRUPTED
         say(f"interrupted; resume with: {command_for(connection, ending.run, 'resume', settings)}")
@@ -212,7 +219,9 @@ def _resume_one(
     settings: Settings, path: Path, chosen: Run, on_drift: str | None, takeover: bool, recovery: bool
 ) -> tuple[dict[str, object], int]:
     try:
-        with following(path, lambda _: chosen.id, make_view(settings, path)):
+        with reading(path) as connection:
+            seq = list_run_transitions(connection, chosen.id)[-1].seq
+        with following(path, lambda _: chosen.id, make_view(settings, path), after_seq=seq):
             outcome = execution.resume(path, chosen.id, on_drift=on_drift, takeover=takeover, recovery=recovery)
         with reading(path) as connection:
             return _finish(connection, path, outcome, settings)

@@ -6,6 +6,7 @@ import csv
 import itertools
 import sqlite3
 import sys
+from contextlib import suppress
 
 import click
 
@@ -59,10 +60,8 @@ def sql(settings: Settings, query: str | None, as_csv: bool) -> int:
 
 
 def _prompt(connection: sqlite3.Connection, settings: Settings, as_csv: bool) -> int:
-    try:
+    with suppress(ImportError):  # Python may be built without it
         import readline  # noqa: F401  # line editing and history for input()
-    except ImportError:
-        pass  # Python built without it
     pending = ""
     while True:
         try:

@@ -12,7 +12,7 @@ from wfengine.cli.exits import code_of_state
 from wfengine.cli.journal import open_swept, sweep_if_needed
 from wfengine.cli.live import follow, make_view
 from wfengine.cli.output import write_json
-from wfengine_journal.queries import LAST, find_open_run, get_run
+from wfengine_journal.queries import LAST, find_open_run, get_run, list_run_transitions
 
 
 @click.command(
@@ -33,12 +33,14 @@ def watch(settings: Settings, run: str | None) -> int:
         run_id = find_open_run(connection) if run is None else None
         if run_id is None:
             run_id = get_run(connection, run or LAST).id
+        seq = list_run_transitions(connection, run_id)[-1].seq
         with make_view(settings, path) as view:
             follow(
                 path,
                 lambda _: run_id,
                 view,
                 threading.Event(),
+                after_seq=seq - 1,
                 until_rest=True,
                 idle=lambda: sweep_if_needed(connection, path),
             )
@@ -46,5 +48,5 @@ def watch(settings: Settings, run: str | None) -> int:
         if settings.as_json:
             write_json("watch", {"run": ending_json(ending)})
         if not settings.quiet:
-            say_ending(connection, ending, path)
+            say_ending(connection, ending, path, verbose=settings.verbose)
         return code_of_state(ending.run.state)
