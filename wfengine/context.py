@@ -33,7 +33,7 @@ class LiveRun:
     """One flow run while this process executes it: from its claim to its end."""
 
     __slots__ = (
-        "__weakref__", "durability", "epoch", "flow", "flush_due", "halted", "id", "issue_lock", "journal", "log_prints",
+        "__weakref__", "durability", "epoch", "flow", "flush_due", "halted", "id", "issue_lock", "journal", "left_open", "log_prints",
         "name", "on_drift", "outstanding", "parameters", "parent", "recorded", "runner", "synced", "tags", "version",
     )  # fmt: skip
 
@@ -56,6 +56,7 @@ class LiveRun:
         self.issue_lock = threading.Lock()
         self.halted: RunHalted | None = None  # once set, no further call of this run does anything
         self.log_prints = False
+        self.left_open = True  # the journal still says RUNNING
         self.flush_due = False  # a commit for the event loop is on its way
 
     def check_not_halted(self) -> None:
@@ -125,6 +126,8 @@ _TAGS: contextvars.ContextVar[frozenset[str]] = contextvars.ContextVar("wfengine
 
 #: The flow runs this process executes now, by (journal path, id).
 ACTIVE: dict[tuple[str, int], LiveRun] = {}
+#: Runs that this process stopped executing without having been able to record it: the disk failed, Ctrl-C came twice.
+ABANDONED: set[tuple[str, int]] = set()
 
 current_scope = _SCOPE.get
 current_tags = _TAGS.get

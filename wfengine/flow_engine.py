@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wfengine import listeners
-from wfengine.context import ACTIVE, LiveRun, Scope, current_tags
+from wfengine.context import ABANDONED, ACTIVE, LiveRun, Scope, current_tags
 from wfengine.fingerprint import flow_code
 from wfengine.futures import TaskFuture
 from wfengine.ids import new_run_name
@@ -148,7 +148,7 @@ def _again(flow: AnyFlow, journal: Journal, run_id: int, key: str, parameters: s
 
 def mention_earlier_runs(flow: AnyFlow, journal: Journal) -> None:
     """Say, before a new run starts, which earlier runs of this flow were cut off and how to resume them."""
-    journal.sweep(lambda run_id: (str(journal.path), run_id) in ACTIVE)
+    sweep(journal)
     open_runs = [run for run in journal.list_open_runs(flow.name) if run.parent_task_run_id is None]
     for run in open_runs[-3:]:
         if run.state in ("CRASHED", "PAUSED"):
@@ -158,6 +158,11 @@ def mention_earlier_runs(flow: AnyFlow, journal: Journal) -> None:
                 "wfengine resume %s",
                 flow.name, what, run.id, run.name, run.name,
             )  # fmt: skip
+
+
+def sweep(journal: Journal) -> list[int]:
+    """Mark every run whose process is dead, or which this process had to abandon, as CRASHED; return their ids."""
+    return journal.sweep(lambda run_id: (str(journal.path), run_id) in ABANDONED)
 
 
 def describe_parameters(flow: AnyFlow, arguments: dict[str, object]) -> tuple[str, list[Argument]]:
@@ -197,7 +202,8 @@ def take_up(flow: AnyFlow, journal: Journal, run_id: int, how: How, *, parent: C
         return recorded_end(journal, row)
     if row.state in ("RUNNING", "CANCELLING", "SCHEDULED"):
         _refuse_living(journal, row)
-        journal.sweep(lambda number: (str(journal.path), number) in ACTIVE)
+        sweep(journal)
+        ABANDONED.discard((str(journal.path), run_id))
         row = journal.get_flow_run(run_id)
     code_hash, source = flow_code(flow.fn)
     code_id = journal.code_id(code_hash, source)
@@ -291,6 +297,8 @@ def _live(
     try:
         return (yield from attempts(run, failures))
     finally:
+        if run.left_open:
+            ABANDONED.add(key)
         ACTIVE.pop(key, None)
         if run.runner is not None:
             run.runner.close()
@@ -316,6 +324,7 @@ def attempts(run: LiveRun, failures: int) -> Steps[Ended]:
         yield Write(run, end, run.synced)
         _tell(run, end.state, end.state_name)
         if next_attempt is None:
+            run.left_open = False
             return Ended(_state(run, end, outcome), outcome)
         yield Delay(run, next_attempt)
         yield from _next_attempt(run)
@@ -459,6 +468,7 @@ def _stop(run: LiveRun, signal: BaseException | None) -> Steps[BaseException]:
     if isinstance(signal, RunHalted):
         yield Settle([future for future in run.outstanding if not future.done()])
         yield Write(run, _parked(run, signal), run.synced)
+        run.left_open = False
         _tell(run, "PAUSED", _pause_name(signal))
         return signal
     at = run.journal.clock.now_text()
@@ -468,6 +478,7 @@ def _stop(run: LiveRun, signal: BaseException | None) -> Steps[BaseException]:
     run.version += 1
     try:
         yield Write(run, crash, True)
+        run.left_open = False
     except RunHalted as lost:
         _logger.warning("%s", lost)
     _tell(run, "CRASHED", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
     from wfengine.task_engine import Call
     from wfengine_journal.clock import Clock
+
+_logger = logging.getLogger("wfengine.engine")
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -145,7 +148,10 @@ class TaskFuture(Generic[R]):
         if event is not None:
             event.set()
         for callback in callbacks:
-            callback(self)
+            try:
+                callback(self)
+            except Exception:
+                _logger.exception("A callback of %s failed; the run goes on.", self.call)
 
 
 def _finish(settled: asyncio.Future[None]) -> None:

@@ -11,7 +11,7 @@ _ADJECTIVES = (
     "honest humble jolly keen kind lucid lucky merry mild mint modest neat nimble noble novel opal patient placid plucky polite "
     "prime proud pure quick quiet rapid ready regal robust rosy rustic sage serene sharp silent silver simple sleek smooth snug "
     "sober solar solid spry steady still stout sunny swift tidy tranquil true upbeat urbane vast vivid warm wise witty young zesty"
-).split()
+).split()  # noqa: SIM905 - as a list the words would drown in quotes
 _NOUNS = (
     "adder albatross alpaca badger bat bear beaver bee bison bittern bobcat buzzard camel canary caribou carp cheetah cicada cobra "
     "condor coot coyote crab crane cricket crow curlew deer dingo dolphin dove dragonfly duck eagle eel egret elk falcon ferret "
@@ -20,7 +20,7 @@ _NOUNS = (
     "moose moth newt ocelot okapi orca osprey otter owl panda parrot pelican petrel pigeon pike plover puffin puma quail rabbit "
     "raven robin salmon seal shrew shrike skink snipe sparrow squid stoat stork swan swift tapir tern thrush tiger toad trout "
     "vole walrus weasel whale wolf wombat wren yak zebra"
-).split()
+).split()  # noqa: SIM905 - as a list the words would drown in quotes
 
 #: Plain names tried before a number is added.
 _TRIES = 8

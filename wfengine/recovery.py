@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, cast
 
 from wfengine.context import ACTIVE
-from wfengine.flow_engine import Ended, How, owned_error, recorded_end, take_up
+from wfengine.flow_engine import Ended, How, owned_error, recorded_end, sweep, take_up
 from wfengine.loading import load_entrypoint
 from wfengine.states import State
 from wfengine.steps import Steps, drive, drive_async
@@ -26,11 +26,6 @@ _logger = logging.getLogger("wfengine.engine")
 
 #: The codec name under which a flow that cannot be imported is stored.
 FLOW_CODEC = "cloudpickle-flow"
-
-
-def sweep(journal: Journal) -> list[int]:
-    """Mark every run whose process is dead as CRASHED; return their ids."""
-    return journal.sweep(lambda run_id: (str(journal.path), run_id) in ACTIVE)
 
 
 def resumable_runs(journal: Journal) -> list[int]:
@@ -189,3 +184,5 @@ def _load_stored_flow(journal: Journal, row: FlowRunRow) -> AnyFlow:
             "It was written by another Python version, or needs a module that is gone."
         ) from error
 
+
+__all__ = ["find_run_id", "load_flow", "resolve_call", "resumable_runs", "resume_run", "resume_steps", "store_flow", "sweep"]

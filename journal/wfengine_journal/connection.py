@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import weakref
 from pathlib import Path
 from urllib.parse import quote
 
@@ -34,6 +35,24 @@ BUSY_TIMEOUT_MS = 10_000
 BUSY_TRIES = 60
 #: The SQLite version in which the WAL-reset bug is mended; `doctor` names it.
 WAL_RESET_FIXED = (3, 51, 3)
+
+
+class _Reader(sqlite3.Connection):
+    """A read-only connection, known while it is open: a child that is forked meanwhile must not open the file."""
+
+    path: Path
+
+    def close(self) -> None:
+        super().close()
+        _READERS.discard(self)
+
+
+_READERS: weakref.WeakSet[_Reader] = weakref.WeakSet()
+
+
+def open_readers() -> set[str]:
+    """Return the files to which this process has a read-only connection open at this moment."""
+    return {str(reader.path) for reader in list(_READERS)}
 
 
 def uri(path: Path, mode: str) -> str:
@@ -129,7 +148,7 @@ def open_reader(path: Path) -> sqlite3.Connection:
         raise JournalNotFoundError(
             f"There is no journal at {path}. Run a flow first (wfengine run FILE), or name the journal with --journal."
         )
-    connection = sqlite3.connect(uri(path, "ro"), uri=True, isolation_level=None, check_same_thread=False)
+    connection = _connect_reader(path, uri(path, "ro"))
     try:
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
         connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
@@ -139,15 +158,20 @@ def open_reader(path: Path) -> sqlite3.Connection:
             raise
         if Path(f"{path}-wal").exists():
             raise
-        connection = sqlite3.connect(
-            uri(path, "ro") + "&immutable=1", uri=True, isolation_level=None, check_same_thread=False
-        )
+        connection = _connect_reader(path, uri(path, "ro") + "&immutable=1")
     except sqlite3.Error:
         connection.close()
         raise
     connection.row_factory = sqlite3.Row
     connection.execute("PRAGMA query_only = ON")
     connection.execute("PRAGMA trusted_schema = OFF")
+    return connection
+
+
+def _connect_reader(path: Path, address: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False, factory=_Reader)
+    connection.path = path
+    _READERS.add(connection)
     return connection
 
 

@@ -196,7 +196,7 @@ def _check_owners(connection: sqlite3.Connection, path: Path) -> Check:
     named = ", ".join(f"pid {row['pid']} on {row['host']} ({row['role']})" for row in rows[-LISTED:])
     text = f"{len(rows)} processes have not said that they ended: {named}"
     if dead:
-        text += f"; dead: {', '.join(str(row['pid']) for row in dead[-LISTED:])}, whose runs the next command of wfengine marks"
+        text += f"; dead: {', '.join(str(row['pid']) for row in dead[-LISTED:])} (their runs can be resumed)"
     return Check("owners", Verdict.NOTE, text)
 
 

@@ -341,7 +341,7 @@ def list_task_groups(connection: sqlite3.Connection, run_id: int) -> list[TaskGr
     first_id, last_id = _task_range(connection, run_id)
     rows = connection.execute(
         """
-        SELECT g.task_id, k.kind, k.name, g.number, g.completed, g.failed, g.running, g.waiting, g.replayed, g.first_id,
+        SELECT g.task_id, k.kind, k.name, g.number, g.completed, g.failed, g.interrupted, g.running, g.waiting, g.replayed, g.first_id,
                g.total_s,
                strftime('%s', g.first_started_at) - strftime('%s', g.run_started_at)
                    + (substr(g.first_started_at, 21, 6) - substr(g.run_started_at, 21, 6)) / 1e6,
@@ -350,7 +350,8 @@ def list_task_groups(connection: sqlite3.Connection, run_id: int) -> list[TaskGr
         FROM (
             SELECT t.task_id, count(*) AS number, min(t.id) AS first_id,
                    count(CASE WHEN t.state = 'COMPLETED' THEN 1 END) AS completed,
-                   count(CASE WHEN t.state IN ('FAILED', 'CRASHED') THEN 1 END) AS failed,
+                   count(CASE WHEN t.state = 'FAILED' THEN 1 END) AS failed,
+                   count(CASE WHEN t.state = 'CRASHED' THEN 1 END) AS interrupted,
                    count(CASE WHEN t.state = 'RUNNING' THEN 1 END) AS running,
                    count(CASE WHEN t.state IN ('SCHEDULED', 'PENDING', 'PAUSED') THEN 1 END) AS waiting,
                    count(CASE WHEN t.epoch < r.epoch AND t.state IN ('COMPLETED', 'FAILED') AND t.orphaned_in IS NULL

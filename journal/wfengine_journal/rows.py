@@ -60,6 +60,7 @@ class TaskGroup:
     count: int
     completed: int
     failed: int
+    interrupted: int  # cut off by a crash, with no outcome
     running: int
     waiting: int  # issued, or waiting for the next attempt
     replayed: int

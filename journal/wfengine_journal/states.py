@@ -6,10 +6,10 @@ engine does, the name tells a reader more. SQL that performs a transition repeat
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 
 
-class StateType(str, Enum):
+class StateType(StrEnum):
     """What a run is doing. The text is what stands in the journal."""
 
     SCHEDULED = "SCHEDULED"

@@ -17,8 +17,8 @@ from typing import TypeVar, cast
 from wfengine_journal import owners, schema
 from wfengine_journal.clock import Clock, SystemClock
 from wfengine_journal.codec import EncodedError, decode, decode_error
-from wfengine_journal.connection import FORMAT_VERSION, explain, open_writer
-from wfengine_journal.errors import InternalError, JournalCorruptError, NotFoundError
+from wfengine_journal.connection import FORMAT_VERSION, explain, open_readers, open_writer
+from wfengine_journal.errors import ForkedProcessError, InternalError, JournalCorruptError, NotFoundError
 from wfengine_journal.records import CallRow, FlowRunRow, OpenRunRow, OwnerRow
 from wfengine_journal.transitions import CrashFlowRun
 from wfengine_journal.writer import Change, Writer, WriteRefused
@@ -306,10 +306,10 @@ class Journal:
         )
         return [OpenRunRow._make(row) for row in rows]
 
-    def sweep(self, is_running_here: Callable[[int], bool]) -> list[int]:
+    def sweep(self, is_abandoned_here: Callable[[int], bool]) -> list[int]:
         """Mark runs whose process is dead as CRASHED; return their ids.
 
-        `is_running_here` tells, for a run of this process, whether it still executes it.
+        `is_abandoned_here` tells, for a run of this process, whether it stopped executing it without recording so.
         """
         dead: list[int] = []
         alive: dict[int, bool] = {}
@@ -317,7 +317,7 @@ class Journal:
             if run.state not in ("RUNNING", "CANCELLING", "SCHEDULED") or run.owner_id is None:
                 continue
             if run.owner_id == self._owner_id:
-                lives = is_running_here(run.id)
+                lives = not is_abandoned_here(run.id)
             else:
                 lives = alive.setdefault(run.owner_id, False) or self.is_owner_alive(run.owner_id)
                 alive[run.owner_id] = lives
@@ -357,9 +357,17 @@ class Journal:
                 self._owner_id = None
             self._lock_file.close()
 
-    def abandon_in_child(self) -> None:
-        """Called in a forked child."""
-        self._writer.abandon_in_child()
+    def hold_for_fork(self) -> None:
+        """Called before a fork."""
+        self._writer.hold_for_fork()
+
+    def release_after_fork(self) -> None:
+        """Called in the parent after a fork."""
+        self._writer.release_after_fork()
+
+    def abandon_in_child(self) -> bool:
+        """Called in a forked child; tells whether the child may open the file itself."""
+        return self._writer.abandon_in_child()
 
 
 class _RegisterOwner:
@@ -384,8 +392,10 @@ class _RegisterOwner:
 #: The journals this process has open, by absolute path. A file must be opened once only: see `connection`.
 _OPEN: dict[str, Journal] = {}
 _OPEN_LOCK = threading.Lock()
-#: Journals of the parent, kept for ever in a forked child: closing one would harm the parent's file.
+#: In a forked child: journals of the parent, kept so that who still refers to one gets ForkedProcessError from it.
 _LEFT_TO_PARENT: list[Journal] = []
+#: In a forked child: files that it must not open, since a copy of a connection of the parent's is still open to them.
+_HELD_BY_PARENT: set[str] = set()
 
 
 def open_journal(path: Path, clock: Clock | None = None) -> Journal:
@@ -394,6 +404,11 @@ def open_journal(path: Path, clock: Clock | None = None) -> Journal:
     journal = _OPEN.get(str(real))
     if journal is not None:
         return journal
+    if str(real) in _HELD_BY_PARENT:
+        raise ForkedProcessError(
+            f"This process was forked while its parent was reading or writing the journal {real}, so it cannot open it safely. "
+            "Start flows in a process of its own (multiprocessing 'spawn', or subprocess)."
+        )
     with _OPEN_LOCK:
         journal = _OPEN.get(str(real))
         if journal is None:
@@ -410,12 +425,26 @@ def close_all() -> None:
 def _after_fork_in_child() -> None:
     global _OPEN_LOCK  # noqa: PLW0603 - the parent's lock may be held by a thread that does not exist here
     _OPEN_LOCK = threading.Lock()
-    for journal in list(_OPEN.values()):
-        journal.abandon_in_child()
+    _HELD_BY_PARENT.update(open_readers())
+    for path, journal in _OPEN.items():
+        if not journal.abandon_in_child():
+            _HELD_BY_PARENT.add(path)
         _LEFT_TO_PARENT.append(journal)
     _OPEN.clear()
 
 
+def _before_fork() -> None:
+    for journal in list(_OPEN.values()):
+        journal.hold_for_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for journal in list(_OPEN.values()):
+        journal.release_after_fork()
+
+
 atexit.register(close_all)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+    )

@@ -12,6 +12,7 @@ Invariants:
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import threading
 from collections import deque
@@ -31,8 +32,13 @@ POST_DELAY_SECONDS = 0.05
 #: Size of the write-ahead log from which a checkpoint is tried, in bytes, and after how many commits it is looked at.
 CHECKPOINT_BYTES = 8 * 1024 * 1024
 CHECKPOINT_LOOK_COMMITS = 256
+#: How long a fork waits for a commit that is under way, in seconds.
+FORK_WAIT_SECONDS = 5.0
 #: Changes in one transaction at the most, so that readers and other processes get their turn.
 BATCH_LIMIT = 2000
+
+
+_logger = logging.getLogger("wfengine.journal")
 
 
 class WriteRefused(Exception):  # noqa: N818 - says what happened to the change
@@ -62,6 +68,14 @@ class _Ticket:
         self.error: BaseException | None = None
 
 
+def _call_back(on_commit: Callable[[BaseException | None], None], error: BaseException | None) -> None:
+    """Tell one waiter; its trouble (a closed event loop, say) must not reach the thread that led the commit."""
+    try:
+        on_commit(error)
+    except Exception:
+        _logger.exception("What waited for a commit failed; the journal is not concerned.")
+
+
 class Writer:
     """Owns the write connection of one journal file in this process. All methods may be called from any thread."""
 
@@ -81,6 +95,7 @@ class Writer:
         self._began = False  # a transaction of the present leader was begun
         self._broken: JournalError | None = None
         self._forked = False
+        self._held_for_fork = False
         self._closed = False
 
     # ---- writing
@@ -139,7 +154,7 @@ class Writer:
         finally:
             for ticket in batch:
                 if ticket.done and ticket.on_commit is not None:
-                    ticket.on_commit(ticket.error)
+                    _call_back(ticket.on_commit, ticket.error)
 
     def _drain(self) -> list[_Ticket]:
         queue = self._queue
@@ -313,14 +328,32 @@ class Writer:
         if self._flusher is not None and self._flusher is not threading.current_thread():
             self._flusher.join(timeout=1.0)
 
-    def abandon_in_child(self) -> None:
-        """Called in a forked child: never touch the parent's connection again, not even to close it."""
+    def hold_for_fork(self) -> None:
+        """Called before a fork: no statement may be under way, or the child could not close its copy of the connection."""
+        self._held_for_fork = self._lock.acquire(timeout=FORK_WAIT_SECONDS)
+
+    def release_after_fork(self) -> None:
+        """Called in the parent after a fork."""
+        if self._held_for_fork:
+            self._held_for_fork = False
+            self._lock.release()
+
+    def abandon_in_child(self) -> bool:
+        """Called in a forked child: give up the parent's connection; tell whether the child may open the file itself.
+
+        SQLite keeps one record of its locks per process and file. A child that inherits it believes that it holds the
+        parent's locks and takes none, so the parent's last close would delete the log under it: the copy has to go. With
+        no statement under way, closing it writes nothing while the parent lives (the parent's lock on the file forbids it).
+        """
         import ctypes
 
-        # Even at the child's exit the connection must not be closed: SQLite would touch the parent's log. A reference
-        # that is never given back keeps it from being finalised.
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
         self._forked = True
+        closed = self._held_for_fork
+        if closed:
+            self._connection.close()
+        else:  # a thread that does not exist here is inside SQLite: a reference never given back keeps it from being closed
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
         self._lock = threading.Lock()  # the parent's may be held by a thread that does not exist here
         self._queue.clear()
         self._flusher = None
+        return closed

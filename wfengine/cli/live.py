@@ -48,7 +48,8 @@ LAST_LOOK_SECONDS = 5.0
 BAR_WIDTH = 24
 
 _AT_REST = frozenset({"COMPLETED", "FAILED", "CANCELLED", "CRASHED", "PAUSED"})
-_ENDED = frozenset({"COMPLETED", "FAILED", "CANCELLED", "CRASHED"})
+# A call that a crash cut off (CRASHED) is not done: it runs again when the run is resumed.
+_DONE = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +166,7 @@ class Progress:
     total: int = 0
     done: int = 0
     failed: int = 0
+    interrupted: int = 0
     running: int = 0
     waiting: int = 0  # for their next attempt
     replayed: int = 0
@@ -177,8 +179,9 @@ def progress_of(counts: Sequence[TaskCount]) -> list[Progress]:
         progress = found.setdefault((count.kind, count.task), Progress(count.kind, count.task))
         progress.total += count.count
         progress.replayed += count.replayed
-        progress.done += count.count if count.state in _ENDED else 0
-        progress.failed += count.count if count.state in ("FAILED", "CRASHED") else 0
+        progress.done += count.count if count.state in _DONE else 0
+        progress.failed += count.count if count.state == "FAILED" else 0
+        progress.interrupted += count.count if count.state == "CRASHED" else 0
         progress.running += count.count if count.state == "RUNNING" else 0
         progress.waiting += count.count if count.state in ("SCHEDULED", "PAUSED") else 0
     return list(found.values())
@@ -211,7 +214,12 @@ def notes_of(item: Progress) -> str:
     """Return what else is to be said of a task: replayed, failed, waiting for a retry."""
     parts = [
         f"{number} {word}"
-        for number, word in ((item.replayed, "replayed"), (item.failed, "failed"), (item.waiting, "waiting"))
+        for number, word in (
+            (item.replayed, "replayed"),
+            (item.failed, "failed"),
+            (item.interrupted, "interrupted"),
+            (item.waiting, "waiting"),
+        )
         if number
     ]
     return ", ".join(parts)
@@ -346,7 +354,7 @@ class TerminalView(AbstractContextManager["TerminalView"]):
         return Group(*lines)
 
     def _head(self, run: Run) -> Text:
-        line = _text(f"{state_mark(run.state, sys.stderr)} {clean(run.state_name)}", state_color(run.state))
+        line = _text(f"{state_mark(run.state, self._unicode)} {clean(run.state_name)}", state_color(run.state))
         parts = ["", clean(run.name), f"flow {clean(run.flow)}", f"run {run.id}", _elapsed(run, self._clock)]
         if run.attempt > 1:
             parts.append(f"attempt {run.attempt}")
@@ -358,7 +366,7 @@ class TerminalView(AbstractContextManager["TerminalView"]):
 
     def _row(self, item: Progress) -> list[Text]:
         state = "FAILED" if item.failed else "RUNNING" if item.done < item.total else "COMPLETED"
-        label = _text(f"  {state_mark(state, sys.stderr)} {task_label(item)}", state_color(state))
+        label = _text(f"  {state_mark(state, self._unicode)} {task_label(item)}", state_color(state))
         label.truncate(max(20, self._console.size.width // 3), overflow="ellipsis")
         rate = self._rates.of(item)
         left = item.total - item.done
@@ -389,7 +397,8 @@ def _elapsed(run: Run, clock: SystemClock) -> str:
         return ""
     if run.ended_at is not None:
         return duration_text(run.duration_s)
-    return duration_text(max(0.0, float(int(clock.wall_seconds() - seconds_from_text(run.started_at)))))
+    seconds = max(0, int(clock.wall_seconds() - seconds_from_text(run.started_at)))
+    return f"{seconds} s" if seconds < 60 else duration_text(seconds)
 
 
 def _most_telling(items: list[Progress], room: int) -> list[Progress]:

@@ -94,10 +94,10 @@ def shows_unicode(stream: IO[str]) -> bool:
     return (getattr(stream, "encoding", None) or "").lower().replace("-", "") in ("utf8", "utf16", "cp65001")
 
 
-def state_mark(state: str, stream: IO[str] | None = None) -> str:
-    """Return the one-character sign of a state, so that colour is never the only sign."""
+def state_mark(state: str, unicode: bool | None = None) -> str:
+    """Return the one-character sign of a state, so that colour is never the only sign. Default: as stdout can show."""
     _, mark, plain = _STATES.get(state, ("white", "?", "?"))
-    return mark if shows_unicode(stream or sys.stdout) else plain
+    return mark if (shows_unicode(sys.stdout) if unicode is None else unicode) else plain
 
 
 def state_text(state: str, name: str) -> str:
