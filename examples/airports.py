@@ -13,33 +13,46 @@ from contextlib import closing
 from functools import cache
 from pathlib import Path
 from statistics import median
+from typing import TypedDict
 
 import airportsdata
 
 from wfengine import current_task_run, flow, get_run_logger, task, unmapped
 
-Facts = dict[str, str | int | float]
+
+class Facts(TypedDict):
+    """What is found out about one country: plain data, so it stands in the journal as JSON."""
+
+    country: str
+    airports: int
+    without_city: int
+    without_elevation: int
+    time_zones: int
+    median_feet: float | None
+    highest: str
+    high_airports: int
+
 
 TABLE = """
 CREATE TABLE IF NOT EXISTS country (
-    country TEXT PRIMARY KEY, airports INTEGER, without_city INTEGER, time_zones INTEGER,
-    median_feet REAL, highest TEXT, highest_feet REAL, high_airports INTEGER
+    country TEXT PRIMARY KEY, airports INTEGER, without_city INTEGER, without_elevation INTEGER, time_zones INTEGER,
+    median_feet REAL, highest TEXT, high_airports INTEGER
 )
 """
 
 
 @cache
-def airports_by_code() -> dict[str, dict[str, str | float]]:
+def airports_by_code() -> dict[str, airportsdata.Airport]:
     """A plain function: read again in each process, never journaled."""
     return airportsdata.load("ICAO")
 
 
 @task
 def extract() -> dict[str, list[str]]:
-    """Country -> codes of its airports. Plain data like this stands in the journal as readable JSON."""
+    """Country -> codes of its airports."""
     codes: dict[str, list[str]] = {}
     for code, airport in airports_by_code().items():
-        codes.setdefault(str(airport["country"]), []).append(code)
+        codes.setdefault(airport["country"], []).append(code)
     return dict(sorted(codes.items()))
 
 
@@ -55,16 +68,16 @@ def fetch_high_limit() -> int:
 def summarise(country: str, codes: list[str], high_limit: int) -> Facts:
     """Clean and aggregate the airports of one country."""
     rows = [airports_by_code()[code] for code in codes]
-    feet = [float(row["elevation"]) for row in rows]
-    highest = max(rows, key=lambda row: float(row["elevation"]))
+    feet = [row["elevation"] for row in rows if row["elevation"]]  # in this data, 0 mostly stands for "not known"
+    highest = max(rows, key=lambda row: row["elevation"])
     return {
         "country": country,
         "airports": len(rows),
-        "without_city": sum(not str(row["city"]).strip() for row in rows),
+        "without_city": sum(not row["city"].strip() for row in rows),
+        "without_elevation": len(rows) - len(feet),
         "time_zones": len({row["tz"] for row in rows}),
-        "median_feet": median(feet),
-        "highest": " ".join(str(highest["name"]).split()),
-        "highest_feet": max(feet),
+        "median_feet": median(feet) if feet else None,
+        "highest": " ".join(highest["name"].split()),
         "high_airports": sum(height > high_limit for height in feet),
     }
 
@@ -75,8 +88,8 @@ def write_table(facts: list[Facts], path: str) -> int:
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(TABLE)
         connection.executemany(
-            "INSERT OR REPLACE INTO country VALUES (:country, :airports, :without_city, :time_zones,"
-            " :median_feet, :highest, :highest_feet, :high_airports)",
+            "INSERT OR REPLACE INTO country VALUES (:country, :airports, :without_city, :without_elevation,"
+            " :time_zones, :median_feet, :highest, :high_airports)",
             facts,
         )
     return len(facts)
@@ -100,9 +113,9 @@ def airports(path: str) -> dict[str, str | int]:
     most = max(facts, key=lambda fact: fact["airports"])
     return {
         "countries": rows,
-        "airports": sum(int(fact["airports"]) for fact in facts),
-        "most_airports": str(most["country"]),
-        "high_airports": sum(int(fact["high_airports"]) for fact in facts),
+        "airports": sum(fact["airports"] for fact in facts),
+        "most_airports": most["country"],
+        "high_airports": sum(fact["high_airports"] for fact in facts),
     }
 
 

@@ -53,6 +53,21 @@ encode_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_asc
 _EXACT_SCALARS = frozenset({str, int, bool, type(None)})
 
 
+def _prepare_encoder() -> Callable[[object, int], Iterable[str]]:
+    # JSONEncoder.encode builds the C encoder anew at each call, which takes longer than a small value. This one is built
+    # once, gives the same text, and keeps no record of cycles: what it is given was walked to a bounded depth before.
+    make = getattr(json.encoder, "c_make_encoder", None)
+    escape = getattr(json.encoder, "encode_basestring", None)
+    if make is None or escape is None:
+        return lambda value, _level: encode_json(value)
+    return typing.cast(
+        "Callable[[object, int], Iterable[str]]", make(None, None, escape, None, ":", ",", True, False, False)
+    )
+
+
+_encode_walked = _prepare_encoder()
+
+
 def canonical_hash(value: object, known_hash: KnownHash | None = None) -> bytes:
     """Return the 16-byte hash of the canonical form of one value; an opaque value counts by its type only."""
     return CanonicalWalk(known_hash).hash(value, "value", 0)
@@ -77,7 +92,7 @@ _OWN_FOLDER = str(Path(__file__).parent) + os.sep
 def exact_json(value: object) -> bytes | None:
     """Return compact JSON with sorted keys, or None if JSON does not give this value back type-exactly."""
     try:
-        return encode_json(value).encode() if _is_exact(value, 0) else None
+        return "".join(_encode_walked(value, 0)).encode() if _is_exact(value, 0) else None
     except (ValueError, RecursionError):  # a lone surrogate, an integer too long to write, or too deep
         return None
 

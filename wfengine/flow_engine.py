@@ -22,12 +22,13 @@ from wfengine.context import ABANDONED, ACTIVE, LiveRun, Scope, current_tags
 from wfengine.fingerprint import flow_code
 from wfengine.futures import TaskFuture
 from wfengine.ids import new_run_name
+from wfengine.journals import default_durability
 from wfengine.loading import entrypoint_of
 from wfengine.logging import record_prints
 from wfengine.replay import Recorded, Rerun
 from wfengine.states import State
 from wfengine.steps import Create, Delay, Invoke, Outcome, Settle, Steps, Write
-from wfengine.task_engine import Call, render_name, task_runs_of
+from wfengine.task_engine import Call, note_task_run, render_name, task_runs_of
 from wfengine_journal.clock import seconds_from_text, text_from_seconds
 from wfengine_journal.codec import encode, encode_error, is_json_exact, json_text, preview
 from wfengine_journal.errors import (
@@ -95,7 +96,7 @@ def start(
     code_hash, source = flow_code(flow.fn)
     entrypoint = entrypoint_of(flow.fn)
     name = _run_name(flow, journal, arguments)
-    durability = parent.run.durability if parent is not None else flow.durability
+    durability = parent.run.durability if parent is not None else flow.durability or default_durability(journal)
     create = CreateFlowRun(
         name=name,
         flow_id=journal.flow_id(flow.name, flow.description),
@@ -227,7 +228,8 @@ def take_up(flow: AnyFlow, journal: Journal, run_id: int, how: How, *, parent: C
     arguments = flow.parameters.bind(*flow.parameters.unbind(arguments))
     if row.next_attempt_at is not None:
         yield Delay(run, seconds_from_text(row.next_attempt_at))
-    return (yield from _live(run, arguments, frozenset(json.loads(row.tags or "[]")), parent, row.failures))
+    failures = 0 if how.reason == "resume" else row.failures  # a person's resume grants all retries anew
+    return (yield from _live(run, arguments, frozenset(json.loads(row.tags or "[]")), parent, failures))
 
 
 def _refuse_living(journal: Journal, row: FlowRunRow) -> None:
@@ -365,6 +367,9 @@ def flow_outcome(outcome: Outcome) -> Outcome:
         if error is None:
             what = f"{len(failed)} of {len(states)} returned states are not completed; the first is {failed[0].name}"
             error = FailedStateError(f"{what}: {failed[0].message or 'no message'}")
+        for state in failed:  # each of them ended the flow, so a resume runs them all again
+            for task_run_id in fatal_task_runs(state.error) if state.error is not None else ():
+                note_task_run(error, task_run_id)
         return Outcome(None, error)
     return Outcome(_results_in(outcome.value), None) if states else outcome
 
@@ -472,7 +477,7 @@ def _stop(run: LiveRun, signal: BaseException | None) -> Steps[BaseException]:
         _tell(run, "PAUSED", _pause_name(signal))
         return signal
     at = run.journal.clock.now_text()
-    message = f"interrupted by {type(signal).__name__}; resume with: wfengine resume {run.name}"
+    message = f"interrupted by {type(signal).__name__}"
     run.halt(RunHalted(FailedStateError(f"{run} was interrupted by {type(signal).__name__}.", flow_run_id=run.id)))
     crash = CrashFlowRun(run.id, version=run.version, epoch=run.epoch, at=at, message=message)
     run.version += 1
@@ -482,6 +487,7 @@ def _stop(run: LiveRun, signal: BaseException | None) -> Steps[BaseException]:
     except RunHalted as lost:
         _logger.warning("%s", lost)
     _tell(run, "CRASHED", None)
+    _logger.warning("%s was interrupted by %s. Go on with it: wfengine resume %s", run, type(signal).__name__, run.name)
     return signal
 
 
@@ -538,7 +544,7 @@ def _subflow_again(flow: AnyFlow, journal: Journal, run_id: int, call: Call) -> 
     recorded = call.run.recorded
     how = How(
         "resume" if recorded is not None and recorded.by_person else "recovery",
-        recorded.rerun if recorded is not None else "none",
+        recorded.rerun_in(call.scope.task_run_id) if recorded is not None else "none",
         by_person=recorded is not None and recorded.by_person,
         on_drift=call.run.on_drift,
     )

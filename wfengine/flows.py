@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Generic, Literal, ParamSpec, TypeAlias, TypeVar, cast, overload
+from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
 
 from wfengine.context import Scope, find_scope
 from wfengine.flow_engine import Ended, start, subflow
-from wfengine.futures import resolved, unsettled_in
-from wfengine.journals import default_journal
+from wfengine.futures import resolved
+from wfengine.journals import Durability, default_journal
 from wfengine.loading import is_loading
 from wfengine.parameters import Parameters
 from wfengine.retries import DelaySeconds, make_policy
@@ -27,7 +27,6 @@ R = TypeVar("R")
 #: Any flow at all, for code that does not care about its parameters and result.
 AnyFlow: TypeAlias = "Flow[..., Any]"
 
-Durability = Literal["power", "process"]
 RESERVED = ("return_state", "wait_for")
 
 
@@ -39,6 +38,7 @@ class Flow(Generic[P, R]):
     def __init__(self, fn: Callable[P, R], options: Mapping[str, object], *, is_task: bool = False) -> None:
         given = {**_DEFAULTS, **options}
         self.fn = fn
+        self._is_task = is_task  # the flow around a task that was called outside of any flow
         self._options = dict(options)
         self.name = str(given["name"] or getattr(fn, "__name__", "flow").replace("_", "-"))
         owner = f"flow '{self.name}'"
@@ -52,12 +52,12 @@ class Flow(Generic[P, R]):
         self.tags = frozenset(cast("Iterable[str]", given["tags"] or ()))
         self.task_runner = cast("TaskRunner | None", given["task_runner"])
         self.log_prints = cast("bool | None", given["log_prints"])
-        self.durability = cast(Durability, given["durability"])
+        self.durability = cast("Durability | None", given["durability"])  # None: the journal's
         self.timeout_seconds = None if given["timeout_seconds"] is None else float(cast(float, given["timeout_seconds"]))
         self.policy = make_policy(
             owner, given["retries"], cast("DelaySeconds | None", given["retry_delay_seconds"]), None, None
         )
-        if self.durability not in ("power", "process"):
+        if self.durability not in (None, "power", "process"):
             raise UsageError(f"{owner}: durability must be 'power' or 'process', not {self.durability!r}.")
         if self.timeout_seconds is not None and self.timeout_seconds <= 0:
             raise UsageError(f"{owner}: timeout_seconds must be above 0, not {self.timeout_seconds!r}.")
@@ -103,10 +103,9 @@ class Flow(Generic[P, R]):
     def _call_subflow(
         self, scope: Scope, args: tuple[object, ...], kwargs: dict[str, object], before: object, return_state: bool
     ) -> object:
-        has_futures = unsettled_in(args, []) | unsettled_in(kwargs, [])
         for other in cast("Iterable[object]", before or ()):
             resolved(other)
-        call = new_call(self._callee, scope, args, kwargs, has_futures=has_futures)
+        call = new_call(self._callee, scope, args, kwargs, has_futures=False)  # they are waited for here, in this order
         call.arguments = self._arguments(args, kwargs)
         recorded = issue(call)
         if self.is_async:
@@ -129,6 +128,8 @@ class Flow(Generic[P, R]):
 
     def store_function(self, journal: Journal) -> bytes | None:
         """Store the flow itself by cloudpickle, for a flow that cannot be imported; None if it cannot be pickled."""
+        if self._is_task:
+            return None  # calling the task again is all there is to resume
         from wfengine.recovery import store_flow
 
         return store_flow(self, journal)
@@ -151,7 +152,7 @@ class _AnyParameters(Parameters):
 _DEFAULTS: dict[str, object] = {
     "name": None, "version": None, "flow_run_name": None, "description": None, "retries": 0, "retry_delay_seconds": None,
     "timeout_seconds": None, "task_runner": None, "validate_parameters": True, "log_prints": None, "tags": (),
-    "idempotency_key": None, "durability": "power",
+    "idempotency_key": None, "durability": None,
 }  # fmt: skip
 
 
@@ -219,7 +220,7 @@ def flow(
     log_prints: bool | None = None,
     tags: Iterable[str] = (),
     idempotency_key: str | Callable[..., str] | None = None,
-    durability: Durability = "power",
+    durability: Durability | None = None,
 ) -> Callable[[Callable[P, R]], Flow[P, R]]: ...
 def flow(fn: Callable[P, R] | None = None, /, **options: object) -> Flow[P, R] | Callable[[Callable[P, R]], Flow[P, R]]:
     """Make a function a flow: its run, parameters, result and every task call are journaled, so it can be resumed.
@@ -229,7 +230,7 @@ def flow(fn: Callable[P, R] | None = None, /, **options: object) -> Flow[P, R] |
     - `idempotency_key` (a template over the parameters, or a function): a second start with the same key resumes the first
       run, or returns its recorded result.
     - `durability`: "power" (a result the flow was given survives a pulled plug) or "process" (survives any crash of the
-      process; a power cut may take up to the last second).
+      process; a power cut may take up to the last second). Default: the journal's, see `use_journal`.
     - `task_runner`: where submitted tasks run (default: threads). `validate_parameters`: fit arguments to the type hints.
     """
     _known(options)

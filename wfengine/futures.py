@@ -234,6 +234,8 @@ def unsettled_in(value: object, found: list[TaskFuture[object]], depth: int = 0)
     kind = type(value)
     if kind in _PLAIN or depth > _DEPTH_LIMIT:
         return False
+    if kind in _SEQUENCES and _PLAIN.issuperset(map(type, value)):  # type: ignore[call-overload]  # the common case
+        return False
     if isinstance(value, TaskFuture):
         if not value.done():
             found.append(value)

@@ -1,26 +1,50 @@
-"""Which journal a flow run goes to."""
+"""Which journal a flow run goes to, and how durable its results are unless the flow says so itself."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal, cast
 
+from wfengine_journal.errors import UsageError
 from wfengine_journal.location import find_path
 from wfengine_journal.store import Journal, open_journal
 
+#: "power": a result the flow was given survives a pulled plug. "process": it survives any crash of the process; a power cut
+#: may take what is younger than the last synced commit, of which there is one a second while there are writes.
+Durability = Literal["power", "process"]
+
+ENVIRONMENT_VARIABLE = "WFENGINE_DURABILITY"
+
 _chosen: Path | None = None
+_durability: dict[Path, Durability] = {}
 
 
-def use_journal(path: str | os.PathLike[str] | None) -> Journal:
+def use_journal(path: str | os.PathLike[str] | None, *, durability: Durability | None = None) -> Journal:
     """Use this journal file for every run started in this process from now on; open (and create) it.
 
     None goes back to the usual search: WFENGINE_JOURNAL, then `.wfengine/journal.db` here or above, else made here.
+    `durability` is that of flows which do not name their own (default: WFENGINE_DURABILITY, else "power").
     """
-    global _chosen  # noqa: PLW0603 - the one setting of a process, like the working directory
+    global _chosen  # the one setting of a process, like the working directory
     _chosen = None if path is None else find_path(path)
-    return default_journal()
+    journal = default_journal()
+    if durability is not None:
+        _durability[journal.path] = _checked(durability)
+    return journal
 
 
 def default_journal() -> Journal:
     """Return the open journal that a run started now goes to."""
     return open_journal(_chosen if _chosen is not None else find_path())
+
+
+def default_durability(journal: Journal) -> Durability:
+    """Return the durability of flows that do not name their own."""
+    return _durability.get(journal.path) or _checked(os.environ.get(ENVIRONMENT_VARIABLE) or "power")
+
+
+def _checked(durability: str) -> Durability:
+    if durability not in ("power", "process"):
+        raise UsageError(f"durability must be 'power' or 'process', not {durability!r} (see {ENVIRONMENT_VARIABLE}).")
+    return cast(Durability, durability)

@@ -40,10 +40,27 @@ class Recorded:
         self._code_hash = code_hash
         self._code_hashes = code_hashes
         self._claimed: set[int] = set()
+        self._retried: set[int] = set()  # scopes of tasks that are being retried in this execution
         self._unclaimed_on_main_lane: dict[tuple[int, int], dict[int, CallRow]] = {}
         for row in self._rows.values():
-            if row.lane == 0 and row.state == "COMPLETED":
-                self._unclaimed_on_main_lane.setdefault((row.scope, row.task_id), {})[row.id] = row
+            self._expect(row)
+
+    def _expect(self, row: CallRow) -> None:
+        if row.lane == 0 and row.state == "COMPLETED":
+            self._unclaimed_on_main_lane.setdefault((row.scope, row.task_id), {})[row.id] = row
+
+    def retry(self, scope: int, rows: Iterable[CallRow]) -> None:
+        """Take in what the attempts of a task called so far, for its next one: what failed in it runs again."""
+        self._retried.add(scope)
+        for row in rows:
+            self._rows[(row.scope, row.task_id, row.call_key, row.occurrence)] = row
+            self._claimed.discard(row.id)
+            self._retried.add(row.id)
+            self._expect(row)
+
+    def rerun_in(self, scope: int) -> Rerun:
+        """Tell which recorded failures of a scope run again."""
+        return "failed" if scope in self._retried else self.rerun
 
     def claim(self, identity: Identity, task_ids: tuple[int, ...]) -> CallRow | None:
         """Return the row of a call that is being issued; `task_ids` are those of the task key and its aliases."""
@@ -67,8 +84,9 @@ class Recorded:
 
     def drift_is_expected(self, row: CallRow) -> bool:
         """Tell whether the code was edited since that row was written and a person asked to go on with the new code."""
-        written_under = self._code_hashes.get(row.epoch)
-        if self._code_hash is None or written_under == self._code_hash:
+        if self._code_hash is None or row.epoch not in self._code_hashes:
+            return False  # written by this very execution
+        if self._code_hashes[row.epoch] == self._code_hash:
             return False
         if self.by_person:
             return True

@@ -12,7 +12,8 @@ from collections.abc import Awaitable, Callable, Generator, Iterable
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
 from wfengine.context import LiveRun, Scope, reset_scope, set_scope
-from wfengine_journal.errors import JournalError, OwnershipLostError, RunHalted, TaskTimeoutError
+from wfengine.tracebacks import without_engine_frames
+from wfengine_journal.errors import JournalError, MissingContextError, OwnershipLostError, RunHalted, TaskTimeoutError
 from wfengine_journal.threads import start_thread
 from wfengine_journal.writer import Change, WriteRefused
 
@@ -178,6 +179,9 @@ def _create(step: Create) -> bool:
 def _halting(run: LiveRun, error: BaseException) -> BaseException:
     """Return the signal with which a run stops when its writing was refused or the file failed."""
     if isinstance(error, WriteRefused):
+        row = run.journal.get_flow_run(run.id)
+        if row.epoch == run.epoch and row.state == "RUNNING":
+            return RunHalted(MissingContextError(f"A call in {run} was given up, so its late outcome is not recorded."))
         lost = OwnershipLostError(
             f"This process no longer executes {run}: another one took it over, and writes from here are refused. "
             f"See who has it: wfengine runs show {run.id}",
@@ -208,7 +212,7 @@ def _invoke(step: Invoke) -> Outcome:
     try:
         return Outcome(step.fn(*step.args, **step.kwargs), None)
     except BaseException as error:
-        return Outcome(None, error)
+        return Outcome(None, without_engine_frames(error))
     finally:
         reset_scope(token)
 
@@ -331,9 +335,9 @@ async def _invoke_async(step: Invoke) -> Outcome:
                 scope.enter_lane()
                 return Outcome(await _awaited(step), None)
         except TimeoutError as error:
-            return Outcome(None, timed_out(step) if limit.expired() else error)
+            return Outcome(None, timed_out(step) if limit.expired() else without_engine_frames(error))
     except BaseException as error:
-        return Outcome(None, error)
+        return Outcome(None, without_engine_frames(error))
     finally:
         reset_scope(token)
 

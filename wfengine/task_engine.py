@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Literal
 from wfengine import listeners
 from wfengine.context import LiveRun, Scope, current_tags
 from wfengine.identity import Inputs, describe_inputs, explicit_key
-from wfengine.replay import drift_error
+from wfengine.replay import Recorded, drift_error
 from wfengine.retries import RetryPolicy
 from wfengine.states import State
-from wfengine.steps import Delay, Invoke, Outcome, Steps, Write
+from wfengine.steps import Delay, Invoke, Outcome, Settle, Steps, Write
 from wfengine_journal.clock import seconds_from_text, text_from_seconds
 from wfengine_journal.codec import Encoded, encode, encode_error
 from wfengine_journal.errors import (
@@ -97,7 +97,7 @@ class Call:
 
     __slots__ = (
         "arguments", "attempt", "begin", "callee", "failures", "first_started", "fresh", "identity", "inputs",
-        "interruptions", "lane", "live_state", "row", "run", "scope", "seq", "task_run_id",
+        "interruptions", "lane", "live_state", "own_scope", "row", "run", "scope", "seq", "task_run_id",
     )  # fmt: skip
 
     def __init__(self, callee: Callee, scope: Scope, arguments: dict[str, object], lane: int) -> None:
@@ -106,6 +106,7 @@ class Call:
         self.scope = scope
         self.arguments = arguments
         self.lane = lane
+        self.own_scope: Scope | None = None  # of the last attempt: what it called
         self.identity: Identity | None = None
         self.inputs: Inputs | None = None
         self.row: CallRow | None = None  # what an earlier execution recorded for this identity
@@ -149,6 +150,8 @@ def issue(call: Call) -> Outcome | None:
     All arguments must be values by now. Raises RunHalted where the run has to be parked.
     """
     callee, run = call.callee, call.run
+    if callee.once and call.lane == 1 and callee.call_key is None:
+        raise _once_without_key(call)
     inputs = describe_inputs(
         call.arguments, known_hash=known_result_hash, key_args=callee.key_args, ignore_args=callee.ignore_args
     )
@@ -188,8 +191,6 @@ def _look_up(call: Call, task_id: int) -> Outcome | None:
         present = call.inputs.text if call.inputs is not None else "{}"
         recorded_inputs = run.journal.get_inputs(drifted.id)
         raise run.halt(RunHalted(drift_error(run.id, run.name, callee.name, recorded_inputs, present)))
-    if row is None and callee.once and call.lane == 1 and callee.call_key is None:
-        raise run.halt(RunHalted(_once_without_key(call)))
     if row is None:
         return None
     _take_over_row(call, row)
@@ -216,21 +217,21 @@ def answer(call: Call, row: CallRow) -> Outcome | None:
             remember_result_hash(value, row.result_hash)
         return Outcome(value, None)
     if row.state == "FAILED" and row.error_id is not None:
-        again = recorded.rerun == "failed" or (recorded.rerun == "fatal" and row.fatal == 1)
+        rerun = recorded.rerun_in(row.scope)
+        again = rerun == "failed" or (rerun == "fatal" and row.fatal == 1)
         if not again:
             error = call.run.journal.load_error(row.error_id)
-            _tag(error, row.id)
+            note_task_run(error, row.id)
             return Outcome(None, error)
         call.fresh = True
     return None
 
 
-def _once_without_key(call: Call) -> DriftError:
-    return DriftError(
-        f"{call.run} is parked: task '{call.callee.name}' is declared once=True and was called from another thread or asyncio "
-        "task than the flow's own, where calls have no order, so it cannot be told whether it already ran. "
-        f"Give it a call_key, e.g. @task(once=True, call_key='{{order_id}}'), then type: wfengine resume {call.run.name}",
-        flow_run_id=call.run.id,
+def _once_without_key(call: Call) -> UsageError:
+    return UsageError(
+        f"Task '{call.callee.name}' is declared once=True and was called in {call.run} from another thread or asyncio task than "
+        "the flow's own, or with futures. Such calls have no order, so on resume it could not be told whether it already ran, and "
+        "it was not started. Give it a call_key, e.g. @task(once=True, call_key='{order_id}')."
     )
 
 
@@ -278,6 +279,49 @@ def life(call: Call) -> Steps[Outcome]:
         # 7  retry
         call.live_state = StateType.SCHEDULED
         yield Delay(run, next_attempt)
+        if call.own_scope is not None and call.own_scope.issued:
+            yield from _recall(call)
+
+
+def _recall(call: Call) -> Steps[None]:
+    """Let the next attempt replay what the failed one called, as a resumed run would."""
+    run = call.run
+    yield Settle([future for future in list(run.outstanding) if _is_inside(future.call, call)])
+    for row in _calls_inside(call):
+        if row.state == "RUNNING":  # by a thread that was left behind at a time limit: its outcome is refused from here on
+            message = "the attempt of the task that called it was given up"
+            yield Write(run, _interrupted(call, row, message), run.synced)
+    rows = _calls_inside(call)
+    with run.issue_lock:
+        if run.recorded is None:
+            run.recorded = Recorded((), rerun="none", by_person=False, code_hash=None, code_hashes={})
+        run.recorded.retry(call.task_run_id, rows)
+
+
+def _is_inside(inner: Call, outer: Call) -> bool:
+    """Tell whether a call was made by another one, directly or by tasks that it called."""
+    enclosing = inner.scope.call
+    while enclosing is not None and enclosing is not outer:
+        enclosing = enclosing.scope.call
+    return enclosing is outer
+
+
+def _calls_inside(call: Call) -> list[CallRow]:
+    scopes = {call.task_run_id}
+    rows = []
+    for row in call.run.journal.list_calls(call.run.id):  # a row is written after that of the call which made it
+        if row.scope in scopes:
+            scopes.add(row.id)
+            rows.append(row)
+    return rows
+
+
+def _interrupted(call: Call, row: CallRow, message: str) -> SettleCall:
+    run = call.run
+    return SettleCall(
+        run.id, row.id, seq=row.version + 1, epoch=run.epoch, attempt=row.attempt, at=run.journal.clock.now_text(),
+        state="CRASHED", state_name="Interrupted", message=message,
+    )  # fmt: skip
 
 
 def _begin_attempt(call: Call) -> BeginCall | StartAttempt:
@@ -339,7 +383,7 @@ def _stored_arguments(arguments: Mapping[str, object], inputs: Inputs) -> list[A
 
 def _user_code(call: Call) -> Steps[Outcome]:
     callee = call.callee
-    scope = Scope(call.run, call)
+    scope = call.own_scope = Scope(call.run, call)
     args, kwargs = callee.parameters.unbind(call.arguments)
     if callee.kind == "flow":
         subflow = callee.fn(scope, call)  # the steps of the child's life, from flow_engine
@@ -359,7 +403,7 @@ def _outcome_change(call: Call, outcome: Outcome) -> tuple[CompleteCall | FailAt
             result = encode(outcome.value, f"the result of {call}")
         except ValueNotStorableError as refusal:
             # Another attempt would return the same kind of value, so this is final at once.
-            return _failure(call, refusal, at, None), Outcome(None, _tag(refusal, call.task_run_id)), None
+            return _failure(call, refusal, at, None), Outcome(None, note_task_run(refusal, call.task_run_id)), None
         if result.codec != "json":
             remember_result_hash(outcome.value, result.hash)
         complete = CompleteCall(
@@ -373,7 +417,7 @@ def _outcome_change(call: Call, outcome: Outcome) -> tuple[CompleteCall | FailAt
     delay = call.callee.policy.next_delay_seconds(call.failures, error, elapsed)
     next_attempt = None if delay is None else run.journal.clock.wall_seconds() + delay
     if next_attempt is None:
-        _tag(error, call.task_run_id)
+        note_task_run(error, call.task_run_id)
     return _failure(call, error, at, next_attempt), outcome, next_attempt
 
 
@@ -408,7 +452,7 @@ def _settle_doubt(call: Call, row: CallRow) -> Steps[None]:
 def _give_up(call: Call, error: Exception) -> Steps[None]:
     """Record a failure that no attempt produced, and raise it in the flow."""
     yield Write(call.run, _settled(call, "FAILED", None, str(error), encode_error(error)), call.run.synced)
-    raise _Refused(_tag(error, call.task_run_id))
+    raise _Refused(note_task_run(error, call.task_run_id))
 
 
 def _park_in_doubt(call: Call) -> Steps[None]:
@@ -482,7 +526,11 @@ def _tell(call: Call, outcome: Outcome) -> None:
 
 
 def live(call: Call) -> Steps[Outcome]:
-    """Return the steps of `life`, with a refusal to run turned into the outcome it stands for."""
+    """Return the steps of `life`, with a refusal to run (again) turned into the outcome it stands for."""
+    return life(call) if call.row is None else _live_again(call)
+
+
+def _live_again(call: Call) -> Steps[Outcome]:
     try:
         outcome = yield from life(call)
     except _Refused as refusal:
@@ -491,7 +539,7 @@ def live(call: Call) -> Steps[Outcome]:
     return outcome
 
 
-def _tag(error: Exception | BaseException, task_run_id: int) -> Exception:
+def note_task_run(error: Exception | BaseException, task_run_id: int) -> Exception:
     """Note on an exception which task run it ended, to find the fatal ones when a flow fails; return it."""
     try:
         known = getattr(error, "_wfengine_task_runs", frozenset())

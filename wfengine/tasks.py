@@ -87,7 +87,8 @@ class Task(Generic[P, R]):
         has_futures = unsettled_in(args, pending) | unsettled_in(kwargs, pending)
         if before is not None:
             has_futures = unsettled_in(list(cast("Iterable[object]", before)), pending) or has_futures
-        call = new_call(self._callee, scope, args, kwargs, has_futures=has_futures)
+        # A direct call waits for its futures in the body's own thread, so it keeps its place in the order of calls there.
+        call = new_call(self._callee, scope, args, kwargs, has_futures=has_futures and self.is_async)
         if self.is_async:
             recorded = issue(call) if not has_futures else None
             return _run_async(call, pending, before, recorded, has_futures, return_state)

@@ -122,9 +122,7 @@ def _check_pages(connection: sqlite3.Connection, thorough: bool) -> Check:
     pragma = "PRAGMA integrity_check(10)" if thorough else "PRAGMA quick_check(10)"
     found = [str(row[0]) for row in connection.execute(pragma).fetchall()]
     if found == ["ok"]:
-        said = (
-            "every page and index is sound" if thorough else "every page is sound (--thorough checks the indexes too)"
-        )
+        said = "every page and index is sound" if thorough else "every page is sound (--thorough checks the indexes too)"
         return Check("pages", Verdict.OK, said)
     return Check("pages", Verdict.DAMAGE, "; ".join(line.strip().replace("\n", " ") for line in found[:LISTED]))
 

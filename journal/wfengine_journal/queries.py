@@ -19,6 +19,7 @@ from pathlib import Path
 
 from wfengine_journal.connection import explain, inspect_file, open_reader
 from wfengine_journal.errors import JournalNotFoundError, NotFoundError
+from wfengine_journal.previews import clean
 from wfengine_journal.rows import Bar, Execution, Failure, LogLine, Run, TaskCount, TaskGroup, TaskRun, Transition
 
 #: The reference that means the run started last.
@@ -28,6 +29,8 @@ MAX_ID = 2**63 - 1
 #: How many names an error about an unknown or ambiguous run lists, and among how many of the newest runs it looks.
 NAMES_LISTED = 5
 NAMES_SEARCHED = 1000
+#: Characters of a name in such a list.
+NAME_WIDTH = 60
 #: Durations a median is taken from; more would not move it for the eye, and cost time.
 MEDIAN_SAMPLE = 10_000
 #: Ids per row of the run above which rows are found by the index: the run's ids lie too far apart for a scan.
@@ -86,9 +89,7 @@ def list_runs(
 
 def get_run_head(connection: sqlite3.Connection, run_id: int) -> Run:
     """Return a run without counting its tasks while it is going on. Raises NotFoundError."""
-    rows = _runs(
-        connection, states=(), flow=None, since=None, top_level=False, first_id=run_id, before_id=run_id + 1, limit=1
-    )
+    rows = _runs(connection, states=(), flow=None, since=None, top_level=False, first_id=run_id, before_id=run_id + 1, limit=1)
     if not rows:
         raise NotFoundError(f"There is no run {run_id} in this journal. List runs with: wfengine runs ls")
     return rows[0]
@@ -191,7 +192,7 @@ def find_runs(connection: sqlite3.Connection, reference: str) -> list[int]:
 
 def _several(connection: sqlite3.Connection, reference: str, ids: Sequence[int]) -> str:
     heads = [get_run_head(connection, run_id) for run_id in ids[:NAMES_LISTED]]
-    listed = ", ".join(f"{run.id} ({run.name}, {run.state_name})" for run in heads)
+    listed = ", ".join(f"{run.id} ({clean(run.name, NAME_WIDTH)}, {clean(run.state_name, NAME_WIDTH)})" for run in heads)
     more = ", ..." if len(ids) > NAMES_LISTED else ""
     return f"{reference!r} fits {len(ids)} runs: {listed}{more}. Name one by its id."
 
@@ -204,7 +205,11 @@ def _unknown(connection: sqlite3.Connection, reference: str) -> str:
     rows = connection.execute("SELECT name FROM flow_run ORDER BY id DESC LIMIT ?", (NAMES_SEARCHED,)).fetchall()
     names = list(dict.fromkeys(row[0] for row in rows))
     near = difflib.get_close_matches(reference, names, NAMES_LISTED) or names[:NAMES_LISTED]
-    known = f" Runs with near names: {', '.join(near)}." if near else " The journal holds no runs."
+    known = (
+        f" Runs with near names: {', '.join(clean(name, NAME_WIDTH) for name in near)}."
+        if near
+        else " The journal holds no runs."
+    )
     return f"There is no run {reference!r}.{known} List runs with: wfengine runs ls"
 
 
@@ -341,8 +346,8 @@ def list_task_groups(connection: sqlite3.Connection, run_id: int) -> list[TaskGr
     first_id, last_id = _task_range(connection, run_id)
     rows = connection.execute(
         """
-        SELECT g.task_id, k.kind, k.name, g.number, g.completed, g.failed, g.interrupted, g.running, g.waiting, g.replayed, g.first_id,
-               g.total_s,
+        SELECT g.task_id, k.kind, k.name, g.number, g.completed, g.failed, g.interrupted, g.running, g.waiting, g.replayed,
+               g.first_id, g.total_s,
                strftime('%s', g.first_started_at) - strftime('%s', g.run_started_at)
                    + (substr(g.first_started_at, 21, 6) - substr(g.run_started_at, 21, 6)) / 1e6,
                strftime('%s', g.last_ended_at) - strftime('%s', g.run_started_at)
@@ -372,12 +377,11 @@ def list_task_groups(connection: sqlite3.Connection, run_id: int) -> list[TaskGr
 
 
 def _task_group(row: sqlite3.Row, medians: dict[int, float]) -> TaskGroup:
-    task_id, kind, task, count, completed, failed, running, waiting, replayed, first_id, total_s, starts_s, ends_s = row
+    task_id, *counts, total_s, starts_s, ends_s = row
     # A task called a few times in a very long run may have escaped the sample; its mean stands in.
+    completed = row[4]
     median_s = medians.get(task_id, total_s / completed if completed else None)
-    return TaskGroup(
-        kind, task, count, completed, failed, running, waiting, replayed, first_id, total_s, median_s, starts_s, ends_s
-    )
+    return TaskGroup(*[*counts, total_s, median_s, starts_s, ends_s])
 
 
 def _medians(connection: sqlite3.Connection, run_id: int, first_id: int, last_id: int, count: int) -> dict[int, float]:

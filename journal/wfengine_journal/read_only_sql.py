@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,15 +65,14 @@ def select(connection: sqlite3.Connection, statement: str) -> Selection:
 
 
 def _rows(cursor: sqlite3.Cursor) -> Iterator[tuple[object, ...]]:
-    with closing(cursor):
-        while True:
-            try:
-                row = cursor.fetchone()
-            except sqlite3.Error as error:
-                raise _explained(error) from error
-            if row is None:
-                return
-            yield row
+    while True:
+        try:
+            row = cursor.fetchone()
+        except sqlite3.Error as error:
+            raise _explained(error) from error
+        if row is None:
+            return
+        yield row
 
 
 def _explained(error: Exception) -> BaseException:

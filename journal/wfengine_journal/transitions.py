@@ -13,10 +13,15 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from wfengine_journal.codec import Encoded, EncodedError
+from wfengine_journal.states import TRANSITIONS
 from wfengine_journal.writer import WriteRefused
 
 #: A result of at most this many bytes stands in its row; a larger one stands once in table `value`.
 INLINE_BYTES = 1024
+#: To-state -> its legal from-states as SQL literals, for the changes that serve several to-states.
+_FROM = {
+    to.value: ", ".join(sorted(f"'{state.value}'" for state in legal if state is not None)) for to, legal in TRANSITIONS.items()
+}
 
 
 class Identity(NamedTuple):
@@ -59,10 +64,10 @@ def _preview(encoded: Encoded) -> str:
     return str(encoded.data)[:200]
 
 
-def _store_result(connection: sqlite3.Connection, encoded: Encoded, at: str) -> StoredResult:
+def _result_columns(encoded: Encoded) -> StoredResult:
+    """Return what stands in the row; a result of None in it means that the value is to be stored in table `value`."""
     if len(encoded.data) <= INLINE_BYTES:
         return StoredResult(encoded.data, encoded.codec, encoded.hash, encoded.preview)
-    _store_value(connection, encoded, at)
     return StoredResult(None, encoded.codec, encoded.hash, _preview(encoded))
 
 
@@ -220,7 +225,7 @@ class CompleteCall(_Change):
 
     def apply(self, connection: sqlite3.Connection) -> None:
         seq, at, epoch, task_run_id = self.seq, self.at, self.epoch, self.task_run_id
-        stored = _store_result(connection, self.result, at)
+        stored = _result_columns(self.result)
         cursor = connection.execute(
             "UPDATE task_run SET state = 'COMPLETED', state_name = ?, version = ?, result = ?, result_codec = ?,"
             " result_hash = ?, result_preview = ?, error_id = NULL, ended_at = ?"
@@ -229,6 +234,8 @@ class CompleteCall(_Change):
         )
         if cursor.rowcount != 1:
             raise WriteRefused
+        if stored.result is None:
+            _store_value(connection, self.result, at)
         connection.execute(
             "INSERT INTO transition (flow_run_id, task_run_id, seq, state, state_name, epoch, attempt, at)"
             " VALUES (?, ?, ?, 'COMPLETED', ?, ?, ?, ?)",
@@ -263,7 +270,9 @@ class ResolveCall(_Change):
         if held is None:
             raise WriteRefused
         state = "PENDING" if self.result is None else "COMPLETED"
-        stored = (None, None, None, None) if self.result is None else _store_result(connection, self.result, self.at)
+        stored = (None, None, None, None) if self.result is None else _result_columns(self.result)
+        if self.result is not None and stored[0] is None:
+            _store_value(connection, self.result, self.at)
         connection.execute(
             "UPDATE task_run SET state = ?, state_name = NULL, state_message = ?, version = ?, result = ?, result_codec = ?,"
             " result_hash = ?, result_preview = ?, error_id = NULL, interruptions = 0, ended_at = ? WHERE id = ?",
@@ -343,7 +352,7 @@ class SettleCall(_Change):
         cursor = connection.execute(
             "UPDATE task_run SET state = ?, state_name = ?, state_message = ?, version = ?, epoch = ?, ended_at = ?,"
             " interruptions = interruptions + ? WHERE id = ? AND version = ?"
-            " AND state IN ('PENDING', 'SCHEDULED', 'RUNNING', 'CRASHED', 'PAUSED')"
+            f" AND state IN ({_FROM[self.state]})"
             " AND EXISTS (SELECT 1 FROM flow_run WHERE id = ? AND epoch = ?)",
             (self.state, self.state_name, self.message, self.seq, self.epoch, ended, int(self.interruption))
             + (self.task_run_id, self.seq - 1, self.flow_run_id, self.epoch),
@@ -472,7 +481,7 @@ class EndFlowRun(_Change):
         if self.state != "COMPLETED":
             # A body that timed out, or raised beside running coroutines, can leave calls behind.
             _interrupt_running_calls(connection, flow_run_id, "its flow run ended first", at, counts=False)
-        stored = _store_result(connection, self.result, at) if self.result is not None else (None, None, None, None)
+        stored = _result_columns(self.result) if self.result is not None else (None, None, None, None)
         ended = at if self.state in ("COMPLETED", "FAILED", "CANCELLED", "CRASHED") else None
         cursor = connection.execute(
             "UPDATE flow_run SET state = ?, state_name = ?, state_message = ?, version = ?, result = ?, result_codec = ?,"
@@ -481,12 +490,14 @@ class EndFlowRun(_Change):
             "                WHERE t.flow_run_id = ?),"
             " tasks_done = (SELECT count(*) FROM task_run t JOIN task k ON k.id = t.task_id AND k.kind = 'task'"
             "               WHERE t.flow_run_id = ? AND t.state = 'COMPLETED')"
-            " WHERE id = ? AND version = ? AND epoch = ? AND state IN ('RUNNING', 'CANCELLING')",
+            f" WHERE id = ? AND version = ? AND epoch = ? AND state IN ('RUNNING', 'CANCELLING') AND state IN ({_FROM[self.state]})",
             (self.state, self.state_name, self.message, self.seq, *stored, int(self.counts_failure), self.next_attempt_at, ended)
             + (flow_run_id, flow_run_id, flow_run_id, self.seq - 1, self.epoch),
         )
         if cursor.rowcount != 1:
             raise WriteRefused
+        if self.result is not None and stored[0] is None:
+            _store_value(connection, self.result, at)
         error_id = None
         if self.error is not None:
             error_id = _store_error(connection, self.error)

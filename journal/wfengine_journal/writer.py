@@ -88,6 +88,7 @@ class Writer:
         self._lock = threading.Lock()
         self._queue: deque[_Ticket] = deque()
         self._posted = threading.Event()
+        self._closing = threading.Event()
         self._flusher: threading.Thread | None = None
         self._full_sync = False  # what PRAGMA synchronous is set to now
         self._last_sync = clock.monotonic_seconds()
@@ -307,10 +308,9 @@ class Writer:
                 self._flusher = start_thread("wfengine-flusher", self._flush_posted)
 
     def _flush_posted(self) -> None:
-        pause = threading.Event()
         while not self._closed:
             self._posted.wait()
-            pause.wait(POST_DELAY_SECONDS)
+            self._closing.wait(POST_DELAY_SECONDS)
             self._posted.clear()
             while self._queue and not self._forked:
                 self._lead()
@@ -324,6 +324,7 @@ class Writer:
                 return
             self._closed = True
             self._connection.close()
+        self._closing.set()
         self._posted.set()
         if self._flusher is not None and self._flusher is not threading.current_thread():
             self._flusher.join(timeout=1.0)

@@ -38,9 +38,7 @@ class Ending:
 def read_ending(connection: sqlite3.Connection, run_id: int, settings: Settings) -> Ending:
     """Read how a run stands."""
     run = get_run(connection, run_id)
-    completed = [
-        count for count in task_counts(connection, run_id) if count.kind == "task" and count.state == "COMPLETED"
-    ]
+    completed = [count for count in task_counts(connection, run_id) if count.kind == "task" and count.state == "COMPLETED"]
     replayed = sum(count.replayed for count in completed)
     verb = "resume" if run.state in ("CRASHED", "FAILED") else "runs show"
     return Ending(
@@ -59,12 +57,12 @@ def _attempt_seconds(connection: sqlite3.Connection, run: Run) -> float | None:
     return max(0.0, seconds_from_text(run.ended_at) - seconds_from_text(executions[-1].started_at))
 
 
-def say_ending(connection: sqlite3.Connection, ending: Ending, path: Path, *, verbose: bool) -> None:
-    """Say how a run stands: its failure with the traceback, or its result, then one line."""
+def say_ending(connection: sqlite3.Connection, ending: Ending, path: Path, *, verbose: bool, why: bool = True) -> None:
+    """Say how a run stands: its failure with the traceback, or its result, then one line. `why`: say what stopped it."""
     run = ending.run
     if run.state == "FAILED":
         _say_failure(connection, run.id, verbose)
-    elif run.state in ("CRASHED", "PAUSED", "SCHEDULED") and run.error:
+    elif run.state in ("CRASHED", "PAUSED", "SCHEDULED") and run.error and why:
         say("  " + clean_lines(run.error).replace("\n", "\n  "))
     if run.result is not None and run.result != "null":
         say(f"result  {shorten(clean(run.result), RESULT_WIDTH)}")

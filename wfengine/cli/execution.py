@@ -27,12 +27,17 @@ if TYPE_CHECKING:
 class _Parameters(Protocol):
     def from_text(self, texts: dict[str, str]) -> dict[str, object]: ...
 
+    def bind(self, args: tuple[object, ...], kwargs: dict[str, object]) -> dict[str, object]: ...
+
+    def coerce(self, arguments: dict[str, object]) -> dict[str, object]: ...
+
 
 class FlowLike(Protocol):
     """What the command line uses of a flow."""
 
     name: str
     parameters: _Parameters
+    validate_parameters: bool
 
     def with_options(self, **options: object) -> FlowLike: ...
 
@@ -61,6 +66,15 @@ def load_flow(target: str) -> FlowLike:
         names = ", ".join(flow.name for flow in flows)
         raise EntrypointError(f"{target} holds {len(flows)} flows: {names}. Name one as {target}:FLOW")
     return flows[0]
+
+
+def parameters_from_text(flow: FlowLike, texts: dict[str, str]) -> dict[str, object]:
+    """Return the flow's keyword arguments. Raises ParameterError now, before a journal is made, if the call would."""
+    parameters = flow.parameters.from_text(texts)
+    bound = flow.parameters.bind((), parameters)
+    if flow.validate_parameters:
+        flow.parameters.coerce(bound)
+    return parameters
 
 
 def use_journal(path: Path | None) -> Path:

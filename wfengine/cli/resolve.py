@@ -46,4 +46,6 @@ def _value(text: str) -> object:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise UsageError(f"--done takes the result as JSON; {text!r} is none ({error}). Text needs quotes: '\"text\"'.") from error
+        raise UsageError(
+            f"--done takes the result as JSON; {text!r} is none ({error}). Text needs quotes: '\"text\"'."
+        ) from error

@@ -76,7 +76,7 @@ def run(
     """
     given = dict(_parameter(text) for text in texts)
     flow = execution.load_flow(target)
-    parameters = flow.parameters.from_text(given)
+    parameters = execution.parameters_from_text(flow, given)
     options: dict[str, object] = {
         "flow_run_name": name,
         "tags": list(tags) or None,
@@ -128,9 +128,7 @@ def _file_text(name: str) -> str:
         raise UsageError(f"The file {name} of a -p option cannot be read: {error}") from error
 
 
-def _finish(
-    connection: sqlite3.Connection, path: Path, outcome: Outcome, settings: Settings
-) -> tuple[dict[str, object], int]:
+def _finish(connection: sqlite3.Connection, path: Path, outcome: Outcome, settings: Settings) -> tuple[dict[str, object], int]:
     """Say how a start or resume ended; return its fields for --json and the exit code."""
     if outcome.run_id is None:
         if outcome.error is not None:
@@ -140,9 +138,10 @@ def _finish(
     fields: dict[str, object] = {"run": ending_json(ending)}
     code = int(code_of_state(ending.run.state))
     if not settings.quiet:
-        say_ending(connection, ending, path, verbose=settings.verbose)
+        why = outcome.error is None and not outcome.interrupted
+        say_ending(connection, ending, path, verbose=settings.verbose, why=why)
     if outcome.interrupted:
-        code = ExitCode.INTERRUPTED
+        code = int(ExitCode.INTERRUPTED)
         say(f"interrupted; resume with: {command_for(connection, ending.run, 'resume', settings)}")
     if outcome.error is not None:
         code = _say_error(outcome.error, settings)
@@ -171,9 +170,7 @@ def _say_error(error: WfengineError, settings: Settings) -> int:
     help="When a finished call comes back with other inputs: stop and show the difference, or run it as a new call. "
     "[default: rerun if the flow's code was edited, else error]",
 )
-@click.option(
-    "--takeover", is_flag=True, help="Take the run from a process that does not answer; it cannot write any more."
-)
+@click.option("--takeover", is_flag=True, help="Take the run from a process that does not answer; it cannot write any more.")
 @pass_settings
 def resume(settings: Settings, references: tuple[str, ...], every: bool, on_drift: str | None, takeover: bool) -> int:
     """Take each RUN up again: what finished is replayed, what did not runs.
@@ -182,9 +179,7 @@ def resume(settings: Settings, references: tuple[str, ...], every: bool, on_drif
     that did not complete.
     """
     if bool(references) == every:
-        raise UsageError(
-            "Name the runs to resume, or say --all. See what can be resumed: wfengine runs ls --state CRASHED"
-        )
+        raise UsageError("Name the runs to resume, or say --all. See what can be resumed: wfengine runs ls --state CRASHED")
     path = journal_path(settings)
     chosen = _chosen_runs(path, references, every)
     if not chosen:
@@ -199,9 +194,7 @@ def resume(settings: Settings, references: tuple[str, ...], every: bool, on_drif
             break
     if settings.as_json:
         write_json("resume", {"runs": results})
-    return (
-        ExitCode.INTERRUPTED if ExitCode.INTERRUPTED in codes else next((code for code in codes if code), ExitCode.OK)
-    )
+    return ExitCode.INTERRUPTED if ExitCode.INTERRUPTED in codes else next((code for code in codes if code), ExitCode.OK)
 
 
 def _chosen_runs(path: Path, references: Sequence[str], every: bool) -> list[Run]:

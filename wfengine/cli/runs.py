@@ -96,9 +96,7 @@ def ls(
     instant = _since_text(since) if since else None
     with open_swept(settings) as (connection, path):
         page: dict[str, int] = {} if before is None else {"before_id": before}
-        found = list_runs(
-            connection, states=states, flow=flow, since=instant, top_level=not subflows, limit=limit + 1, **page
-        )
+        found = list_runs(connection, states=states, flow=flow, since=instant, top_level=not subflows, limit=limit + 1, **page)
         shown, more = found[:limit], len(found) > limit
     if settings.as_json:
         next_id = shown[-1].id if more else None
@@ -180,9 +178,7 @@ def logs(settings: Settings, run: str, follow: bool, task: str | None, level: st
     return ExitCode.OK
 
 
-def _lines(
-    connection: sqlite3.Connection, run_id: int, level: int, task: str | None, follow: bool
-) -> Iterator[LogLine]:
+def _lines(connection: sqlite3.Connection, run_id: int, level: int, task: str | None, follow: bool) -> Iterator[LogLine]:
     after_id, pause = 0, threading.Event()
     while True:
         # Asked before the page is read, so that the last lines of a run that just ended are not missed.

@@ -169,9 +169,7 @@ def _subflow_lines(connection: sqlite3.Connection, children: Sequence[Run], grou
     for number, child in enumerate(shown):
         last = number == len(shown) - 1 and not hidden
         state = state_text(child.state, child.state_name)
-        lines.append(
-            f"{_branch(last)}{clean(child.name)}  run {child.id}  {state}  {duration_text(child.duration_s)}".rstrip()
-        )
+        lines.append(f"{_branch(last)}{clean(child.name)}  run {child.id}  {state}  {duration_text(child.duration_s)}".rstrip())
         lines.extend(_stem(last) + line for line in _tree(connection, child, depth + 1))
     if hidden:
         lines.append(f"{_branch(True)}{hidden} more")
@@ -188,6 +186,7 @@ def _group_text(group: TaskGroup) -> str:
         parts.append(f"p50 {duration_text(group.median_s)}" if group.count > 1 else duration_text(group.median_s))
     counts = (
         (group.failed, "failed"),
+        (group.interrupted, "interrupted"),
         (group.running, "running"),
         (group.waiting, "waiting"),
         (group.replayed, "replayed"),
@@ -199,6 +198,8 @@ def _group_text(group: TaskGroup) -> str:
 def _group_state(group: TaskGroup) -> str:
     if group.failed:
         return "FAILED"
+    if group.interrupted:
+        return "CRASHED"
     if group.running:
         return "RUNNING"
     return "COMPLETED" if group.completed == group.count else "PENDING"
@@ -220,9 +221,7 @@ def _stem(last: bool) -> str:
 def _timeline(connection: sqlite3.Connection, run: Run, every: bool, limit: int) -> list[str]:
     """Return a bar for each task (first start to last end), or for every task run."""
     if every:
-        bars = [
-            (bar.task, bar.state, bar.offset_s, bar.duration_s) for bar in list_bars(connection, run.id, limit=limit)
-        ]
+        bars = [(bar.task, bar.state, bar.offset_s, bar.duration_s) for bar in list_bars(connection, run.id, limit=limit)]
     else:
         bars = [
             (

@@ -23,9 +23,7 @@ TABLE_ROWS = 1000
 CELL_WIDTH = 80
 
 _HELP = "SELECT name, shows FROM help"
-_PROMPT_HELP = (
-    "Statements end with ;  .help lists the views, .quit (or Ctrl-D) leaves. Nothing can be changed from here."
-)
+_PROMPT_HELP = "Statements end with ;  .help lists the views, .quit (or Ctrl-D) leaves. Nothing can be changed from here."
 
 
 @click.command(
@@ -115,9 +113,7 @@ def _write_csv(selection: Selection) -> None:
 
 def _write_table(selection: Selection, settings: Settings) -> None:
     rows = list(itertools.islice(selection.rows, TABLE_ROWS + 1))
-    numbers = [
-        i for i in range(len(selection.columns)) if rows and all(isinstance(row[i], int | float | None) for row in rows)
-    ]
+    numbers = [i for i in range(len(selection.columns)) if rows and all(isinstance(row[i], int | float | None) for row in rows)]
     columns = [clean(column) for column in selection.columns]
     for line in table_lines(columns, [[_cell(value) for value in row] for row in rows[:TABLE_ROWS]], right=numbers):
         write(line)

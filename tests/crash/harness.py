@@ -1,0 +1,272 @@
+"""Start children, kill them, go on with their runs, and look at both witnesses.
+
+A *case* is one flow run from its first start to its end, over as many processes as it takes, in a folder of its own:
+`journal.db`, `effects.txt`, and `stderr.txt` of all its children.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from tests.crash import effects, invariants
+from tests.crash.effects import Effect
+from tests.crash.nursery import Nursery
+
+ROOT = Path(__file__).resolve().parents[2]
+ZOO = Path(__file__).with_name("zoo.py")
+#: No child may live longer, in seconds: far more than any needs, so that only a hang reaches it.
+CHILD_LIMIT_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One flow run under torture, and how its children are started."""
+
+    folder: Path
+    flow: str
+    options: tuple[str, ...] = ()
+    program: Path = ZOO
+
+    @property
+    def journal(self) -> Path:
+        """The journal of this case."""
+        return self.folder / "journal.db"
+
+    def effects(self) -> list[Effect]:
+        """Return what the tasks and the flow of this case left so far."""
+        return effects.read(self.folder / "effects.txt")
+
+    def query(self, sql: str) -> list[tuple[object, ...]]:
+        """Return the rows of a query on the journal."""
+        return invariants.query(self.journal, sql)
+
+    def start(self, *options: str) -> Child:
+        """Start a child that starts the flow, or goes on with its run if there is one."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return Child(self, options)
+
+    def run(self, *options: str, nursery: Nursery | None = None) -> Ending:
+        """Start a child - fresh, or from a nursery - and wait for its end."""
+        if nursery is None:
+            return self.start(*options).end()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        said, stderr = self.folder / "stdout.txt", self.folder / "stderr.txt"
+        said.unlink(missing_ok=True)
+        returncode = nursery.run(self.folder, [*self.arguments(), *options], self.variables())
+        lines = said.read_text(encoding="utf-8").splitlines()
+        return Ending(returncode, lines[-1] if lines else "", _tail(stderr))
+
+    def arguments(self) -> list[str]:
+        """Return the command line that all children of this case share."""
+        return [self.flow, "--journal", str(self.journal), *self.options]
+
+    def variables(self) -> dict[str, str]:
+        """Return the environment variables of this case."""
+        return {effects.VARIABLE: str(self.folder / "effects.txt")}
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a child ended: killed, or what it said last."""
+
+    returncode: int
+    said: str
+    stderr: str
+
+    @property
+    def was_killed(self) -> bool:
+        """Tell whether a SIGKILL ended it."""
+        return self.returncode == -9
+
+    @property
+    def result(self) -> object:
+        """Return the flow's result; AssertionError when the child gave none."""
+        kind, _, text = self.said.partition(" ")
+        assert kind == "result", f"the child gave no result: exit code {self.returncode}, {self.said!r}\n{self.stderr}"
+        return json.loads(text)
+
+    @property
+    def error(self) -> str:
+        """Return 'TYPE: text' of the error the flow call raised; AssertionError when there was none."""
+        kind, _, text = self.said.partition(" ")
+        assert kind == "error", f"the child raised no error: exit code {self.returncode}, {self.said!r}\n{self.stderr}"
+        return text
+
+
+class Child:
+    """A real process that executes a flow. A watchdog kills it when it hangs; then `end` fails."""
+
+    def __init__(self, case: Case, options: tuple[str, ...]) -> None:
+        command = [sys.executable, "-W", "error", str(case.program), *case.arguments(), *options]
+        self._stderr = case.folder / "stderr.txt"
+        with self._stderr.open("ab") as stderr:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True,
+                env=environment() | case.variables(), cwd=case.folder,
+            )  # fmt: skip
+        self.pid = self._process.pid
+        self._hung = False
+        self._watchdog = threading.Timer(CHILD_LIMIT_SECONDS, self._give_up)
+        self._watchdog.daemon = True
+        self._watchdog.start()
+
+    def _give_up(self) -> None:
+        self._hung = True
+        self._process.kill()
+
+    def wait_for(self, word: str) -> None:
+        """Wait until the child has said a line that begins with this word."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith(word):
+                return
+        ending = self.end()
+        raise AssertionError(f"the child ended before it said {word!r}: {ending}")
+
+    def tell(self, line: str) -> None:
+        """Give the child a line on its standard input."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+
+    def send(self, number: int) -> None:
+        """Send a signal."""
+        self._process.send_signal(number)
+
+    def kill_after(self, seconds: float) -> None:
+        """Send SIGKILL after a time, whatever the child is doing then."""
+        threading.Event().wait(seconds)
+        self._process.kill()
+
+    def end(self) -> Ending:
+        """Wait for the end. AssertionError if the watchdog had to end it."""
+        assert self._process.stdout is not None
+        assert self._process.stdin is not None
+        lines = self._process.stdout.read().splitlines()
+        returncode = self._process.wait(CHILD_LIMIT_SECONDS)
+        self._watchdog.cancel()
+        self._process.stdout.close()
+        try:
+            self._process.stdin.close()
+        except BrokenPipeError:
+            pass  # killed before it read what it was told
+        stderr = _tail(self._stderr)
+        assert not self._hung, f"the child was still running after {CHILD_LIMIT_SECONDS} s\n{stderr}"
+        return Ending(returncode, lines[-1] if lines else "", stderr)
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of a child: ours, and the source roots."""
+    roots = (ROOT, ROOT / "journal", ROOT / "scheduler")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(str(root) for root in roots)}
+
+
+def _tail(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace")[-4000:]
+
+
+# ------------------------------------------------------------------------------------------- kill at every statement
+
+
+class AfterKill(Protocol):
+    """What a program's witnesses must satisfy after a kill."""
+
+    def __call__(self, journal: Path, effects: list[Effect], /) -> list[str]: ...
+
+
+class AfterEnd(Protocol):
+    """What they must satisfy when the run has ended."""
+
+    def __call__(self, journal: Path, effects: list[Effect], in_flight: int, is_ordered: bool, /) -> list[str]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """The invariants of a program: those of wfengine unless it is another program's turn."""
+
+    after_kill: AfterKill = invariants.after_kill
+    after_end: AfterEnd = invariants.after_end
+    in_flight: int = 1
+    is_ordered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class KilledAt:
+    """One kill of an enumeration: before which statement, and what was found wrong."""
+
+    number: int
+    statement: str
+    case: Case
+    violations: list[str]
+
+
+def kill_at(case: Case, number: int, expected: object, checks: Checks, nursery: Nursery | None) -> KilledAt | None:
+    """Kill a child of the case before statement `number`, go on to the end, check; None if it ended before that statement."""
+    ending = case.run("--kill-before", str(number), nursery=nursery)
+    if not ending.was_killed:
+        assert ending.result == expected, f"without a kill: {ending}"
+        return None
+    violations = checks.after_kill(case.journal, case.effects())
+    last = case.run(nursery=nursery)
+    if not last.said.startswith("result "):
+        violations.append(f"result-equal: no result but {last.said!r} (exit code {last.returncode})\n{last.stderr}")
+    elif last.result != expected:
+        violations.append(f"result-equal: {last.result!r} instead of {expected!r}")
+    violations += checks.after_end(case.journal, case.effects(), checks.in_flight, checks.is_ordered)
+    statement = (case.folder / "killed-before.sql").read_text(encoding="utf-8")
+    return KilledAt(number, statement.partition("\n")[0][:80], case, violations)
+
+
+def kill_at_every_statement(
+    make_case: Callable[[int], Case], expected: object, checks: Checks, *, step: int = 1, program: Path = ZOO, children: int = 2
+) -> list[KilledAt]:
+    """Kill a fresh case before each statement, until one ends unkilled; `children` cases at a time. In order."""
+    found: list[KilledAt] = []
+    numbers = iter(range(1, 100_000, step))
+    lock = threading.Lock()
+    over = threading.Event()
+    problems: list[BaseException] = []
+
+    def work() -> None:
+        nursery = Nursery(program, environment())
+        try:
+            while not over.is_set():
+                with lock:
+                    number = next(numbers)
+                killed = kill_at(make_case(number), number, expected, checks, nursery)
+                if killed is None:
+                    over.set()
+                else:
+                    found.append(killed)
+        except BaseException as problem:
+            problems.append(problem)
+            over.set()
+        finally:
+            nursery.close()
+
+    in_parallel(work, children)
+    if problems:
+        raise problems[0]
+    return sorted(found, key=lambda killed: killed.number)
+
+
+def in_parallel(work: Callable[[], None], times: int) -> None:
+    """Run `work` on so many threads and wait for all."""
+    threads = [threading.Thread(target=work) for _ in range(times)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def all_violations(kills: list[KilledAt]) -> list[str]:
+    """Return what was found wrong, with where the kill was."""
+    return [f"killed before statement {kill.number} ({kill.statement}): {text}" for kill in kills for text in kill.violations]

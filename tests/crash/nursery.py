@@ -1,0 +1,73 @@
+"""Children by the hundred: a process that has imported everything forks one real process for each start it is asked for.
+
+Importing Python, wfengine and asyncio is most of a short child's life. The nursery itself never opens a journal and has
+one thread, so a forked child is as good as a fresh process; the tests of recovery by other means start fresh ones.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+#: What a nursery's command line consists of.
+FLAG = "--nursery"
+#: A child that lives longer is ended by its own alarm, in seconds.
+CHILD_LIMIT_SECONDS = 60
+
+
+class Nursery:
+    """The parent's side of one nursery process. One start at a time."""
+
+    def __init__(self, program: Path, environment: dict[str, str]) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-W", "error", str(program), FLAG], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env=environment,
+        )  # fmt: skip
+
+    def run(self, folder: Path, arguments: list[str], variables: dict[str, str]) -> int:
+        """Run one child to its end; its output goes to `stdout.txt` and `stderr.txt` of the folder. Return its exit code."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps([str(folder), arguments, variables]) + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        assert answer, "the nursery process died"
+        return int(answer)
+
+    def close(self) -> None:
+        """End the nursery."""
+        self._process.communicate(timeout=CHILD_LIMIT_SECONDS)
+
+
+def serve(main: Callable[[], None]) -> None:
+    """Fork a child that runs `main` for each line on standard input; in the child, return when `main` has ended."""
+    import asyncio  # noqa: F401 - so that no child has to
+    import concurrent.futures.thread  # noqa: F401 - the same
+
+    import sqlite_utils  # noqa: F401 - the same
+
+    while line := sys.stdin.readline():
+        folder, arguments, variables = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            _become(folder, arguments, variables)
+            main()
+            return
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        print(status, flush=True)
+
+
+def _become(folder: str, arguments: list[str], variables: dict[str, str]) -> None:
+    signal.alarm(CHILD_LIMIT_SECONDS)
+    os.chdir(folder)
+    os.environ.update(variables)
+    sys.argv[1:] = arguments
+    for number, name in ((1, "stdout.txt"), (2, "stderr.txt")):
+        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(descriptor, number)
+        os.close(descriptor)

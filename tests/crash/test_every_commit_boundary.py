@@ -1,0 +1,77 @@
+"""Kill a flow before each SQL statement it executes, and its recovery too; go on; nothing is lost or done twice."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.crash.harness import Case, Checks, KilledAt, all_violations, kill_at_every_statement
+from tests.crash.zoo import ZOO
+
+pytestmark = pytest.mark.crash
+
+
+def checks_of(flow: str) -> Checks:
+    animal = ZOO[flow]
+    return Checks(in_flight=animal.in_flight, is_ordered=animal.is_ordered)
+
+
+def enumerate_kills(folder: Path, flow: str, *options: str, step: int = 1) -> list[KilledAt]:
+    expected = Case(folder / "uninterrupted", flow, options).run().result
+    return kill_at_every_statement(
+        lambda number: Case(folder / str(number), flow, options), expected, checks_of(flow), step=step
+    )
+
+
+def subflow_ended_untold(case: Case) -> bool:
+    """Tell whether a subflow's run ended a life before the call that stands for it did."""
+    rows = case.query(
+        "SELECT 1 FROM flow_run c JOIN task_run t ON t.id = c.parent_task_run_id"
+        " JOIN transition h ON h.flow_run_id = c.id AND h.task_run_id = 0 AND h.state = 'COMPLETED'"
+        " WHERE c.epoch = 1 AND t.interruptions > 0"
+    )
+    return bool(rows)
+
+
+def test_a_flow_killed_before_each_of_its_statements_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    kills = enumerate_kills(tmp_path, "mixed")
+    print(f"{len(kills)} kills")
+    assert all_violations(kills) == []
+    assert len(kills) > 150
+    statements = {kill.statement.split(" ")[0] for kill in kills}
+    assert {"BEGIN", "INSERT", "UPDATE", "COMMIT", "SELECT", "CREATE"} <= statements
+    # Between the end of the child run and the outcome of the parent's call: the child is not executed again.
+    assert [kill.number for kill in kills if subflow_ended_untold(kill.case)]
+
+
+def test_a_recovery_killed_before_each_of_its_statements_is_recovered(tmp_path: Path) -> None:
+    expected = Case(tmp_path / "uninterrupted", "with_subflows").run().result
+    base = Case(tmp_path / "base", "with_subflows")
+    assert base.run("--kill-before", "130").was_killed  # in the middle of the first subflow
+    assert len(base.effects()) > 1
+
+    def copy(number: int) -> Case:
+        shutil.copytree(base.folder, tmp_path / str(number))  # no process has the journal open
+        return Case(tmp_path / str(number), "with_subflows")
+
+    kills = kill_at_every_statement(copy, expected, checks_of("with_subflows"))
+    print(f"{len(kills)} kills")
+    assert all_violations(kills) == []
+    assert len(kills) > 50
+
+
+@pytest.mark.parametrize("flow", ["nested", "gathered", "caught", "flow_retried", "raced", "fan_out", "retried", "logged"])
+def test_other_kinds_of_flows_survive_a_kill_at_every_few_statements(tmp_path: Path, flow: str) -> None:
+    # The schema and the first registrations are the same as in the full enumeration above, hence the stride.
+    kills = enumerate_kills(tmp_path, flow, step=11)
+    print(f"{len(kills)} kills")
+    assert all_violations(kills) == []
+
+
+@pytest.mark.parametrize("durability", ["power", "process"])
+def test_kills_spare_nothing_acknowledged_in_either_durability(tmp_path: Path, durability: str) -> None:
+    kills = enumerate_kills(tmp_path, "chain", "--durability", durability, step=5)
+    assert all_violations(kills) == []
+    assert kills[-1].case.query("SELECT DISTINCT durability FROM runs") == [(durability,)]

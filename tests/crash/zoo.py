@@ -1,0 +1,373 @@
+"""Flows to be killed, each with tasks that leave a line in the effect file. Run as a script by the harness.
+
+Every flow returns what an uninterrupted run returns, whatever happened on the way, and acknowledges each outcome it is
+given right after it got it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+from dataclasses import dataclass
+
+from tests.crash.effects import acknowledged, append, has_happened
+from tests.crash.nursery import FLAG, serve
+from tests.crash.plan import kill_this_process
+from wfengine import Flow, ThreadTaskRunner, as_completed, flow, get_run_logger, task
+from wfengine_journal.errors import TaskInterrupted, TooManyInterruptions
+
+# Random kills may hit one task more often than a user's default allows; the limit has a test of its own.
+MANY = 1_000_000
+
+
+# ------------------------------------------------------------------------------------------- tasks
+
+
+@task(max_interruptions=MANY)
+def add(call: str, left: int, right: int) -> int:
+    append("run", call)
+    return left + right
+
+
+@task(max_interruptions=MANY)
+def speak(call: str) -> str:
+    get_run_logger().info("about to do %s", call)
+    append("run", call)
+    return call
+
+
+@task(max_interruptions=MANY)
+def outer(call: str, number: int) -> int:
+    first = acknowledged(f"{call}/a", add(f"{call}/a", number, 1))
+    second = acknowledged(f"{call}/b", add(f"{call}/b", first, 1))
+    append("run", call)
+    return second
+
+
+@task(max_interruptions=MANY, retries=1, retry_delay_seconds=0.01)
+def flaky(call: str) -> str:
+    fail_once(call)
+    append("run", call)
+    return f"{call} at last"
+
+
+@task(max_interruptions=MANY)
+def broken(call: str) -> None:
+    append("run", call)
+    raise ValueError(f"{call} never works")
+
+
+@task(max_interruptions=MANY)
+def fragile(call: str) -> str:
+    fail_once(call)
+    append("run", call)
+    return call
+
+
+@task(max_interruptions=MANY)
+async def fetch(call: str, turns: int) -> int:
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    append("run", call)
+    return turns * turns
+
+
+@task(max_interruptions=MANY)
+def runner(call: str, seconds: float) -> str:
+    threading.Event().wait(seconds)
+    append("run", call)
+    return call
+
+
+@task(max_interruptions=MANY)
+def hold(call: str) -> str:
+    """Run until the harness says go."""
+    print(f"holding {call}", flush=True)
+    word = sys.stdin.readline().strip()
+    append("run", call)
+    return word
+
+
+def fail_once(call: str) -> None:
+    """Raise the first time, over all processes."""
+    if not has_happened("fail", call):
+        append("fail", call)
+        raise ConnectionError(f"{call} fails the first time")
+
+
+# ------------------------------------------------------------------------------------------- flows
+
+
+@flow
+def chain() -> int:
+    value = 0
+    for number in range(4):
+        value = acknowledged(f"add/{number}", add(f"add/{number}", value, number))
+    return value
+
+
+@flow(task_runner=ThreadTaskRunner(max_workers=3))
+def fan_out() -> list[int]:
+    calls = [f"map/{number}" for number in range(8)]
+    futures = add.map(calls, range(8), list(range(8)))
+    return [acknowledged(call, future.result()) for call, future in zip(calls, futures, strict=True)]
+
+
+@flow(task_runner=ThreadTaskRunner(max_workers=2))
+def nested() -> list[int]:
+    direct = acknowledged("direct", outer("direct", 10))
+    calls = [f"nested/{number}" for number in range(3)]
+    futures = [outer.submit(call, number) for number, call in enumerate(calls)]
+    return [direct, *(acknowledged(call, future.result()) for call, future in zip(calls, futures, strict=True))]
+
+
+@flow
+def part(name: str, start: int) -> int:
+    first = acknowledged(f"{name}/1", add(f"{name}/1", start, 1))
+    return acknowledged(f"{name}/2", add(f"{name}/2", first, 1))
+
+
+@flow
+def with_subflows() -> list[int]:
+    before = acknowledged("before", add("before", 1, 1))
+    one = acknowledged("flow:one", part("one", before))
+    two = acknowledged("flow:two", part("two", one))
+    return [before, one, two, acknowledged("after", add("after", two, 1))]
+
+
+@flow
+async def part_async(name: str, turns: int) -> int:
+    return acknowledged(f"{name}/1", await fetch(f"{name}/1", turns))
+
+
+@flow
+async def gathered() -> list[int]:
+    calls = [f"gather/{number}" for number in range(4)]
+    values = await asyncio.gather(*(fetch(call, number) for number, call in enumerate(calls)))
+    for call, value in zip(calls, values, strict=True):
+        acknowledged(call, value)
+    parts = await asyncio.gather(part_async("left", 2), part_async("right", 3))
+    acknowledged("flow:left", acknowledged("flow:right", None))
+    return [*values, *parts, acknowledged("last", await fetch("last", 1))]
+
+
+@flow
+def retried() -> list[str]:
+    return [acknowledged(call, flaky(call)) for call in ("flaky/1", "flaky/2")]
+
+
+@flow
+def caught() -> list[str]:
+    heard = [acknowledged("speak/1", speak("speak/1"))]
+    try:
+        broken("broken")
+    except ValueError as error:
+        heard.append(acknowledged("broken", str(error)))
+    heard.append(acknowledged("speak/2", speak("speak/2")))
+    return heard
+
+
+@flow(retries=2, retry_delay_seconds=0.01)
+def flow_retried() -> list[str]:
+    words = [acknowledged("speak/1", speak("speak/1"))]
+    words.append(acknowledged("fragile/1", fragile("fragile/1")))
+    words.append(acknowledged("speak/2", speak("speak/2")))
+    words.append(acknowledged("fragile/2", fragile("fragile/2")))
+    return words
+
+
+@flow(task_runner=ThreadTaskRunner(max_workers=4))
+def raced() -> int:
+    futures = [runner.submit(f"race/{number}", 0.002 * ((number * 5) % 4)) for number in range(10)]
+    total = 0
+    for place, future in enumerate(as_completed(futures)):
+        call = acknowledged(future.result(), future.result())
+        # Its argument depends on the order, so another order on resume would be drift.
+        total = acknowledged(f"place/{place}", add(f"place/{place}", int(call.removeprefix("race/")), total))
+    return total
+
+
+@flow
+def logged() -> list[str]:
+    return [acknowledged(f"speak/{number}", speak(f"speak/{number}")) for number in range(4)]
+
+
+@flow(task_runner=ThreadTaskRunner(max_workers=2))
+async def mixed() -> list[object]:
+    """One of each, for the enumeration of all commit boundaries."""
+    one = acknowledged("add/1", add("add/1", 0, 1))
+    two = acknowledged("add/2", add("add/2", one, 1))
+    calls = [f"map/{number}" for number in range(3)]
+    futures = add.map(calls, range(3), [two] * 3)
+    mapped = [acknowledged(call, await future) for call, future in zip(calls, futures, strict=True)]
+    sub = acknowledged("flow:sub", part("sub", two))
+    again = acknowledged("flaky", flaky("flaky"))
+    values = await asyncio.gather(fetch("gather/1", 1), fetch("gather/2", 2))
+    acknowledged("gather/1", acknowledged("gather/2", None))
+    return [one, two, mapped, sub, again, values]
+
+
+@flow(task_runner=ThreadTaskRunner(max_workers=2))
+def long_chain() -> list[object]:
+    """Some of everything, many times over, for random kills."""
+    heard: list[object] = []
+    value = 0
+    for turn in range(12):
+        value = acknowledged(f"add/{turn}", add(f"add/{turn}", value, turn))
+        calls = [f"map/{turn}/{number}" for number in range(4)]
+        futures = add.map(calls, range(4), [turn] * 4)
+        heard.append([acknowledged(call, future.result()) for call, future in zip(calls, futures, strict=True)])
+        heard.append(acknowledged(f"outer/{turn}", outer(f"outer/{turn}", turn)))
+        heard.append(acknowledged(f"flow:part/{turn}", part(f"part/{turn}", turn)))
+        heard.append(acknowledged(f"flaky/{turn}", flaky(f"flaky/{turn}")))
+        try:
+            broken(f"broken/{turn}")
+        except ValueError as error:
+            heard.append(acknowledged(f"broken/{turn}", str(error)))
+        heard.append(acknowledged(f"speak/{turn}", speak(f"speak/{turn}")))
+    return [value, *heard]
+
+
+@flow
+async def long_gather() -> list[object]:
+    """The same over asyncio."""
+    heard: list[object] = []
+    for turn in range(12):
+        calls = [f"gather/{turn}/{number}" for number in range(4)]
+        values = await asyncio.gather(*(fetch(call, number) for number, call in enumerate(calls)))
+        for call in calls:
+            acknowledged(call, None)
+        heard.append(values)
+        heard.append(acknowledged(f"flow:part/{turn}", await part_async(f"part/{turn}", turn)))
+    return heard
+
+
+# ------------------------------------------------------------------------------------------- flows that die by themselves
+
+
+@task(on_interrupt="fail")
+def guarded(call: str) -> str:
+    append("run", call)
+    return call
+
+
+@flow
+def guarded_flow() -> str:
+    try:
+        return acknowledged("guarded", guarded("guarded"))
+    except TaskInterrupted:
+        return acknowledged("guarded", "interrupted")
+
+
+@task(on_interrupt="ask")
+def deadly_ask(call: str) -> str:
+    append("run", call)
+    kill_this_process()
+    return call
+
+
+@task(once=True)
+def deadly_once(call: str) -> str:
+    append("run", call)
+    kill_this_process()
+    return call
+
+
+@flow
+def asking() -> str:
+    return deadly_ask("asking")
+
+
+@flow
+def only_once() -> str:
+    return deadly_once("once")
+
+
+@task
+def deadly(call: str) -> str:
+    append("run", call)
+    kill_this_process()
+    return call
+
+
+@flow
+def deadly_flow() -> str:
+    acknowledged("before", speak("before"))
+    try:
+        return deadly("deadly")
+    except TooManyInterruptions as error:
+        return acknowledged("deadly", type(error).__name__)
+
+
+@task(retries=1, retry_delay_seconds=0.01, max_interruptions=MANY)
+def fails_then_dies(call: str) -> str:
+    fail_once(call)
+    for death in range(3):
+        if not has_happened("run", f"{call}/death/{death}"):
+            append("run", f"{call}/death/{death}")
+            kill_this_process()
+    append("run", call)
+    return call
+
+
+@flow
+def retried_through_deaths() -> str:
+    return acknowledged("patient", fails_then_dies("patient"))
+
+
+@task(retries=1, retry_delay_seconds=1.0)
+def slow_retry(call: str) -> str:
+    fail_once(call)
+    append("run", call)
+    return call
+
+
+@flow
+def waiting_for_retry() -> str:
+    return acknowledged("slow", slow_retry("slow"))
+
+
+@flow
+def held() -> list[str]:
+    """Runs a task that lasts until the harness says go, between two that do not."""
+    before = acknowledged("before", speak("before"))
+    word = acknowledged("hold", hold("hold"))
+    return [before, word, acknowledged("after", speak("after"))]
+
+
+@dataclass(frozen=True, slots=True)
+class Animal:
+    """A flow, and how many calls of it can be in flight at once: so many may run again after a kill."""
+
+    flow: Flow[[], object]
+    in_flight: int = 1
+    is_ordered: bool = False
+
+
+ZOO = {
+    animal.flow.fn.__name__: animal
+    for animal in (
+        Animal(chain), Animal(fan_out, 3), Animal(nested, 2), Animal(with_subflows), Animal(gathered, 4), Animal(retried),
+        Animal(caught), Animal(flow_retried), Animal(raced, 5, is_ordered=True), Animal(logged), Animal(mixed, 2),
+        Animal(long_chain, 2), Animal(long_gather, 4), Animal(guarded_flow), Animal(asking), Animal(only_once),
+        Animal(deadly_flow), Animal(retried_through_deaths), Animal(waiting_for_retry), Animal(held),
+    )
+}  # fmt: skip
+
+
+
+def execute() -> None:
+    """Be a child of the harness."""
+    from tests.crash.child import main
+
+    append("start", str(os.getpid()))
+    main({name: animal.flow for name, animal in ZOO.items()})
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == [FLAG]:
+        serve(execute)
+    else:
+        execute()
