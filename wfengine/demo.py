@@ -24,7 +24,7 @@ from wfengine_journal.rows import Run, TaskCount
 
 FOLDER = "wfengine-demo"
 FLOW_FILE = "airports.py"
-#: The task whose map is cut off, and after how many of its 234 calls.
+#: The task whose map is cut off, and after how many of its calls: half of the 234 countries.
 CUT_TASK = "summarise"
 CUT_AFTER = 117
 #: A step of the demo that takes longer than this hangs, in seconds; on a slow machine it takes two.

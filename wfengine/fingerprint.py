@@ -94,19 +94,10 @@ class _Reach:
         """Take in all functions that can be reached."""
         while self._queue:
             fn = self._queue.popleft()
-            found = _find_definition(fn)
-            chains: Iterable[_Chain]
-            if found is None:
-                self.sources.append(None)
-                self.entries.add(f"code {fn.__qualname__} {code_hash(fn.__code__).hex()}")
-                chains = _names_of_code(fn)
-            else:
-                definition, text = found
-                self.sources.append(text)
-                _strip(definition, fn.__globals__)
-                self.entries.add(f"function {fn.__qualname__} {_tree_hash(definition)}")
-                chains = _names_of_tree(definition)
-            self._add_references(fn, chains)
+            known = _read(fn)
+            self.sources.append(known.text)
+            self.entries.add(known.entry)
+            self._add_references(fn, known.chains)
 
     def _add_references(self, fn: types.FunctionType, chains: Iterable[_Chain]) -> None:
         cells = dict(zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True))
@@ -114,7 +105,7 @@ class _Reach:
             self.add(_cell_contents(cells[name]))
         for value in (*(fn.__defaults__ or ()), *(fn.__kwdefaults__ or {}).values()):
             self.add(value)
-        for chain in sorted(set(chains)):
+        for chain in chains:
             if chain[0] in fn.__globals__ and chain[0] not in cells:
                 self._add_chain(chain, fn.__globals__[chain[0]])
 
@@ -163,6 +154,50 @@ def _unwrapped(value: object) -> Iterator[object]:
 
 
 _CACHED = type(functools.lru_cache(len))
+
+
+class _Read(NamedTuple):
+    """What the text of one function says."""
+
+    code: types.CodeType
+    namespace: dict[str, object]
+    lines: list[str]  # of the whole file: linecache gives this very list until the file changes
+    entry: str
+    text: str | None  # None: the file does not hold this code
+    chains: tuple[_Chain, ...]
+
+
+#: By id of the code object: parsing costs a third of a small flow run, and what a function refers to is looked up anew.
+_READ: dict[int, _Read] = {}
+#: Functions that are remembered; a notebook makes a new one each time a cell is run.
+MAX_READ = 1000
+
+
+#: The lines of what has no file; one list, as it is compared by identity.
+_NO_LINES: list[str] = []
+
+
+def _read(fn: types.FunctionType) -> _Read:
+    """Return what the text of a function says, from the last time if nothing changed."""
+    code, namespace = fn.__code__, fn.__globals__
+    linecache.checkcache(code.co_filename)
+    lines = linecache.getlines(code.co_filename, namespace) or _NO_LINES
+    known = _READ.get(id(code))
+    if known is None or known.code is not code or known.namespace is not namespace or known.lines is not lines:
+        if len(_READ) >= MAX_READ:
+            _READ.clear()
+        known = _READ[id(code)] = _Read(code, namespace, lines, *_read_anew(fn, lines))
+    return known
+
+
+def _read_anew(fn: types.FunctionType, lines: list[str]) -> tuple[str, str | None, tuple[_Chain, ...]]:
+    found = _find_definition(fn, lines)
+    if found is None:
+        entry = f"code {fn.__qualname__} {code_hash(fn.__code__).hex()}"
+        return entry, None, tuple(sorted(set(_names_of_code(fn))))
+    definition, text = found
+    _strip(definition, fn.__globals__)
+    return f"function {fn.__qualname__} {_tree_hash(definition)}", text, tuple(sorted(set(_names_of_tree(definition))))
 
 
 # What is the user's own
@@ -215,11 +250,9 @@ def _cell_contents(cell: types.CellType) -> object:
 # Source
 
 
-def _find_definition(fn: types.FunctionType) -> tuple[_Definition, str] | None:
+def _find_definition(fn: types.FunctionType, lines: list[str]) -> tuple[_Definition, str] | None:
     """Return the syntax tree and text of a function, or None if the file does not hold the code that is loaded."""
     code = fn.__code__
-    linecache.checkcache(code.co_filename)
-    lines = linecache.getlines(code.co_filename, fn.__globals__)
     start = code.co_firstlineno - 1
     if code.co_name.startswith("<") or not 0 <= start < len(lines):
         return None

@@ -21,7 +21,7 @@ from wfengine import listeners
 from wfengine.context import ABANDONED, ACTIVE, LiveRun, Scope, current_tags
 from wfengine.fingerprint import flow_code
 from wfengine.futures import TaskFuture
-from wfengine.ids import new_run_name
+from wfengine.ids import new_run_name, typed
 from wfengine.journals import default_durability
 from wfengine.loading import entrypoint_of
 from wfengine.logging import record_prints
@@ -157,7 +157,7 @@ def mention_earlier_runs(flow: AnyFlow, journal: Journal) -> None:
             _logger.warning(
                 "An earlier run of flow '%s' %s: run %d '%s'. This start is a new run; to go on with the earlier one, type: "
                 "wfengine resume %s",
-                flow.name, what, run.id, run.name, run.name,
+                flow.name, what, run.id, run.name, typed(run.id, run.name),
             )  # fmt: skip
 
 
@@ -208,8 +208,10 @@ def take_up(flow: AnyFlow, journal: Journal, run_id: int, how: How, *, parent: C
         row = journal.get_flow_run(run_id)
     code_hash, source = flow_code(flow.fn)
     code_id = journal.code_id(code_hash, source)
+    waited_for_retry = row.next_attempt_at is not None
+    reason = "retry" if waited_for_retry and how.reason == "recovery" else how.reason
     claim = ClaimFlowRun(
-        row.id, version=row.version, epoch=row.epoch + 1, owner_id=journal.owner_id, code_id=code_id, reason=how.reason,
+        row.id, version=row.version, epoch=row.epoch + 1, owner_id=journal.owner_id, code_id=code_id, reason=reason,
         at=journal.clock.now_text(),
     )  # fmt: skip
     claimed = yield Create(journal, claim, True)
@@ -222,7 +224,7 @@ def take_up(flow: AnyFlow, journal: Journal, run_id: int, how: How, *, parent: C
     run.durability, run.synced = row.durability, row.durability == "power"
     run.on_drift = how.on_drift
     # A run that was waiting for its own next attempt when its process died runs its failures again, as it would have.
-    rerun: Rerun = "failed" if row.next_attempt_at is not None else how.rerun
+    rerun: Rerun = "failed" if waited_for_retry else how.rerun
     load_recorded(run, code_hash, rerun, how.by_person)
     arguments = restore_parameters(journal, row)
     arguments = flow.parameters.bind(*flow.parameters.unbind(arguments))
@@ -244,8 +246,8 @@ def owned_error(journal: Journal, row: FlowRunRow) -> RunOwnedError:
     owner = journal.find_owner(row.owner_id) if row.owner_id is not None else None
     who = f"process {owner.pid} on {owner.host} ({owner.role}, since {owner.started_at})" if owner else "another process"
     return RunOwnedError(
-        f"Flow run {row.id} '{row.name}' is being executed by {who}. Wait for it (wfengine watch {row.name}), or, if that "
-        f"process hangs, take the run from it: wfengine resume {row.name} --takeover",
+        f"Flow run {row.id} '{row.name}' is being executed by {who}. Wait for it (wfengine watch {typed(row.id, row.name)}), or, if that "
+        f"process hangs, take the run from it: wfengine resume {typed(row.id, row.name)} --takeover",
         flow_run_id=row.id,
     )
 
@@ -255,8 +257,9 @@ def load_recorded(run: LiveRun, code_hash: str, rerun: Rerun, by_person: bool) -
     hashes = run.journal.list_code_hashes(run.id)
     hashes.pop(run.epoch, None)  # this execution's own row
     run.recorded = Recorded(
-        run.journal.list_calls(run.id), rerun=rerun, by_person=by_person, code_hash=code_hash, code_hashes=hashes
-    )
+        run.journal.list_calls(run.id), rerun=rerun, by_person=by_person, code_hash=code_hash, code_hashes=hashes,
+        reasons=run.journal.list_reasons(run.id),
+    )  # fmt: skip
 
 
 def restore_parameters(journal: Journal, row: FlowRunRow) -> dict[str, object]:
@@ -328,7 +331,12 @@ def attempts(run: LiveRun, failures: int) -> Steps[Ended]:
         if next_attempt is None:
             run.left_open = False
             return Ended(_state(run, end, outcome), outcome)
-        yield Delay(run, next_attempt)
+        try:
+            yield Delay(run, next_attempt)
+        except GeneratorExit:
+            raise
+        except BaseException as signal:
+            raise (yield from _stop(run, signal)) from None
         yield from _next_attempt(run)
 
 
@@ -487,7 +495,7 @@ def _stop(run: LiveRun, signal: BaseException | None) -> Steps[BaseException]:
     except RunHalted as lost:
         _logger.warning("%s", lost)
     _tell(run, "CRASHED", None)
-    _logger.warning("%s was interrupted by %s. Go on with it: wfengine resume %s", run, type(signal).__name__, run.name)
+    _logger.warning("%s was interrupted by %s. Go on with it: wfengine resume %s", run, type(signal).__name__, typed(run.id, run.name))
     return signal
 
 
@@ -542,9 +550,12 @@ def _subflow_again(flow: AnyFlow, journal: Journal, run_id: int, call: Call) -> 
     if row.state in ("COMPLETED", "CANCELLED") or (row.state == "FAILED" and not runs_again):
         return recorded_end(journal, row)  # it ended, and the process died before the call's outcome was written
     recorded = call.run.recorded
+    rerun: Rerun = "none"
+    if recorded is not None:
+        rerun = recorded.rerun_of(call.row) if call.row is not None else recorded.rerun_in(call.scope.task_run_id)
     how = How(
-        "resume" if recorded is not None and recorded.by_person else "recovery",
-        recorded.rerun_in(call.scope.task_run_id) if recorded is not None else "none",
+        "resume" if recorded is not None and recorded.by_person else "retry" if rerun == "failed" else "recovery",
+        rerun,
         by_person=recorded is not None and recorded.by_person,
         on_drift=call.run.on_drift,
     )

@@ -123,7 +123,13 @@ class Flow(Generic[P, R]):
         from wfengine.recovery import find_run_id, resume_steps
 
         journal = default_journal()
-        steps = resume_steps(journal, find_run_id(journal, run), flow=self, on_drift=on_drift, takeover=takeover)
+        row = journal.get_flow_run(find_run_id(journal, run))
+        if row.flow_name != self.name:
+            raise UsageError(
+                f"Flow run {row.id} '{row.name}' is a run of flow '{row.flow_name}', not of '{self.name}'. If the flow was renamed, "
+                f"keep its old name: @flow(name='{row.flow_name}'). Else see its runs with: wfengine runs ls --flow {self.name}"
+            )
+        steps = resume_steps(journal, row.id, flow=self, on_drift=on_drift, takeover=takeover)
         return cast(R, _end_async(steps, False) if self.is_async else _end(steps, False))
 
     def store_function(self, journal: Journal) -> bytes | None:

@@ -26,6 +26,11 @@ _NOUNS = (
 _TRIES = 8
 
 
+def typed(run_id: int, name: str) -> str:
+    """Return what a person types to mean this run: its name, or its id where a shell would stumble over the name."""
+    return name if name.replace("-", "").replace("_", "").replace(".", "").isalnum() and not name.startswith("-") else str(run_id)
+
+
 def new_run_name(is_taken: Callable[[str], bool]) -> str:
     """Return a random name that is not taken."""
     for _ in range(_TRIES):

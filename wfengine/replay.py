@@ -10,6 +10,7 @@ import json
 from typing import TYPE_CHECKING, Literal
 
 from wfengine.identity import differing_arguments, drift_cause
+from wfengine.ids import typed
 from wfengine_journal.errors import DriftError
 
 if TYPE_CHECKING:
@@ -33,12 +34,14 @@ class Recorded:
         by_person: bool,
         code_hash: str | None,
         code_hashes: dict[int, str | None],
+        reasons: dict[int, str],
     ) -> None:
         self._rows = {(row.scope, row.task_id, row.call_key, row.occurrence): row for row in rows}
         self.rerun: Rerun = rerun
         self.by_person = by_person
         self._code_hash = code_hash
         self._code_hashes = code_hashes
+        self._last_epochs = {reason: epoch for epoch, reason in sorted(reasons.items())}
         self._claimed: set[int] = set()
         self._retried: set[int] = set()  # scopes of tasks that are being retried in this execution
         self._unclaimed_on_main_lane: dict[tuple[int, int], dict[int, CallRow]] = {}
@@ -61,6 +64,16 @@ class Recorded:
     def rerun_in(self, scope: int) -> Rerun:
         """Tell which recorded failures of a scope run again."""
         return "failed" if scope in self._retried else self.rerun
+
+    def rerun_of(self, row: CallRow) -> Rerun:
+        """Tell by which rule a recorded failure runs again: the present execution's, or that of an earlier one.
+
+        An earlier execution that was to run it again may have been cut off before it came to that call.
+        """
+        rule = self.rerun_in(row.scope)
+        if rule == "failed" or row.epoch < self._last_epochs.get("retry", 0):
+            return "failed"
+        return "fatal" if rule == "fatal" or row.epoch < self._last_epochs.get("resume", 0) else "none"
 
     def claim(self, identity: Identity, task_ids: tuple[int, ...]) -> CallRow | None:
         """Return the row of a call that is being issued; `task_ids` are those of the task key and its aliases."""
@@ -125,8 +138,8 @@ def drift_error(run_id: int, run_name: str, task_name: str, recorded: str, prese
         "though the flow's code did not change (or nobody asked to go on with changed code).\n"
         + "\n".join(lines)
         + f"\nNothing was run. Make the argument the same on each run (a flow parameter, or compute it in a task) and type: "
-        f"wfengine resume {run_name}\n"
-        f"Or run the call anew with its present arguments: wfengine resume {run_name} --on-drift rerun",
+        f"wfengine resume {typed(run_id, run_name)}\n"
+        f"Or run the call anew with its present arguments: wfengine resume {typed(run_id, run_name)} --on-drift rerun",
         flow_run_id=run_id,
     )
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Literal
 from wfengine import listeners
 from wfengine.context import LiveRun, Scope, current_tags
 from wfengine.identity import Inputs, describe_inputs, explicit_key
+from wfengine.ids import typed
 from wfengine.replay import Recorded, drift_error
 from wfengine.retries import RetryPolicy
 from wfengine.states import State
@@ -217,10 +218,11 @@ def answer(call: Call, row: CallRow) -> Outcome | None:
             remember_result_hash(value, row.result_hash)
         return Outcome(value, None)
     if row.state == "FAILED" and row.error_id is not None:
-        rerun = recorded.rerun_in(row.scope)
+        rerun = recorded.rerun_of(row)
         again = rerun == "failed" or (rerun == "fatal" and row.fatal == 1)
-        if not again:
-            error = call.run.journal.load_error(row.error_id)
+        error = call.run.journal.load_error(row.error_id) if not again or call.callee.on_interrupt == "fail" else None
+        # An author who forbade a second execution forbade it for later resumes too.
+        if error is not None and (not again or isinstance(error, TaskInterrupted)):
             note_task_run(error, row.id)
             return Outcome(None, error)
         call.fresh = True
@@ -294,7 +296,7 @@ def _recall(call: Call) -> Steps[None]:
     rows = _calls_inside(call)
     with run.issue_lock:
         if run.recorded is None:
-            run.recorded = Recorded((), rerun="none", by_person=False, code_hash=None, code_hashes={})
+            run.recorded = Recorded((), rerun="none", by_person=False, code_hash=None, code_hashes={}, reasons={})
         run.recorded.retry(call.task_run_id, rows)
 
 
@@ -458,8 +460,8 @@ def _give_up(call: Call, error: Exception) -> Steps[None]:
 def _park_in_doubt(call: Call) -> Steps[None]:
     text = (
         f"{call.run} is parked: {call} was started and cut off, and its author asked that a person decides whether it took "
-        f"effect. Look, then type: wfengine resolve {call.run.name} {call.task_run_id} --done VALUE   (it took effect) "
-        f"or: wfengine resolve {call.run.name} {call.task_run_id} --not-done   (run it again)"
+        f"effect. Look, then type: wfengine resolve {typed(call.run.id, call.run.name)} {call.task_run_id} --done VALUE   (it took effect) "
+        f"or: wfengine resolve {typed(call.run.id, call.run.name)} {call.task_run_id} --not-done   (run it again)"
     )
     yield Write(call.run, _settled(call, "PAUSED", "InDoubt", "cut off; waiting for wfengine resolve"), call.run.synced)
     raise call.run.halt(RunHalted(InDoubtError(text, flow_run_id=call.run.id, task_run_id=call.task_run_id)))
@@ -509,7 +511,7 @@ def _too_many_text(call: Call) -> str:
     return (
         f"{call} was running {call.interruptions} times when its process died, so it is not started again "
         "(max_interruptions). Find out what kills the process; to try again, raise max_interruptions and type: "
-        f"wfengine resume {call.run.name}"
+        f"wfengine resume {typed(call.run.id, call.run.name)}"
     )
 
 

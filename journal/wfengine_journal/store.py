@@ -220,6 +220,11 @@ class Journal:
         )
         return {cast(int, epoch): cast("str | None", code_hash) for epoch, code_hash in rows}
 
+    def list_reasons(self, flow_run_id: int) -> dict[int, str]:
+        """Return epoch -> why the body was started: 'start', 'resume', 'recovery' or 'retry'."""
+        rows = self._rows("SELECT epoch, reason FROM execution WHERE flow_run_id = ?", (flow_run_id,))
+        return {cast(int, epoch): str(reason) for epoch, reason in rows}
+
     def get_call(self, flow_run_id: int, task_run_id: int) -> CallRow:
         """Return one recorded call of a flow run; NotFoundError if it has none with that id."""
         for row in self.list_calls(flow_run_id):

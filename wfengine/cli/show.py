@@ -73,9 +73,12 @@ def show(settings: Settings, run: str, tasks: bool, history: bool, timeline: boo
             fields = {"journal": str(path), **_json(connection, ending, tasks, history, timeline, limit)}
             write_json("runs show", fields)
             return ExitCode.OK
-        for line in [*_head(connection, ending, shown_path(path)), "", *_tree(connection, ending.run, 0)]:
+        groups = list_task_groups(connection, ending.run.id)
+        for line in [*_head(connection, ending, shown_path(path)), "", *_tree(connection, ending.run, groups, 0)]:
             write(line)
-        sections = [("timeline", _timeline(connection, ending.run, timeline, limit))]
+        sections = [
+            ("timeline", _timeline(ending.run, _every_bar(connection, ending.run, limit) if timeline else _group_bars(groups)))
+        ]
         if tasks:
             sections.append(("tasks", _task_lines(list_tasks(connection, ending.run.id, limit=limit))))
         if history:
@@ -147,9 +150,8 @@ def _indented(text: str) -> str:
     return clean_lines(text).strip().replace("\n", "\n              ")
 
 
-def _tree(connection: sqlite3.Connection, run: Run, depth: int) -> list[str]:
+def _tree(connection: sqlite3.Connection, run: Run, groups: Sequence[TaskGroup], depth: int) -> list[str]:
     """Return the run's tasks in the order of first calls, with the runs of its subflows below their task."""
-    groups = list_task_groups(connection, run.id)
     subflows = list_subflow_runs(connection, run.id, TREE_SUBFLOWS + 1) if any(g.kind == "flow" for g in groups) else []
     lines = [click.style(clean(run.flow), bold=True)] if depth == 0 else []
     for number, group in enumerate(groups):
@@ -170,7 +172,7 @@ def _subflow_lines(connection: sqlite3.Connection, children: Sequence[Run], grou
         last = number == len(shown) - 1 and not hidden
         state = state_text(child.state, child.state_name)
         lines.append(f"{_branch(last)}{clean(child.name)}  run {child.id}  {state}  {duration_text(child.duration_s)}".rstrip())
-        lines.extend(_stem(last) + line for line in _tree(connection, child, depth + 1))
+        lines.extend(_stem(last) + line for line in _tree(connection, child, list_task_groups(connection, child.id), depth + 1))
     if hidden:
         lines.append(f"{_branch(True)}{hidden} more")
     return lines
@@ -218,21 +220,24 @@ def _stem(last: bool) -> str:
 # ---------------------------------------------------------------------------------------------------- lists
 
 
-def _timeline(connection: sqlite3.Connection, run: Run, every: bool, limit: int) -> list[str]:
-    """Return a bar for each task (first start to last end), or for every task run."""
-    if every:
-        bars = [(bar.task, bar.state, bar.offset_s, bar.duration_s) for bar in list_bars(connection, run.id, limit=limit)]
-    else:
-        bars = [
-            (
-                group.task,
-                _group_state(group),
-                group.starts_s,
-                None if group.ends_s is None else group.ends_s - group.starts_s,
-            )
-            for group in list_task_groups(connection, run.id)
-            if group.starts_s is not None
-        ]
+#: Name, state, seconds from the run's start, and seconds it took (None: goes on).
+_Bar = tuple[str, str, float, float | None]
+
+
+def _every_bar(connection: sqlite3.Connection, run: Run, limit: int) -> list[_Bar]:
+    return [(bar.task, bar.state, bar.offset_s, bar.duration_s) for bar in list_bars(connection, run.id, limit=limit)]
+
+
+def _group_bars(groups: Sequence[TaskGroup]) -> list[_Bar]:
+    """Return a bar for each task, from its first start to its last end."""
+    return [
+        (group.task, _group_state(group), group.starts_s, None if group.ends_s is None else group.ends_s - group.starts_s)
+        for group in groups
+        if group.starts_s is not None
+    ]
+
+
+def _timeline(run: Run, bars: Sequence[_Bar]) -> list[str]:
     if not bars:
         return []
     end = max([offset + (duration or 0) for _, _, offset, duration in bars] + [run.duration_s or 0, 0.001])

@@ -106,7 +106,7 @@ ORDER BY h.flow_run_id, h.at, h.task_run_id, h.seq;
 CREATE VIEW stuck AS
 SELECT r.id, r.name, f.name AS flow, r.state, r.state_message AS message, r.next_attempt_at, o.pid, o.host,
        (SELECT max(h.at) FROM transition h WHERE h.flow_run_id = r.id) AS last_activity_at,
-       'wfengine resume ' || r.name AS next_step
+       'wfengine resume ' || r.id AS next_step
 FROM flow_run r
 JOIN flow f ON f.id = r.flow_id
 LEFT JOIN owner o ON o.id = r.owner_id
@@ -119,7 +119,7 @@ CREATE VIEW in_doubt AS
 SELECT t.flow_run_id AS run_id, r.name AS run_name, k.name AS task, t.id AS task_id, t.attempt, t.interruptions,
        t.started_at, t.ended_at AS interrupted_at, t.inputs
 FROM flow_run r
-JOIN task_run t ON t.flow_run_id = r.id
+CROSS JOIN task_run t ON t.flow_run_id = r.id  -- CROSS: the few open runs first, then their calls by the index
 JOIN task k ON k.id = t.task_id
 WHERE r.state NOT IN ('COMPLETED', 'FAILED', 'CANCELLED') AND t.state IN ('CRASHED', 'PAUSED');
 
@@ -166,11 +166,8 @@ GROUP BY k.id
 ORDER BY total_s DESC;
 
 CREATE VIEW disk_usage AS
-SELECT 'file' AS what, (SELECT page_count FROM pragma_page_count) AS rows,
-       (SELECT page_count FROM pragma_page_count) * (SELECT page_size FROM pragma_page_size) AS bytes
-UNION ALL SELECT 'free', (SELECT freelist_count FROM pragma_freelist_count),
-       (SELECT freelist_count FROM pragma_freelist_count) * (SELECT page_size FROM pragma_page_size)
-UNION ALL SELECT 'flow runs', count(*), coalesce(sum(length(parameters) + coalesce(length(result), 0)), 0) FROM flow_run
+SELECT 'flow runs' AS what, count(*) AS rows,
+       coalesce(sum(length(parameters) + coalesce(length(result), 0)), 0) AS bytes FROM flow_run
 UNION ALL SELECT 'task runs', count(*), coalesce(sum(length(inputs) + coalesce(length(result), 0)), 0) FROM task_run
 UNION ALL SELECT 'values', count(*), coalesce(sum(size), 0) FROM value
 UNION ALL SELECT 'transitions', count(*), coalesce(sum(length(at) + coalesce(length(message), 0)), 0) FROM transition
@@ -191,5 +188,5 @@ SELECT column1 AS name, column2 AS shows, column3 AS try FROM (VALUES
     ('logs', 'what flows and tasks logged', 'SELECT at, level, task, message FROM logs WHERE run_id = 1'),
     ('flow_stats', 'per flow: runs, failures, mean duration', 'SELECT * FROM flow_stats'),
     ('slowest_tasks', 'per task: number, mean, longest, total seconds', 'SELECT * FROM slowest_tasks LIMIT 10'),
-    ('disk_usage', 'where the bytes of the file are', 'SELECT * FROM disk_usage'),
+    ('disk_usage', 'what the values, errors and logs amount to, in bytes', 'SELECT * FROM disk_usage'),
     ('help', 'this list', 'SELECT name, shows FROM help'));
