@@ -68,7 +68,8 @@ if __name__ == "__main__":
 
 def _environment() -> dict[str, str]:
     roots = [str(Path(__file__).parent.parent / part) for part in ("", "journal", "scheduler")]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("WFENGINE")}
+    unwanted = ("WFENGINE", "PYTHONDONTWRITEBYTECODE")  # an installed package has its byte code
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
     return {**environment, "PYTHONPATH": os.pathsep.join(roots)}
 
 

@@ -75,6 +75,8 @@ def canonical_hash(value: object, known_hash: KnownHash | None = None) -> bytes:
 
 def type_name(cls: type) -> str:
     """Return the name by which a class counts: qualified, without the module."""
+    if "<locals>" in cls.__qualname__:
+        return cls.__name__  # a class stored by value, with the flow it is nested in, comes back without the rest
     return f"builtins.{cls.__qualname__}" if cls.__module__ == "builtins" else cls.__qualname__
 
 

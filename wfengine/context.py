@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from wfengine.futures import TaskFuture
     from wfengine.replay import Recorded
     from wfengine.runners import TaskRunner
+    from wfengine.steps import _Turn
     from wfengine.task_engine import Call
     from wfengine_journal.store import Journal
 
@@ -33,8 +34,8 @@ class LiveRun:
     """One flow run while this process executes it: from its claim to its end."""
 
     __slots__ = (
-        "__weakref__", "durability", "epoch", "flow", "flush_due", "halted", "id", "issue_lock", "journal", "left_open", "log_prints",
-        "name", "on_drift", "outstanding", "parameters", "parent", "recorded", "runner", "synced", "tags", "version",
+        "__weakref__", "durability", "epoch", "flow", "halted", "id", "issue_lock", "journal", "left_open", "log_prints",
+        "name", "on_drift", "outstanding", "parameters", "parent", "recorded", "runner", "synced", "tags", "turns", "version",
     )  # fmt: skip
 
     def __init__(self, journal: Journal, flow: AnyFlow, run_id: int, name: str, *, epoch: int, version: int) -> None:
@@ -57,7 +58,7 @@ class LiveRun:
         self.halted: RunHalted | None = None  # once set, no further call of this run does anything
         self.log_prints = False
         self.left_open = True  # the journal still says RUNNING
-        self.flush_due = False  # a commit for the event loop is on its way
+        self.turns: dict[object, _Turn] = {}  # by event loop: the commits it waits for
 
     def check_not_halted(self) -> None:
         """Unwind again where user code swallowed the signal that stopped this run."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -35,19 +36,15 @@ SUBFLOW_LIMIT = 10
 Say = Callable[[str], object]
 
 
-def run_demo(folder: Path | None = None, *, say: Say | None = None) -> int:
+def run_demo(folder: Path | None = None, *, say: Say) -> int:
     """Run the demo in `folder` (default: ./wfengine-demo) and return the exit code: 0 when the results are identical.
 
-    The journal is `folder`/journal.db, or the one that WFENGINE_JOURNAL names. Raises UsageError without airportsdata.
+    Each line of its talk goes to `say`. The journal is `folder`/journal.db, or the one that WFENGINE_JOURNAL names.
+    Raises UsageError without the package airportsdata.
     """
     if importlib.util.find_spec("airportsdata") is None:
         raise UsageError("The demo reads the package airportsdata. Install it: pip install 'wfengine[examples]'")
-    return _Demo(folder or Path(FOLDER), say or _write_line).run()
-
-
-def _write_line(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+    return _Demo(folder or Path(FOLDER), say).run()
 
 
 class _Demo:
@@ -63,10 +60,10 @@ class _Demo:
     def run(self) -> int:
         self._prepare()
         self.say(f"The flow: {self.flow_file}   the journal: {self.journal}\n")
-        self._run_and_kill()
-        self._resume()
+        run = self._run_and_kill()
+        self._resume(run)
         same = self._compare()
-        self._say_what_next()
+        self._say_what_next(run)
         return 0 if same else 1
 
     def _prepare(self) -> None:
@@ -80,21 +77,24 @@ class _Demo:
         for report in (self.report, self.other_report):
             report.unlink(missing_ok=True)  # so that what is compared below was written now
 
-    def _run_and_kill(self) -> None:
-        self.say(f"1. Run it, and kill -9 its process when {CUT_AFTER} of 234 countries are done.")
+    def _run_and_kill(self) -> Run:
+        self.say("1. Run it, and kill -9 its process when half of its 234 countries are done.")
         ended = self._python("-m", "wfengine.demo", self.flow_file, self.report, CUT_AFTER, journal=self.journal)
         if ended.returncode != -signal.SIGKILL:
             raise self._unexpected("The run that was to be killed", ended)
+        with reading(self.journal) as connection:
+            run = get_run(connection, int(ended.stdout.split()[-1]))
         self.say(f"   killed: exit status {ended.returncode}\n")
+        return run
 
-    def _resume(self) -> None:
-        command = self._command("resume @last")
+    def _resume(self, run: Run) -> None:
+        command = self._command(f"resume {run.name}")
         self.say(f"2. Resume it in a new process: {command}")
-        ended = self._python("-m", "wfengine", "resume", "@last", journal=self.journal)
+        ended = self._python("-m", "wfengine", "resume", run.id, journal=self.journal)
         if ended.returncode != 0:
             raise self._unexpected(f"'{command}'", ended)
         with reading(self.journal) as connection:
-            run = get_run(connection, "@last")
+            run = get_run(connection, run.id)
             counts = task_counts(connection, run.id)
             for subflow in list_subflow_runs(connection, run.id, SUBFLOW_LIMIT):
                 counts += task_counts(connection, subflow.id)
@@ -118,16 +118,15 @@ class _Demo:
         self.say(f"   {len(rows)} rows against {len(others)}: {'identical' if same else 'NOT identical, which is a bug'}\n")
         return same
 
-    def _say_what_next(self) -> None:
+    def _say_what_next(self, run: Run) -> None:
         query = "SELECT task, count(*) AS calls, sum(replayed) AS replayed, max(duration_s) FROM tasks GROUP BY task"
         self.say("Look at it:")
         self.say(f'   sqlite3 -box {shlex.quote(str(self.journal))} "{query}"')
-        self.say(f"   {self._command('runs show @last')}")
+        self.say(f"   {self._command(f'runs show {run.name}')}")
         self.say(f"   {self._command('run ' + shlex.quote(str(self.flow_file)) + ':airports -p path=report.db')}")
 
     def _command(self, arguments: str) -> str:
-        verb, _, rest = arguments.partition(" ")
-        return f"{_program()} {verb} {rest} --journal {shlex.quote(str(self.journal))}"
+        return f"{_program()} {arguments} --journal {shlex.quote(str(self.journal))}"
 
     def _python(self, *arguments: object, journal: Path) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -156,8 +155,6 @@ def example_source() -> Path:
 
 def _program() -> str:
     """Return what to type for `wfengine`: the name if the shell finds this very program by it, else its path."""
-    import shutil
-
     beside = Path(sys.executable).with_name("wfengine")
     found = shutil.which("wfengine")
     if found is not None and Path(found).resolve() == beside.resolve():
@@ -181,7 +178,10 @@ def _rows(database: Path) -> Iterator[dict[str, object]]:
 
 
 def run_and_kill(flow_file: str, report: str, kill_after: int) -> None:
-    """Run the demo's flow in this process, which is killed after so many calls of the mapped task; 0: never."""
+    """Run the demo's flow in this process, which is killed after so many calls of the mapped task; 0: never.
+
+    Just before the kill the id of the run is written to stdout, for the process that resumes it.
+    """
     from wfengine.listeners import Event, add_listener
     from wfengine.loading import load_target
 
@@ -193,6 +193,8 @@ def run_and_kill(flow_file: str, report: str, kill_after: int) -> None:
             with lock:
                 done += 1
                 if done == kill_after:
+                    sys.stdout.write(f"{event.flow_run_id}\n")
+                    sys.stdout.flush()
                     os.kill(os.getpid(), signal.SIGKILL)
 
     add_listener(kill_in_the_middle)

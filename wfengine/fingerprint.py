@@ -279,11 +279,20 @@ def _parse(lines: list[str], margin: int) -> _Definition | None:
     text = "".join(lines)
     try:
         # An indented function is parsed inside a block, for dedenting would change its strings of several lines.
-        body = ast.parse("if 1:\n" + text if margin else text).body
+        body = _syntax_tree("if 1:\n" + text if margin else text).body
     except (SyntaxError, ValueError, RecursionError):
         return None
     inner = body[0].body if margin and isinstance(body[0], ast.If) else body
     return inner[0] if len(inner) == 1 and isinstance(inner[0], _Definition) else None
+
+
+def _syntax_tree(text: str) -> ast.Module:
+    try:
+        return ast.parse(text)
+    except SystemError:
+        # CPython 3.11 miscounts its depth when the garbage collector runs in the middle and a finalizer parses as well,
+        # as the logging of a traceback does. It does not happen twice in a row.
+        return ast.parse(text)
 
 
 def _dedented(lines: list[str], margin: int) -> str:
@@ -298,7 +307,7 @@ def _compiled_hash(definition: _Definition, fn: types.FunctionType, lines: list[
     if code.co_freevars:  # names from around it are compiled differently from globals
         targets: list[ast.expr] = [ast.Name(name, ast.Store()) for name in code.co_freevars]
         given = ast.fix_missing_locations(ast.Assign(targets, ast.Constant(None), lineno=1, col_offset=0))
-        holder = ast.parse("def holder(): pass").body[0]  # type: ignore[assignment]  # that is a FunctionDef
+        holder = _syntax_tree("def holder(): pass").body[0]  # type: ignore[assignment]  # that is a FunctionDef
         holder.body = [given, definition]
     try:
         tree = ast.Module([*_imports(fn, lines), holder], [])

@@ -228,10 +228,9 @@ def take_up(flow: AnyFlow, journal: Journal, run_id: int, how: How, *, parent: C
     load_recorded(run, code_hash, rerun, how.by_person)
     arguments = restore_parameters(journal, row)
     arguments = flow.parameters.bind(*flow.parameters.unbind(arguments))
-    if row.next_attempt_at is not None:
-        yield Delay(run, seconds_from_text(row.next_attempt_at))
     failures = 0 if how.reason == "resume" else row.failures  # a person's resume grants all retries anew
-    return (yield from _live(run, arguments, frozenset(json.loads(row.tags or "[]")), parent, failures))
+    due = None if row.next_attempt_at is None else seconds_from_text(row.next_attempt_at)
+    return (yield from _live(run, arguments, frozenset(json.loads(row.tags or "[]")), parent, failures, due))
 
 
 def _refuse_living(journal: Journal, row: FlowRunRow) -> None:
@@ -287,9 +286,10 @@ def recorded_end(journal: Journal, row: FlowRunRow) -> Ended:
 
 
 def _live(
-    run: LiveRun, arguments: dict[str, object], tags: frozenset[str], parent: Call | None, failures: int = 0
-) -> Steps[Ended]:
-    """Execute a created or claimed run to its end."""
+    run: LiveRun, arguments: dict[str, object], tags: frozenset[str], parent: Call | None, failures: int = 0,
+    due: float | None = None,
+) -> Steps[Ended]:  # fmt: skip
+    """Execute a created or claimed run to its end, from `due` on: an instant in seconds of the wall clock."""
     run.parameters = arguments
     run.tags = tags
     run.parent = None if parent is None else parent.run
@@ -300,6 +300,8 @@ def _live(
     ACTIVE[key] = run
     _tell(run, "RUNNING", None)
     try:
+        if due is not None:
+            yield from _wait_for_attempt(run, due)
         return (yield from attempts(run, failures))
     finally:
         if run.left_open:
@@ -320,6 +322,8 @@ def attempts(run: LiveRun, failures: int) -> Steps[Ended]:
             raise
         except BaseException as signal:
             raise (yield from _stop(run, signal)) from None
+        if outcome.error is not None and not isinstance(outcome.error, Exception):
+            raise (yield from _stop(run, outcome.error)) from None
         delay = None
         if isinstance(outcome.error, Exception):
             failures += 1
@@ -331,22 +335,26 @@ def attempts(run: LiveRun, failures: int) -> Steps[Ended]:
         if next_attempt is None:
             run.left_open = False
             return Ended(_state(run, end, outcome), outcome)
-        try:
-            yield Delay(run, next_attempt)
-        except GeneratorExit:
-            raise
-        except BaseException as signal:
-            raise (yield from _stop(run, signal)) from None
+        yield from _wait_for_attempt(run, next_attempt)
         yield from _next_attempt(run)
 
 
+def _wait_for_attempt(run: LiveRun, due: float) -> Steps[None]:
+    try:
+        yield Delay(run, due)
+    except GeneratorExit:
+        raise
+    except BaseException as signal:
+        raise (yield from _stop(run, signal)) from None
+
+
 def _body(run: LiveRun) -> Steps[Outcome]:
-    """Run the flow's function and wait for what it submitted; raises what unwound it if that is not a failure of its own."""
+    """Run the flow's function and wait for what it submitted."""
     args, kwargs = run.flow.parameters.unbind(run.parameters)
     outcome = yield Invoke(Scope(run, None), run.flow.fn, args, kwargs, run.flow.is_async, run.flow.timeout_seconds)
     assert isinstance(outcome, Outcome)
     if outcome.error is not None and not isinstance(outcome.error, Exception):
-        raise outcome.error
+        return outcome
     if is_own_timeout(run, outcome.error):
         if run.runner is not None:
             run.runner.cancel_queued()
@@ -476,6 +484,8 @@ def _stop(run: LiveRun, signal: BaseException | None) -> Steps[BaseException]:
     assert signal is not None
     if isinstance(signal, RunHalted) and isinstance(signal.error, OwnershipLostError | JournalError):
         return signal  # nothing can or may be written; the run stays as it is and can be resumed
+    if run.journal.is_forked:
+        return signal  # a forked child leaves; the run goes on in its parent
     if run.runner is not None:
         run.runner.cancel_queued()
     if isinstance(signal, RunHalted):
@@ -546,12 +556,16 @@ def subflow(flow: AnyFlow, call: Call) -> Steps[Outcome]:
 
 def _subflow_again(flow: AnyFlow, journal: Journal, run_id: int, call: Call) -> Steps[Ended]:
     row = journal.get_flow_run(run_id)
-    runs_again = call.row is not None and call.row.state == "FAILED"
+    # Cut off when its failure was being run again: that has to be done still.
+    begun_again = call.row is not None and call.row.state == "CRASHED" and call.row.error_id is not None
+    runs_again = begun_again or (call.row is not None and call.row.state == "FAILED")
     if row.state in ("COMPLETED", "CANCELLED") or (row.state == "FAILED" and not runs_again):
         return recorded_end(journal, row)  # it ended, and the process died before the call's outcome was written
     recorded = call.run.recorded
     rerun: Rerun = "none"
-    if recorded is not None:
+    if begun_again:
+        rerun = "failed"
+    elif recorded is not None:
         rerun = recorded.rerun_of(call.row) if call.row is not None else recorded.rerun_in(call.scope.task_run_id)
     how = How(
         "resume" if recorded is not None and recorded.by_person else "retry" if rerun == "failed" else "recovery",

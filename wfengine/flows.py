@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
 
-from wfengine.context import Scope, find_scope
+from wfengine.context import Scope, current_scope, find_scope
 from wfengine.flow_engine import Ended, start, subflow
 from wfengine.futures import resolved
 from wfengine.journals import Durability, default_journal
@@ -87,7 +87,8 @@ class Flow(Generic[P, R]):
         before = kwargs.pop("wait_for", None)
         if is_loading():
             return _nothing() if self.is_async else None
-        scope = find_scope()
+        # A flow started in a thread of the user's own is a run of its own, whatever else runs in this process.
+        scope = find_scope() if current_scope() is not None else None
         if scope is not None:
             return self._call_subflow(scope, args, kwargs, before, return_state)
         arguments = self._arguments(args, kwargs)
@@ -126,8 +127,9 @@ class Flow(Generic[P, R]):
         row = journal.get_flow_run(find_run_id(journal, run))
         if row.flow_name != self.name:
             raise UsageError(
-                f"Flow run {row.id} '{row.name}' is a run of flow '{row.flow_name}', not of '{self.name}'. If the flow was renamed, "
-                f"keep its old name: @flow(name='{row.flow_name}'). Else see its runs with: wfengine runs ls --flow {self.name}"
+                f"Flow run {row.id} '{row.name}' is a run of flow '{row.flow_name}', not of '{self.name}'. If the flow was "
+                f"renamed, keep its old name: @flow(name='{row.flow_name}'). Else see its runs with: "
+                f"wfengine runs ls --flow {self.name}"
             )
         steps = resume_steps(journal, row.id, flow=self, on_drift=on_drift, takeover=takeover)
         return cast(R, _end_async(steps, False) if self.is_async else _end(steps, False))

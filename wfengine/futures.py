@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import logging
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -9,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar, cast
 
 from wfengine.states import State
+from wfengine_journal.errors import UsageError
 from wfengine_journal.states import StateType
 
 if TYPE_CHECKING:
@@ -96,6 +99,10 @@ class TaskFuture(Generic[R]):
         """Wait until the outcome is committed, at most `timeout` seconds; tell whether it is."""
         if self._settled:
             return True
+        if self.call.callee.is_async and getattr(worker_hooks, "is_task_loop", False):
+            raise UsageError(
+                f"{self.call} runs in this very event loop, so waiting for it here would wait for ever. Write: await future"
+            )
         with self._lock:
             if self._settled:
                 return True
@@ -200,12 +207,13 @@ def as_completed(futures: Iterable[TaskFuture[R]], timeout: float | None = None)
     replayed = [future for future in pending if future.recorded_order is not None]
     yield from sorted(replayed, key=lambda future: future.recorded_order or ("", 0))
     live = [future for future in pending if future.recorded_order is None]
-    settled: list[TaskFuture[R]] = []
+    settled: list[tuple[str, int, int, TaskFuture[R]]] = []  # a heap: a replay hands them out by these
+    numbers = itertools.count()
     changed = threading.Condition()
 
     def tell(future: TaskFuture[R]) -> None:
         with changed:
-            settled.append(future)
+            heapq.heappush(settled, (future.call.ended_at, future.call.task_run_id, next(numbers), future))
             changed.notify()
 
     for future in live:
@@ -219,7 +227,7 @@ def as_completed(futures: Iterable[TaskFuture[R]], timeout: float | None = None)
                 arrived = changed.wait_for(lambda: bool(settled), remaining)
             if not arrived:
                 raise TimeoutError(f"Not all of {len(pending)} task runs were finished after {timeout} s.")
-            future = settled.pop(0)
+            *_, future = heapq.heappop(settled)
         yield future
 
 

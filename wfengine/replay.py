@@ -104,8 +104,8 @@ class Recorded:
         if self.by_person:
             return True
         # An automatic recovery goes on where a person already resumed with this very code.
-        last = max(self._code_hashes, default=0)
-        return last > row.epoch and self._code_hashes[last] == self._code_hash
+        resumed = self._last_epochs.get("resume", 0)
+        return resumed > row.epoch and self._code_hashes.get(resumed) == self._code_hash
 
     def list_orphans(self) -> list[int]:
         """Return the ids of completed calls in live scopes that nobody asked for."""

@@ -7,7 +7,10 @@ knows what a task is.
 
 from __future__ import annotations
 
+import os
+import contextlib
 import threading
+from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
@@ -18,6 +21,8 @@ from wfengine_journal.threads import start_thread
 from wfengine_journal.writer import Change, WriteRefused
 
 if TYPE_CHECKING:
+    import asyncio
+
     from wfengine.futures import TaskFuture
     from wfengine_journal.store import Journal
 
@@ -212,9 +217,18 @@ def _invoke(step: Invoke) -> Outcome:
     try:
         return Outcome(step.fn(*step.args, **step.kwargs), None)
     except BaseException as error:
+        if type(error) is SystemExit and scope.run.journal.is_forked:
+            _leave_child(error)
         return Outcome(None, without_engine_frames(error))
     finally:
         reset_scope(token)
+
+
+def _leave_child(error: SystemExit) -> None:
+    """End a forked child that user code left by sys.exit() on a thread of ours, where nobody else would."""
+    if threading.current_thread().name.startswith("wfengine-"):
+        code = error.code
+        os._exit(code if isinstance(code, int) else 0 if code is None else 1)
 
 
 def _invoke_with_limit(step: Invoke) -> Outcome:
@@ -272,7 +286,7 @@ async def drive_async(steps: Steps[T]) -> T:
 
 async def _perform_async(step: Step) -> object:
     if type(step) is Write:
-        return await _commit_async(step) if step.synced else _commit(step)
+        return await _commit_async(step) if step.run.synced or step.synced else _commit(step)
     if type(step) is Invoke:
         return await _invoke_async(step)
     if isinstance(step, Delay):
@@ -285,38 +299,93 @@ async def _perform_async(step: Step) -> object:
 
 
 async def _commit_async(write: Write) -> None:
-    """Wait for the disk without stopping the loop: what is due in the same turn of the loop shares one commit."""
+    """Wait for the disk without stopping the loop: what is due in the same turn of the loop shares one commit.
+
+    Where nothing waits for the disk, a write that need not be synced is done at once. Beside one that does, it would
+    lead a commit that syncs the other's, and stop the loop for that.
+    """
     import asyncio
 
     loop = asyncio.get_running_loop()
-    committed: asyncio.Future[None] = loop.create_future()
-
-    def tell(error: BaseException | None) -> None:
-        loop.call_soon_threadsafe(_set, committed, error)
-
-    run = write.run
-    run.journal.post(write.change, synced=True, on_commit=tell)
-    if not run.flush_due:
-        run.flush_due = True
-        loop.run_in_executor(None, _flush, run)
+    turn = write.run.turns.get(loop)
+    if turn is None:
+        turn = write.run.turns[loop] = _Turn(loop, write.run.journal)
+    if not write.synced and not turn.waiting:
+        return _commit(write)
     try:
-        await asyncio.shield(committed)
+        future = turn.commit(write.change, write.synced)
+        await (future if write.final else _uncancelled(future))
     except (WriteRefused, JournalError) as error:
         raise _halting(write.run, error) from error
 
 
-def _flush(run: LiveRun) -> None:
-    run.flush_due = False  # before the flush: what is posted from now on asks for one of its own
-    run.journal.flush()
+async def _uncancelled(committed: asyncio.Future[None]) -> None:
+    """Wait for a commit; a cancellation that comes meanwhile is delivered after it, at the next wait of the task.
+
+    So an attempt that began is known to have begun, and its cancellation is recorded like any other.
+    """
+    import asyncio
+
+    task = asyncio.current_task()
+    assert task is not None
+    cancelled = False
+    while not committed.done():
+        try:
+            await asyncio.shield(committed)
+        except asyncio.CancelledError:
+            cancelled = True
+            task.uncancel()
+    if cancelled:
+        task.cancel()
+    committed.result()
 
 
-def _set(future: object, error: BaseException | None) -> None:
-    if future.done():  # type: ignore[attr-defined]  # an asyncio.Future; asyncio is not imported at module level
-        return
-    if error is None:
-        future.set_result(None)  # type: ignore[attr-defined]
-    else:
-        future.set_exception(error)  # type: ignore[attr-defined]
+class _Turn:
+    """The commits that one event loop waits for: one flush a turn of the loop, and one wake for all it committed."""
+
+    __slots__ = ("_committed", "_flush_due", "_journal", "_loop", "_wake_due", "waiting")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, journal: Journal) -> None:
+        self._loop = loop
+        self._journal = journal
+        self._flush_due = False
+        self._wake_due = False
+        self.waiting = 0  # commits that the loop was not told of yet
+        self._committed: deque[tuple[asyncio.Future[None], BaseException | None]] = deque()
+
+    def commit(self, change: Change, synced: bool) -> asyncio.Future[None]:
+        """Post a change; the future is done after its commit. Called in the loop."""
+        self.waiting += 1
+        future = self._loop.create_future()
+        self._journal.post(change, synced=synced, on_commit=lambda error: self._note(future, error))
+        if not self._flush_due:
+            self._flush_due = True
+            self._loop.run_in_executor(None, self._flush)
+        return future
+
+    def _flush(self) -> None:
+        self._flush_due = False  # before the flush: what is posted from now on asks for one of its own
+        self._journal.flush()
+
+    def _note(self, future: asyncio.Future[None], error: BaseException | None) -> None:
+        """Take note of a commit, on the thread that led it."""
+        self._committed.append((future, error))
+        if not self._wake_due:
+            self._wake_due = True
+            with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
+                self._loop.call_soon_threadsafe(self._tell)
+
+    def _tell(self) -> None:
+        self._wake_due = False  # before the look: what is noted from now on wakes the loop again
+        while self._committed:
+            future, error = self._committed.popleft()
+            self.waiting -= 1
+            if future.done():
+                continue  # the waiting task was cancelled
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error)
 
 
 async def _invoke_async(step: Invoke) -> Outcome:

@@ -30,9 +30,9 @@ from wfengine.retries import RetryPolicy
 from wfengine.states import State
 from wfengine.steps import Delay, Invoke, Outcome, Settle, Steps, Write
 from wfengine_journal.clock import seconds_from_text, text_from_seconds
-from wfengine_journal.codec import Encoded, encode, encode_error
+from wfengine_journal.codec import Encoded, encode, encode_error, error_message
 from wfengine_journal.errors import (
-    DriftError,
+    ForkedProcessError,
     InDoubtError,
     JournalError,
     OwnershipLostError,
@@ -97,7 +97,7 @@ class Call:
     """One call in a running flow. Its row in the journal is written by `life`; before that it has no id."""
 
     __slots__ = (
-        "arguments", "attempt", "begin", "callee", "failures", "first_started", "fresh", "identity", "inputs",
+        "arguments", "attempt", "begin", "callee", "ended_at", "failures", "first_started", "fresh", "identity", "inputs",
         "interruptions", "lane", "live_state", "own_scope", "row", "run", "scope", "seq", "task_run_id",
     )  # fmt: skip
 
@@ -119,6 +119,7 @@ class Call:
         self.interruptions = 0
         self.fresh = False  # a recorded failure runs again: its counts begin anew
         self.first_started = 0.0
+        self.ended_at = ""  # as journaled, of an outcome of this execution
         self.live_state = StateType.PENDING
 
     def __str__(self) -> str:
@@ -132,7 +133,7 @@ class Call:
             return State(StateType.COMPLETED, flow_run_id=run_id, task_run_id=task_run_id, data=value)
         name = "TimedOut" if isinstance(error, TaskTimeoutError) else ""
         kind = StateType.FAILED if isinstance(error, Exception) else StateType.CRASHED
-        return State(kind, name, str(error), flow_run_id=run_id, task_run_id=task_run_id, error=error)
+        return State(kind, name, error_message(error), flow_run_id=run_id, task_run_id=task_run_id, error=error)
 
 
 # ------------------------------------------------------------------------------------------- hops 1 to 3: issue the call
@@ -195,7 +196,11 @@ def _look_up(call: Call, task_id: int) -> Outcome | None:
     if row is None:
         return None
     _take_over_row(call, row)
-    return answer(call, row)
+    try:
+        return answer(call, row)
+    except JournalError as error:
+        # Not for the flow to catch: what it was given once cannot be had, so it must not go on as if the task had failed.
+        raise run.halt(RunHalted(error)) from None
 
 
 def _take_over_row(call: Call, row: CallRow) -> None:
@@ -231,9 +236,9 @@ def answer(call: Call, row: CallRow) -> Outcome | None:
 
 def _once_without_key(call: Call) -> UsageError:
     return UsageError(
-        f"Task '{call.callee.name}' is declared once=True and was called in {call.run} from another thread or asyncio task than "
-        "the flow's own, or with futures. Such calls have no order, so on resume it could not be told whether it already ran, and "
-        "it was not started. Give it a call_key, e.g. @task(once=True, call_key='{order_id}')."
+        f"Task '{call.callee.name}' is declared once=True and was called in {call.run} from another thread or asyncio "
+        "task than the flow's own, or submitted with futures. Such calls have no order, so on resume it could not be told "
+        "whether it already ran, and it was not started. Give it a call_key: @task(once=True, call_key='{order_id}')."
     )
 
 
@@ -261,6 +266,8 @@ def life(call: Call) -> Steps[Outcome]:
     run = call.run
     if call.row is not None:
         yield from _settle_doubt(call, call.row)
+        if call.failures and not call.fresh:  # cut off between two attempts, or in a later one than the first
+            yield from _recall(call)
     while True:
         # 4  begin attempt
         begin = _begin_attempt(call)
@@ -406,6 +413,8 @@ def _outcome_change(call: Call, outcome: Outcome) -> tuple[CompleteCall | FailAt
         except ValueNotStorableError as refusal:
             # Another attempt would return the same kind of value, so this is final at once.
             return _failure(call, refusal, at, None), Outcome(None, note_task_run(refusal, call.task_run_id)), None
+        # Encoding may take long, and calls are replayed in the order of these instants: another may have ended meanwhile.
+        call.ended_at = at = run.journal.clock.now_text()
         if result.codec != "json":
             remember_result_hash(outcome.value, result.hash)
         complete = CompleteCall(
@@ -424,6 +433,7 @@ def _outcome_change(call: Call, outcome: Outcome) -> tuple[CompleteCall | FailAt
 
 
 def _failure(call: Call, error: BaseException, at: str, next_attempt: float | None) -> FailAttempt:
+    call.ended_at = at
     return FailAttempt(
         call.run.id,
         call.task_run_id,
@@ -474,7 +484,10 @@ def _cut_off(call: Call, error: BaseException) -> Steps[None]:
             yield Write(call.run, _settled(call, "PAUSED", "Drifted", "parked by a call inside it"), False)
     else:
         message = f"interrupted by {type(error).__name__}"
-        yield Write(call.run, _settled(call, "CRASHED", "Interrupted", message), call.run.synced)
+        try:
+            yield Write(call.run, _settled(call, "CRASHED", "Interrupted", message), call.run.synced)
+        except ForkedProcessError:
+            _logger.debug("A forked child leaves %s; its parent records it.", call)
     raise error
 
 
@@ -544,7 +557,7 @@ def _live_again(call: Call) -> Steps[Outcome]:
 def note_task_run(error: Exception | BaseException, task_run_id: int) -> Exception:
     """Note on an exception which task run it ended, to find the fatal ones when a flow fails; return it."""
     try:
-        known = getattr(error, "_wfengine_task_runs", frozenset())
+        known: frozenset[int] = getattr(error, "_wfengine_task_runs", frozenset())
         error._wfengine_task_runs = known | {task_run_id}  # type: ignore[union-attr]  # any exception takes attributes
     except (AttributeError, TypeError):
         _logger.debug("A %s takes no attributes; whether it was fatal cannot be told.", type(error).__name__)

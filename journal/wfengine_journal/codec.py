@@ -343,6 +343,11 @@ def _error_text(error: BaseException) -> tuple[str, str, str]:
     return stored_type_name(type(error)), _bounded(_message(error), MAX_MESSAGE_BYTES), _traceback_text(error)
 
 
+def error_message(error: BaseException) -> str:
+    """Return the text of an exception, also of one whose own str() fails; storable and printable as text."""
+    return _message(error)
+
+
 def _message(error: BaseException) -> str:
     try:
         text = str(error)

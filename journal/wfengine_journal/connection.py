@@ -8,7 +8,6 @@ process that holds a connection: closing any descriptor of the file drops SQLite
 from __future__ import annotations
 
 import os
-import shutil
 import sqlite3
 import weakref
 from pathlib import Path
@@ -123,6 +122,7 @@ def inspect_file(path: Path) -> int:
     try:
         connection = open_reader(path)
         try:
+            connection.execute("BEGIN")  # one look: another process may be creating the journal just now
             application = connection.execute("PRAGMA application_id").fetchone()[0]
             version = int(connection.execute("PRAGMA user_version").fetchone()[0])
             tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
@@ -215,6 +215,8 @@ def explain(error: sqlite3.Error, path: Path) -> JournalError:
 
 
 def _free_bytes(path: Path) -> str:
+    import shutil
+
     try:
         return f"{shutil.disk_usage(path.parent).free:,} bytes free"
     except OSError:

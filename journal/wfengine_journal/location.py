@@ -39,7 +39,7 @@ def prepare_folder(path: Path) -> None:
     """Create the folder of a journal; the default folder also tells git to leave it alone."""
     try:
         if not path.parent.is_dir():
-            path.parent.mkdir(parents=True, mode=0o700)
+            path.parent.mkdir(parents=True, mode=0o700, exist_ok=True)  # another process may be making it too
             if path.parent.name == FOLDER:
                 (path.parent / ".gitignore").write_text("*\n", encoding="utf-8")
     except OSError as error:

@@ -6,10 +6,9 @@ case does not import sqlite-utils; every later format is a sqlite-utils migratio
 
 from __future__ import annotations
 
-import secrets
+import os
 import sqlite3
 from collections.abc import Callable
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +39,8 @@ CREATE UNIQUE INDEX "idx__sqlite_migrations_migration_set_name" ON "_sqlite_migr
 
 def read_sql(name: str) -> str:
     """Return the text of one of the package's .sql files."""
+    from importlib import resources  # takes as long as all of json, and only a new file needs it
+
     return resources.files("wfengine_journal").joinpath("sql", name).read_text(encoding="utf-8")
 
 
@@ -64,7 +65,7 @@ def create(connection: sqlite3.Connection, clock: Clock, created_by: str) -> Non
             connection.executemany(
                 "INSERT INTO meta (key, value) VALUES (?, ?)",
                 [
-                    ("journal_id", secrets.token_hex(16)),
+                    ("journal_id", os.urandom(16).hex()),
                     ("created_at", clock.now_text()),
                     ("created_by", created_by),
                 ],
@@ -129,6 +130,7 @@ def _drop_views(connection: sqlite3.Connection) -> None:
 
 def backup(connection: sqlite3.Connection, target: Path) -> None:
     """Copy the journal with SQLite's own backup, while it may be in use."""
+    os.close(os.open(target, os.O_CREAT | os.O_RDWR, 0o600))  # as private as the journal
     copy = sqlite3.connect(target)
     try:
         connection.backup(copy)

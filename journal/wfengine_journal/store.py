@@ -81,6 +81,11 @@ class Journal:
                     self._owner_id = self._register_owner()
         return self._owner_id
 
+    @property
+    def is_forked(self) -> bool:
+        """Tell whether this is a forked child, and the journal was opened by its parent."""
+        return self._writer.is_forked
+
     def _register_owner(self) -> int:
         pid = os.getpid()
         registration = _RegisterOwner(
@@ -353,9 +358,9 @@ class Journal:
         """Say that this process ends, commit what is queued, and close the file. Idempotent."""
         _OPEN.pop(str(self.path), None)
         try:
-            if self._owner_id is not None:
-                self.post(_Statement("UPDATE owner SET ended_at = ? WHERE id = ?", (self.clock.now_text(), self._owner_id)))
-            self._writer.close()
+            ended = "UPDATE owner SET ended_at = ? WHERE id = ?"
+            at = self.clock.now_text()
+            self._writer.close(None if self._owner_id is None else _Statement(ended, (at, self._owner_id)))
         finally:
             if self._owner_id is not None:
                 self._lock_file.release(self._owner_id)

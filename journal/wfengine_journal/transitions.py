@@ -187,7 +187,26 @@ class StartAttempt(_Change):
     def apply(self, connection: sqlite3.Connection) -> None:
         if self.call is not None:
             self.task_run_id = self.call.task_run_id
-        cursor = connection.execute(
+        cursor = self._start_first(connection) if self.seq == 2 else self._start_again(connection)
+        if cursor.rowcount != 1:
+            raise WriteRefused
+        connection.execute(
+            "INSERT INTO transition (flow_run_id, task_run_id, seq, state, state_name, epoch, attempt, at)"
+            " VALUES (?, ?, ?, 'RUNNING', ?, ?, ?, ?)",
+            (self.flow_run_id, self.task_run_id, self.seq, self.name, self.epoch, self.attempt, self.at),
+        )
+
+    def _start_first(self, connection: sqlite3.Connection) -> sqlite3.Cursor:
+        """Start a call that was only issued: there is nothing to reset, which halves the cost under fan-out."""
+        return connection.execute(
+            "UPDATE task_run SET state = 'RUNNING', version = 2, epoch = ?, attempt = ?, started_at = ?"
+            " WHERE id = ? AND version = 1 AND state = 'PENDING'"
+            " AND EXISTS (SELECT 1 FROM flow_run WHERE id = ? AND epoch = ? AND state = 'RUNNING')",
+            (self.epoch, self.attempt, self.at, self.task_run_id, self.flow_run_id, self.epoch),
+        )
+
+    def _start_again(self, connection: sqlite3.Connection) -> sqlite3.Cursor:
+        return connection.execute(
             "UPDATE task_run SET state = 'RUNNING', state_name = ?, state_message = NULL, version = ?, epoch = ?, attempt = ?,"
             " started_at = coalesce(started_at, ?), ended_at = NULL, next_attempt_at = NULL, orphaned_in = NULL, fatal = NULL,"
             " failures = CASE WHEN ? THEN 0 ELSE failures END, interruptions = CASE WHEN ? THEN 0 ELSE interruptions END"
@@ -195,13 +214,6 @@ class StartAttempt(_Change):
             " AND EXISTS (SELECT 1 FROM flow_run WHERE id = ? AND epoch = ? AND state = 'RUNNING')",
             (self.name, self.seq, self.epoch, self.attempt, self.at, self.fresh, self.fresh)
             + (self.task_run_id, self.seq - 1, self.flow_run_id, self.epoch),
-        )
-        if cursor.rowcount != 1:
-            raise WriteRefused
-        connection.execute(
-            "INSERT INTO transition (flow_run_id, task_run_id, seq, state, state_name, epoch, attempt, at)"
-            " VALUES (?, ?, ?, 'RUNNING', ?, ?, ?, ?)",
-            (self.flow_run_id, self.task_run_id, self.seq, self.name, self.epoch, self.attempt, self.at),
         )
 
 
@@ -480,9 +492,6 @@ class EndFlowRun(_Change):
 
     def apply(self, connection: sqlite3.Connection) -> None:
         at, flow_run_id = self.at, self.flow_run_id
-        if self.state != "COMPLETED":
-            # A body that timed out, or raised beside running coroutines, can leave calls behind.
-            _interrupt_running_calls(connection, flow_run_id, "its flow run ended first", at, counts=False)
         stored = _result_columns(self.result) if self.result is not None else (None, None, None, None)
         ended = at if self.state in ("COMPLETED", "FAILED", "CANCELLED", "CRASHED") else None
         cursor = connection.execute(
@@ -498,6 +507,9 @@ class EndFlowRun(_Change):
         )
         if cursor.rowcount != 1:
             raise WriteRefused
+        if self.state != "COMPLETED":
+            # A body that timed out, or raised beside running coroutines, can leave calls behind.
+            _interrupt_running_calls(connection, flow_run_id, "its flow run ended first", at, counts=False)
         if self.result is not None and stored[0] is None:
             _store_value(connection, self.result, at)
         error_id = None

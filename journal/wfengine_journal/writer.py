@@ -116,7 +116,7 @@ class Writer:
         self._commits = 0
         self._began = False  # a transaction of the present leader was begun
         self._broken: JournalError | None = None
-        self._forked = False
+        self.is_forked = False  # this is a child of the process that opened the connection
         self._held_for_fork = False
         self._closed = False
 
@@ -342,7 +342,7 @@ class Writer:
         return error
 
     def _check_usable(self) -> None:
-        if self._forked:
+        if self.is_forked:
             raise ForkedProcessError(
                 "This process was forked from one that runs flows; the journal's connection stays with the parent. "
                 "Return the result to the parent, or start a process of its own (multiprocessing 'spawn')."
@@ -376,15 +376,20 @@ class Writer:
             self._posted.wait()
             self._closing.wait(POST_DELAY_SECONDS)
             self._posted.clear()
-            while self._queue and not self._forked:
+            while self._queue and not self.is_forked:
                 self._lead()
 
-    def close(self) -> None:
-        """Commit what is queued and close the connection; the last process to do so folds the log into the file."""
-        while self._queue and self._broken is None and not self._forked:
+    def close(self, last: Change | None = None) -> None:
+        """Commit what is queued, then `last`, and close the connection; the last process to do so folds the log into the file.
+
+        No thread is started for it: from Python 3.12 on none can be while the interpreter goes down.
+        """
+        if last is not None:
+            self._queue.append(_Ticket(last, False, None))
+        while self._queue and self._broken is None and not self.is_forked:
             self._lead()
         with self._lock:
-            if self._closed or self._forked:
+            if self._closed or self.is_forked:
                 return
             self._closed = True
             self._connection.close()
@@ -412,7 +417,7 @@ class Writer:
         """
         import ctypes
 
-        self._forked = True
+        self.is_forked = True
         closed = self._held_for_fork
         if closed:
             self._connection.close()

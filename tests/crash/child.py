@@ -13,6 +13,7 @@ import sqlite3
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tests.crash.plan import StatementPlan
 from wfengine import Flow, use_journal
@@ -24,7 +25,7 @@ from wfengine_journal.store import Journal
 SETTLED = ("COMPLETED", "FAILED", "PAUSED")
 
 
-def main(flows: Mapping[str, Flow[[], object]]) -> None:
+def main(flows: Mapping[str, Flow[[], Any]]) -> None:
     """Do what the command line asks for."""
     options = _options()
     if options.kill_before:
@@ -56,7 +57,7 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _go_on(chosen: Flow[[], object], journal: Journal, options: argparse.Namespace) -> object:
+def _go_on(chosen: Flow[[], Any], journal: Journal, options: argparse.Namespace) -> object:
     run_id, state = _only_run(journal.path)
     if run_id is None:
         started = chosen()

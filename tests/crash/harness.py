@@ -6,6 +6,7 @@ A *case* is one flow run from its first start to its end, over as many processes
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -113,6 +114,7 @@ class Child:
                 env=environment() | case.variables(), cwd=case.folder,
             )  # fmt: skip
         self.pid = self._process.pid
+        self._said = ""
         self._hung = False
         self._watchdog = threading.Timer(CHILD_LIMIT_SECONDS, self._give_up)
         self._watchdog.daemon = True
@@ -124,12 +126,19 @@ class Child:
 
     def wait_for(self, word: str) -> None:
         """Wait until the child has said a line that begins with this word."""
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
+        while line := self.line():
             if line.startswith(word):
                 return
         ending = self.end()
         raise AssertionError(f"the child ended before it said {word!r}: {ending}")
+
+    def line(self) -> str:
+        """Wait for the next line the child says and return it; empty at its end."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if line:
+            self._said = line.rstrip("\n")
+        return line
 
     def tell(self, line: str) -> None:
         """Give the child a line on its standard input."""
@@ -150,17 +159,16 @@ class Child:
         """Wait for the end. AssertionError if the watchdog had to end it."""
         assert self._process.stdout is not None
         assert self._process.stdin is not None
-        lines = self._process.stdout.read().splitlines()
+        while self.line():
+            pass
         returncode = self._process.wait(CHILD_LIMIT_SECONDS)
         self._watchdog.cancel()
         self._process.stdout.close()
-        try:
+        with contextlib.suppress(BrokenPipeError):  # killed before it read what it was told
             self._process.stdin.close()
-        except BrokenPipeError:
-            pass  # killed before it read what it was told
         stderr = _tail(self._stderr)
         assert not self._hung, f"the child was still running after {CHILD_LIMIT_SECONDS} s\n{stderr}"
-        return Ending(returncode, lines[-1] if lines else "", stderr)
+        return Ending(returncode, self._said, stderr)
 
 
 def environment() -> dict[str, str]:
@@ -226,11 +234,18 @@ def kill_at(case: Case, number: int, expected: object, checks: Checks, nursery: 
 
 
 def kill_at_every_statement(
-    make_case: Callable[[int], Case], expected: object, checks: Checks, *, step: int = 1, program: Path = ZOO, children: int = 2
+    make_case: Callable[[int], Case],
+    expected: object,
+    checks: Checks,
+    *,
+    first: int = 1,
+    step: int = 1,
+    program: Path = ZOO,
+    children: int = 2,
 ) -> list[KilledAt]:
     """Kill a fresh case before each statement, until one ends unkilled; `children` cases at a time. In order."""
     found: list[KilledAt] = []
-    numbers = iter(range(1, 100_000, step))
+    numbers = iter(range(first, 100_000, step))
     lock = threading.Lock()
     over = threading.Event()
     problems: list[BaseException] = []

@@ -27,6 +27,14 @@ def query(journal: Path, sql: str) -> list[tuple[object, ...]]:
         return connection.execute(sql).fetchall()
 
 
+def is_unborn(journal: Path) -> bool:
+    """Tell whether the kill came while the empty file was being switched to write-ahead logging.
+
+    SQLite left a rollback journal then, which the next writer rolls back and a read-only reader cannot.
+    """
+    return Path(f"{journal}-journal").exists()
+
+
 # ------------------------------------------------------------------------------------------- the effect file
 
 
@@ -87,8 +95,11 @@ def _processes(effects: Sequence[Effect]) -> list[list[Effect]]:
 def file_sound(journal: Path) -> list[str]:
     """SQLite finds no damage and no dangling reference."""
     with closing(connect(journal)) as connection:
-        damage = [row[0] for row in connection.execute("PRAGMA integrity_check") if row[0] != "ok"]
-        dangling = connection.execute("PRAGMA foreign_key_check").fetchall()
+        try:
+            damage = [row[0] for row in connection.execute("PRAGMA integrity_check") if row[0] != "ok"]
+            dangling = connection.execute("PRAGMA foreign_key_check").fetchall()
+        except sqlite3.DatabaseError as error:
+            return [f"file-sound: {error}"]
     return [f"file-sound: {text}" for text in damage] + [f"file-sound: dangling reference {row}" for row in dangling]
 
 
@@ -145,8 +156,8 @@ def logs_kept(journal: Path, effects: Sequence[Effect]) -> list[str]:
 
 def after_kill(journal: Path, effects: Sequence[Effect]) -> list[str]:
     """Return what is wrong right after a kill, before anybody looks at the file again."""
-    if not journal.exists():
-        return [] if not any(effect.kind == "ack" for effect in effects) else ["there is no journal"]
+    if not journal.exists() or is_unborn(journal):
+        return [f"acknowledged-is-recorded: {effect.call}, without a journal" for effect in effects if effect.kind == "ack"]
     return (
         acknowledged_never_again(effects)
         + file_sound(journal)

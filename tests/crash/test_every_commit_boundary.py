@@ -12,17 +12,22 @@ from tests.crash.zoo import ZOO
 
 pytestmark = pytest.mark.crash
 
+#: The statements before this one make the schema, the same for every flow; the full enumeration covers them.
+AFTER_SCHEMA = 60
+
 
 def checks_of(flow: str) -> Checks:
     animal = ZOO[flow]
     return Checks(in_flight=animal.in_flight, is_ordered=animal.is_ordered)
 
 
-def enumerate_kills(folder: Path, flow: str, *options: str, step: int = 1) -> list[KilledAt]:
+def enumerate_kills(folder: Path, flow: str, *options: str, first: int = 1, step: int = 1) -> list[KilledAt]:
     expected = Case(folder / "uninterrupted", flow, options).run().result
-    return kill_at_every_statement(
-        lambda number: Case(folder / str(number), flow, options), expected, checks_of(flow), step=step
+    kills = kill_at_every_statement(
+        lambda number: Case(folder / str(number), flow, options), expected, checks_of(flow), first=first, step=step
     )
+    print(f"{flow}: {len(kills)} kills")
+    return kills
 
 
 def subflow_ended_untold(case: Case) -> bool:
@@ -35,9 +40,9 @@ def subflow_ended_untold(case: Case) -> bool:
     return bool(rows)
 
 
+@pytest.mark.timeout(600)
 def test_a_flow_killed_before_each_of_its_statements_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
     kills = enumerate_kills(tmp_path, "mixed")
-    print(f"{len(kills)} kills")
     assert all_violations(kills) == []
     assert len(kills) > 150
     statements = {kill.statement.split(" ")[0] for kill in kills}
@@ -46,6 +51,7 @@ def test_a_flow_killed_before_each_of_its_statements_ends_as_if_nothing_had_happ
     assert [kill.number for kill in kills if subflow_ended_untold(kill.case)]
 
 
+@pytest.mark.timeout(600)
 def test_a_recovery_killed_before_each_of_its_statements_is_recovered(tmp_path: Path) -> None:
     expected = Case(tmp_path / "uninterrupted", "with_subflows").run().result
     base = Case(tmp_path / "base", "with_subflows")
@@ -56,22 +62,32 @@ def test_a_recovery_killed_before_each_of_its_statements_is_recovered(tmp_path: 
         shutil.copytree(base.folder, tmp_path / str(number))  # no process has the journal open
         return Case(tmp_path / str(number), "with_subflows")
 
-    kills = kill_at_every_statement(copy, expected, checks_of("with_subflows"))
-    print(f"{len(kills)} kills")
+    kills = kill_at_every_statement(copy, expected, checks_of("with_subflows"), step=2)
+    print(f"{len(kills)} kills of the recovery")
     assert all_violations(kills) == []
     assert len(kills) > 50
 
 
-@pytest.mark.parametrize("flow", ["nested", "gathered", "caught", "flow_retried", "raced", "fan_out", "retried", "logged"])
+def test_a_resume_by_a_person_answers_as_a_recovery_does_wherever_the_kill_came(tmp_path: Path) -> None:
+    for flow in ("caught", "nested_retried"):
+        kills = enumerate_kills(tmp_path / flow, flow, "--by-person", first=AFTER_SCHEMA, step=13)
+        assert all_violations(kills) == []
+
+
+@pytest.mark.parametrize("flow", ["nested", "gathered", "caught", "raced", "fan_out", "retried", "logged"])
 def test_other_kinds_of_flows_survive_a_kill_at_every_few_statements(tmp_path: Path, flow: str) -> None:
-    # The schema and the first registrations are the same as in the full enumeration above, hence the stride.
-    kills = enumerate_kills(tmp_path, flow, step=11)
-    print(f"{len(kills)} kills")
+    kills = enumerate_kills(tmp_path, flow, first=AFTER_SCHEMA, step=13)
+    assert all_violations(kills) == []
+
+
+@pytest.mark.parametrize("flow", ["flow_retried", "nested_retried", "subflow_retried"])
+def test_a_crash_uses_up_no_retry_of_a_flow_or_of_a_task_that_calls_tasks(tmp_path: Path, flow: str) -> None:
+    kills = enumerate_kills(tmp_path, flow, first=AFTER_SCHEMA, step=7)
     assert all_violations(kills) == []
 
 
 @pytest.mark.parametrize("durability", ["power", "process"])
 def test_kills_spare_nothing_acknowledged_in_either_durability(tmp_path: Path, durability: str) -> None:
-    kills = enumerate_kills(tmp_path, "chain", "--durability", durability, step=5)
+    kills = enumerate_kills(tmp_path, "chain", "--durability", durability, first=AFTER_SCHEMA, step=13)
     assert all_violations(kills) == []
     assert kills[-1].case.query("SELECT DISTINCT durability FROM runs") == [(durability,)]

@@ -1,4 +1,4 @@
-"""What becomes of a task that was cut off in the middle, and of one that waits for its retry."""
+"""What becomes of a task that was cut off in the middle, of one that waits for its retry, and of the order of outcomes."""
 
 from __future__ import annotations
 
@@ -100,8 +100,18 @@ def test_a_task_that_may_not_run_again_never_does_wherever_the_kill_comes(tmp_pa
         lambda number: Case(tmp_path / str(number), "guarded_flow"),
         "guarded",
         Checks(after_kill=at_most_once, after_end=recorded_outcome),
-        step=3,
+        first=60,  # after the schema
+        step=2,
     )
     other_results = [text for text in all_violations(kills) if "result-equal: 'interrupted' instead of 'guarded'" in text]
     assert all_violations(kills) == other_results
     assert len(other_results) >= 1  # cut off after its start was committed and before its outcome was
+
+
+@pytest.mark.parametrize("flow", ["raced_then_killed", "looked_at_late", "stored_slowly"])
+def test_outcomes_are_replayed_in_the_order_in_which_they_were_handed_out(tmp_path: Path, flow: str) -> None:
+    case = Case(tmp_path, flow)
+    assert case.run().was_killed
+    assert isinstance(case.run().result, int)
+    assert invariants.order_kept(case.effects()) == []
+    assert invariants.acknowledged_never_again(case.effects()) == []

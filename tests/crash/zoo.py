@@ -11,11 +11,12 @@ import os
 import sys
 import threading
 from dataclasses import dataclass
+from typing import Any
 
 from tests.crash.effects import acknowledged, append, has_happened
 from tests.crash.nursery import FLAG, serve
 from tests.crash.plan import kill_this_process
-from wfengine import Flow, ThreadTaskRunner, as_completed, flow, get_run_logger, task
+from wfengine import Flow, TaskFuture, ThreadTaskRunner, as_completed, flow, get_run_logger, task
 from wfengine_journal.errors import TaskInterrupted, TooManyInterruptions
 
 # Random kills may hit one task more often than a user's default allows; the limit has a test of its own.
@@ -178,6 +179,33 @@ def flow_retried() -> list[str]:
     return words
 
 
+@task(max_interruptions=MANY, retries=1, retry_delay_seconds=0.01)
+def outer_retried(call: str) -> str:
+    word = acknowledged(f"{call}/add", add(f"{call}/add", 1, 1))
+    text = acknowledged(f"{call}/in", fragile(f"{call}/in"))
+    append("run", call)
+    return f"{word} {text}"
+
+
+@flow
+def nested_retried() -> list[str]:
+    """A task whose inner task fails the first time, and with it the outer one's first attempt."""
+    return [acknowledged("outer", outer_retried("outer")), acknowledged("speak/1", speak("speak/1"))]
+
+
+@flow
+def fragile_part(name: str) -> str:
+    word = acknowledged(f"{name}/add", add(f"{name}/add", 1, 1))
+    text = acknowledged(f"{name}/in", fragile(f"{name}/in"))
+    return f"{word} {text}"
+
+
+@flow(retries=1, retry_delay_seconds=0.01)
+def subflow_retried() -> list[str]:
+    """A flow whose subflow fails the first time, and with it the flow's first attempt."""
+    return [acknowledged("flow:sub", fragile_part("sub")), acknowledged("speak/1", speak("speak/1"))]
+
+
 @flow(task_runner=ThreadTaskRunner(max_workers=4))
 def raced() -> int:
     futures = [runner.submit(f"race/{number}", 0.002 * ((number * 5) % 4)) for number in range(10)]
@@ -329,6 +357,59 @@ def waiting_for_retry() -> str:
     return acknowledged("slow", slow_retry("slow"))
 
 
+@task
+def die_once(call: str) -> None:
+    if not has_happened("run", call):
+        append("run", call)
+        kill_this_process()
+
+
+@flow(task_runner=ThreadTaskRunner(max_workers=8))
+def raced_then_killed() -> int:
+    """Take many outcomes as they come, and die when all were taken."""
+    futures = [runner.submit(f"race/{number}", 0.0005 * (number % 3)) for number in range(300)]
+    for future in as_completed(futures):
+        acknowledged(future.result(), None)
+    die_once("die")
+    return len(futures)
+
+
+@flow
+def looked_at_late() -> int:
+    """Ask for the order of outcomes that are all there already, in another order than they were asked for."""
+    futures = [runner.submit(f"race/{number}", 0.05 * (4 - number)) for number in range(5)]
+    for future in futures:
+        future.wait()
+    for future in as_completed(futures):
+        acknowledged(future.result(), None)
+    die_once("die")
+    return len(futures)
+
+
+class SlowToStore:
+    """A value that takes long to be pickled."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        threading.Event().wait(0.3)
+        return SlowToStore, ()
+
+
+@task
+def returns_slow_value(call: str) -> SlowToStore:
+    append("run", call)
+    return SlowToStore()
+
+
+@flow
+def stored_slowly() -> int:
+    """The first outcome to come takes so long to be stored that the second is handed out before it."""
+    calls: dict[TaskFuture[Any], str] = {returns_slow_value.submit("slow"): "slow", runner.submit("quick", 0.1): "quick"}
+    for future in as_completed(calls):
+        acknowledged(calls[future], future.result())
+    die_once("die")
+    return len(calls)
+
+
 @flow
 def held() -> list[str]:
     """Runs a task that lasts until the harness says go, between two that do not."""
@@ -341,7 +422,7 @@ def held() -> list[str]:
 class Animal:
     """A flow, and how many calls of it can be in flight at once: so many may run again after a kill."""
 
-    flow: Flow[[], object]
+    flow: Flow[[], Any]
     in_flight: int = 1
     is_ordered: bool = False
 
@@ -349,13 +430,14 @@ class Animal:
 ZOO = {
     animal.flow.fn.__name__: animal
     for animal in (
-        Animal(chain), Animal(fan_out, 3), Animal(nested, 2), Animal(with_subflows), Animal(gathered, 4), Animal(retried),
-        Animal(caught), Animal(flow_retried), Animal(raced, 5, is_ordered=True), Animal(logged), Animal(mixed, 2),
-        Animal(long_chain, 2), Animal(long_gather, 4), Animal(guarded_flow), Animal(asking), Animal(only_once),
-        Animal(deadly_flow), Animal(retried_through_deaths), Animal(waiting_for_retry), Animal(held),
+        Animal(chain), Animal(fan_out, 3), Animal(nested, 2), Animal(with_subflows), Animal(gathered, 4),
+        Animal(retried), Animal(caught), Animal(flow_retried), Animal(nested_retried), Animal(subflow_retried),
+        Animal(raced, 5, is_ordered=True), Animal(logged), Animal(mixed, 2), Animal(long_chain, 2),
+        Animal(long_gather, 4), Animal(guarded_flow), Animal(asking), Animal(only_once), Animal(deadly_flow),
+        Animal(retried_through_deaths), Animal(waiting_for_retry), Animal(held), Animal(raced_then_killed, 8),
+        Animal(looked_at_late, 5), Animal(stored_slowly, 2),
     )
 }  # fmt: skip
-
 
 
 def execute() -> None:

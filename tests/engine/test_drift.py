@@ -87,6 +87,29 @@ def test_run_parked_by_drift_goes_on_with_on_drift_rerun(rows: Rows) -> None:
     assert rows.state() == ("COMPLETED", "Completed")
 
 
+def test_drift_that_a_person_accepted_is_not_brought_up_again_by_a_later_resume() -> None:
+    world = World()
+
+    @task
+    def fetch(number: int) -> int:
+        world.ran.append(number)
+        return number
+
+    @flow
+    def drifting() -> list[int]:
+        fetched = [fetch(world.number)]
+        world.crash_once()
+        return [*fetched, fetch(100)]
+
+    crash(drifting)
+    world.number = 2
+    world.crashes = 1
+    with pytest.raises(KeyboardInterrupt):
+        drifting.resume(1, on_drift="rerun")
+    assert drifting.resume(1) == [2, 100]
+    assert world.ran == [1, 2, 100]
+
+
 def test_cause_of_drift_is_named_for_a_uuid(rows: Rows) -> None:
     world = World()
 
@@ -471,19 +494,31 @@ def test_drift_accepted_by_a_person_is_accepted_by_later_recoveries_of_that_code
     program.run_and_be_killed()
     edited = CORRECTED.replace("return value", "kill() if first_time() else None; return value + fetch(3)")
     program.write(edited)
-    done = program.python("-c", "from wfengine.recovery import *; from wfengine import use_journal; resume_run(use_journal(None), 1)")
+    done = program.python(
+        "-c", "from wfengine.recovery import *; from wfengine import use_journal; resume_run(use_journal(None), 1)"
+    )
     assert done.was_killed, done
     assert program.resume(recovery=True)["result"] == "50"
     assert program.effects == ["fetch-1", "fetch-2", "fetch-3"]
+
+
+def test_recovery_that_was_killed_before_the_edited_call_is_no_persons_word_for_the_next_recovery(program: Program) -> None:
+    text = BEFORE.replace("value = fetch(1)", "check(0); value = fetch(1)")
+    program.write(text)
+    program.run_and_be_killed()
+    edited = "kill() if first_time() else None; value = fetch(2)"
+    program.write(text.replace("value = fetch(1)", edited).replace("\n        kill()", "\n        return value"))
+    assert program.python("-m", "wfengine", "resume", "--all").was_killed
+    assert program.resume(recovery=True)["error"] == "DriftError"
+    assert program.effects == ["check-0", "fetch-1"]
+    assert program.resume()["result"] == "20"
 
 
 def test_edit_in_a_function_that_the_flow_calls_counts_as_edited_code(program: Program) -> None:
     text = BEFORE.replace("@flow", "def chosen():\n        return 1\n\n    @flow").replace("fetch(1)", "fetch(chosen())")
     program.write(text.replace("kill()", "kill() if first_time() else None; return value"))
     program.run_and_be_killed()
-    program.write(
-        text.replace("kill()", "kill() if first_time() else None; return value").replace("return 1\n", "return 2\n")
-    )
+    program.write(text.replace("kill()", "kill() if first_time() else None; return value").replace("return 1\n", "return 2\n"))
     assert program.resume()["result"] == "20"
 
 

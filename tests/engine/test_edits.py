@@ -40,7 +40,9 @@ class Edit:
     def write(self, body: str) -> None:
         text = HEAD + "    @flow(name='edited')\n    def main():\n" + body.replace("\n    ", "\n        ") + "\n"
         if self.is_async:
-            text = text.replace("    def ", "    async def ").replace("fetch(", "await fetch(").replace("check(", "await check(")
+            text = (
+                text.replace("    def ", "    async def ").replace("fetch(", "await fetch(").replace("check(", "await check(")
+            )
             text = text.replace("def await ", "def ")
             text += "\n    asyncio.run(main())\n"
         else:

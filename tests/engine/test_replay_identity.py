@@ -155,7 +155,7 @@ class Box:
 class Handle:
     """A value without a canonical form."""
 
-    __slots__ = ("number", "__weakref__")
+    __slots__ = ("__weakref__", "number")
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -238,7 +238,7 @@ def test_call_key_may_be_a_function_of_the_arguments_or_given_at_the_call() -> N
     crashed: Count = []
     price = [5]
 
-    @task(call_key=lambda order, amount: order)  # noqa: ARG005 - gets all arguments
+    @task(call_key=lambda order, amount: order)
     def charge(order: str, amount: int) -> int:
         ran.append(amount)
         return amount

@@ -276,7 +276,9 @@ def test_map_killed_in_the_middle_runs_no_finished_item_again(program: Program, 
         """
     )
     program.run_and_be_killed()
-    finished = {str(number) for (number,) in rows("SELECT json_extract(inputs, '$.number') FROM tasks WHERE state = 'COMPLETED'")}
+    finished = {
+        str(number) for (number,) in rows("SELECT json_extract(inputs, '$.number') FROM tasks WHERE state = 'COMPLETED'")
+    }
     assert program.resume(recovery=True)["result"] == "380"
     for number in range(20):
         times = program.effects.count(f"double-{number}")

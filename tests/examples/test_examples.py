@@ -33,7 +33,7 @@ def test_every_example_has_a_main_guard_and_is_run_here() -> None:
 def test_hello_prints_its_greetings(tmp_path: Path) -> None:
     ended = python(tmp_path, EXAMPLES / "hello.py")
 
-    assert ended.returncode == 0, ended.stderr
+    assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.split("\n")[:-1] == GREETINGS
 
 

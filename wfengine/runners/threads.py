@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextvars
 import itertools
+import os
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -72,12 +73,15 @@ class _Running(ThreadTaskRunner):
         if job.is_async:
             self._submit_to_loop(job)
             return
-        with self._changed:
-            self._queue.append(job)
-            if self._idle:
-                self._changed.notify()
-            else:
-                self._add_worker()
+        self._queue.append(job)
+        # While every worker is busy the lock, which all of them share, is not needed: each looks into the queue before it
+        # sleeps, and counts itself idle before it looks.
+        if self._idle or self._workers - self._blocked < self.max_workers:
+            with self._changed:
+                if len(self._queue) <= self._idle:
+                    self._changed.notify()
+                else:
+                    self._add_worker()
 
     def _add_worker(self) -> None:
         """Start a thread if the limit allows (the lock is held)."""
@@ -87,22 +91,33 @@ class _Running(ThreadTaskRunner):
 
     def _work(self) -> None:
         worker_hooks.hooks = (self._worker_blocks, self._worker_goes_on)
-        while True:
-            with self._changed:
-                if self._workers - self._blocked > self.max_workers and self._queue:
-                    self._workers -= 1  # one that was blocked works again: this one is too many
-                    return
-                while not self._queue:
-                    if self._closed:
-                        self._workers -= 1
-                        return
-                    self._idle += 1
-                    self._changed.wait()
-                    self._idle -= 1
-                job = self._queue.popleft()
+        while (job := self._next_job()) is not None:
             _run(job)
+            if self._journal.is_forked:
+                os._exit(1)  # user code forked, and its child came back here, where there is no flow to go on with
             if not self._queue:
                 self._journal.flush()
+
+    def _next_job(self) -> Job | None:
+        """Take a job, or wait for one; None: this worker is to end."""
+        if self._workers - self._blocked <= self.max_workers:
+            try:
+                return self._queue.popleft()
+            except IndexError:
+                pass
+        with self._changed:
+            while self._workers - self._blocked <= self.max_workers or not self._queue:
+                self._idle += 1
+                try:
+                    return self._queue.popleft()
+                except IndexError:
+                    if self._closed:
+                        break
+                    self._changed.wait()
+                finally:
+                    self._idle -= 1
+            self._workers -= 1  # closed, or: one that was blocked works again, and this one is too many
+            return None
 
     def _worker_blocks(self) -> None:
         self._journal.flush()  # what this worker left to the next commit may be what it waits for
@@ -123,9 +138,11 @@ class _Running(ThreadTaskRunner):
         loop.submit(job)
 
     def cancel_queued(self) -> None:
-        with self._changed:
-            jobs, self._queue = list(self._queue), deque()
-        for job in jobs:
+        while True:
+            try:
+                job = self._queue.popleft()
+            except IndexError:
+                return
             job.settle(None, RunHalted(WfengineError("The flow run was stopped before this task began.")))
 
     def close(self) -> None:
@@ -150,21 +167,30 @@ class _Loop:
 
         self._loop: asyncio.AbstractEventLoop = asyncio.new_event_loop()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._jobs: deque[Job] = deque()
+        self._wake_due = False
         self._thread = start_thread(f"wfengine-loop-{next(_numbers)}", self._run)
 
     def _run(self) -> None:
+        worker_hooks.is_task_loop = True
         self._loop.run_forever()
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.run_until_complete(self._loop.shutdown_default_executor())
         self._loop.close()
 
     def submit(self, job: Job) -> None:
-        self._loop.call_soon_threadsafe(self._begin, job)
+        self._jobs.append(job)
+        if not self._wake_due:  # one wake for all that is submitted until the loop looks: a wake costs a system call
+            self._wake_due = True
+            self._loop.call_soon_threadsafe(self._begin)
 
-    def _begin(self, job: Job) -> None:
-        task = self._loop.create_task(_live(job), context=cast(contextvars.Context, job.context))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _begin(self) -> None:
+        self._wake_due = False  # before the look: what is submitted from now on wakes the loop again
+        while self._jobs:
+            job = self._jobs.popleft()
+            task = self._loop.create_task(_live(job), context=cast(contextvars.Context, job.context))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     def close(self) -> None:
         def cancel_and_stop() -> None:
