@@ -1,10 +1,14 @@
-"""`python -m benchmarks [W1 W2 ...] [--rounds 3]` prints one table; `python -m benchmarks profile W1` says where the time goes."""
+"""Print one table of the workloads: `python -m benchmarks [W1 W2 ...] [--rounds 3]`.
+
+`python -m benchmarks profile W1` says where the time of a task goes.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sqlite3
 import sys
+import tempfile
 from pathlib import Path
 
 from benchmarks import processes, workloads
@@ -35,7 +39,8 @@ def main() -> None:
     for name in options.names or WORKLOADS:
         print(f"{name} ...", file=sys.stderr, flush=True)
         rows += WORKLOADS[name](options.rounds, options.folder)
-    print(f"python {sys.version.split()[0]}, sqlite {sqlite3.sqlite_version}, {sys.platform}, scratch files in {options.folder or 'the temp folder'}")
+    place = options.folder or tempfile.gettempdir()
+    print(f"python {sys.version.split()[0]}, sqlite {sqlite3.sqlite_version}, {sys.platform}, scratch files in {place}")
     print_table(rows)
 
 

@@ -5,6 +5,7 @@ The steps of a call are performed here by hand, as `wfengine.steps.drive` perfor
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 import statistics
 import time
@@ -104,7 +105,7 @@ def _one(number: int) -> tuple[int, ...]:
         steps.send(None)
     except StopIteration:
         times.append(clock())
-    spans = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    spans = [later - earlier for earlier, later in itertools.pairwise(times)]
     scoped, bound, issued, made, begun, ran, encoded, ended, told = spans
     return (
         scoped, bound, issued, made, begin_statements, begun - begin_statements, ran, encoded, outcome_statements,
@@ -117,5 +118,4 @@ def _commit(write: object) -> int:
     assert isinstance(write, Write)
     timed = _Timed(write.change)
     _perform(write._replace(change=timed))
-    # The engine reads the new row's id from its own change, which the wrapper passed on.
     return timed.nanoseconds

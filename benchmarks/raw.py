@@ -40,6 +40,8 @@ def raw_microseconds(folder: Path, tasks: int, synchronous: Synchronous) -> floa
 
 def _task(connection: sqlite3.Connection, number: int) -> None:
     connection.execute("BEGIN IMMEDIATE")
-    connection.execute("INSERT INTO task (id, run, key, state, input) VALUES (?, 1, ?, 'running', ?)", (number, f"step-{number}", VALUE))
+    connection.execute(
+        "INSERT INTO task (id, run, key, state, input) VALUES (?, 1, ?, 'running', ?)", (number, f"step-{number}", VALUE)
+    )
     connection.execute("UPDATE task SET state = 'completed', result = ? WHERE id = ?", (VALUE, number))
     connection.execute("COMMIT")

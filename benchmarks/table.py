@@ -23,7 +23,9 @@ class Row:
     per_second: str = ""  # of what a rate is shown besides; empty: none (the unit is then not microseconds)
 
 
-HEADINGS = ("", "workload", "ratio (min-max)", "ours (min-max)", "rate", "reference", "Reach", "Then", "durable when the flow goes on")
+HEADINGS = (
+    "", "workload", "ratio (min-max)", "ours (min-max)", "rate", "reference", "Reach", "Then", "durable when the flow goes on",
+)  # fmt: skip
 
 
 def print_table(rows: Sequence[Row]) -> None:

@@ -425,16 +425,17 @@ def _end(run: LiveRun, outcome: Outcome, next_attempt: float | None) -> tuple[En
             message = f"{len(orphans)} recorded calls were not asked for" if orphans else None
             return EndFlowRun(
                 run.id, seq=run.version, epoch=run.epoch, at=at, state="COMPLETED", message=message, result=result,
-                orphan_ids=orphans,
+                orphan_ids=orphans, adopted_ids=run.recorded.list_adopted() if run.recorded is not None else (),
             ), outcome  # fmt: skip
     error = outcome.error
     assert error is not None
+    encoded = encode_error(error)
     end = EndFlowRun(
         run.id, seq=run.version, epoch=run.epoch, at=at,
         state="FAILED" if next_attempt is None else "SCHEDULED",
         state_name="AwaitingRetry" if next_attempt is not None else "TimedOut" if is_own_timeout(run, error) else None,
-        message=f"{type(error).__name__}: {error}"[:1000],
-        error=encode_error(error),
+        message=f"{type(error).__name__}: {encoded.message}"[:1000],
+        error=encoded,
         fatal_task_run_ids=sorted(fatal_task_runs(error)),
         next_attempt_at=None if next_attempt is None else text_from_seconds(next_attempt),
         counts_failure=True,

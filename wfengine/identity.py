@@ -203,11 +203,11 @@ def drift_cause(recorded: str, present: str) -> str | None:
             "or leave it out of the key with key_args or ignore_args."
         )
     if _differ_only_in(_UUID, before, after):
-        return f"The argument looks like a new UUID: make it with wfengine.uuid4() or in a task, {_ADVICE}"
+        return f"The argument looks like a new UUID: make it in a task, {_ADVICE}"
     if _differ_only_in(_MOMENT, before, after) or _are_readings(before, after):
-        return f"The argument looks like a clock was read: use wfengine.now() or read it in a task, {_ADVICE}"
+        return f"The argument looks like a clock was read: read it in a task, {_ADVICE}"
     if _are_fractions(before, after):
-        return f"The argument looks like a random number: draw it with wfengine.random() or in a task, {_ADVICE}"
+        return f"The argument looks like a random number: draw it in a task, {_ADVICE}"
     return None
 
 

@@ -43,13 +43,14 @@ class Recorded:
         self._code_hashes = code_hashes
         self._last_epochs = {reason: epoch for epoch, reason in sorted(reasons.items())}
         self._claimed: set[int] = set()
+        self._orphaned = {row.id for row in self._rows.values() if row.orphaned_in is not None}
         self._retried: set[int] = set()  # scopes of tasks that are being retried in this execution
         self._unclaimed_on_main_lane: dict[tuple[int, int], dict[int, CallRow]] = {}
         for row in self._rows.values():
             self._expect(row)
 
     def _expect(self, row: CallRow) -> None:
-        if row.lane == 0 and row.state == "COMPLETED":
+        if row.lane == 0 and row.state == "COMPLETED" and row.orphaned_in is None:
             self._unclaimed_on_main_lane.setdefault((row.scope, row.task_id), {})[row.id] = row
 
     def retry(self, scope: int, rows: Iterable[CallRow]) -> None:
@@ -94,6 +95,17 @@ class Recorded:
             if unclaimed:
                 return next(iter(unclaimed.values()))
         return None
+
+    def accept_drift(self, row: CallRow) -> None:
+        """Take a row for the one that a new call has replaced, so that it is proof of nothing more."""
+        self._orphaned.add(row.id)
+        unclaimed = self._unclaimed_on_main_lane.get((row.scope, row.task_id))
+        if unclaimed is not None:
+            unclaimed.pop(row.id, None)
+
+    def list_adopted(self) -> list[int]:
+        """Return the ids of calls that were taken for replaced and asked for after all."""
+        return sorted(self._orphaned & self._claimed)
 
     def drift_is_expected(self, row: CallRow) -> bool:
         """Tell whether the code was edited since that row was written and a person asked to go on with the new code."""

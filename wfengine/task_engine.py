@@ -51,6 +51,7 @@ from wfengine_journal.transitions import (
     CompleteCall,
     FailAttempt,
     Identity,
+    OrphanCall,
     SettleCall,
     StartAttempt,
     tags_text,
@@ -193,6 +194,10 @@ def _look_up(call: Call, task_id: int) -> Outcome | None:
         present = call.inputs.text if call.inputs is not None else "{}"
         recorded_inputs = run.journal.get_inputs(drifted.id)
         raise run.halt(RunHalted(drift_error(run.id, run.name, callee.name, recorded_inputs, present)))
+    if drifted is not None:
+        with run.issue_lock:
+            recorded.accept_drift(drifted)
+        run.journal.post(OrphanCall(drifted.id, run.epoch))  # in the file before the call that replaces it begins
     if row is None:
         return None
     _take_over_row(call, row)

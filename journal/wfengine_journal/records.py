@@ -58,6 +58,7 @@ class CallRow(NamedTuple):
     result_hash: bytes | None
     error_id: int | None
     fatal: int | None
+    orphaned_in: int | None
     next_attempt_at: str | None
     ended_at: str | None
 

@@ -205,7 +205,7 @@ class Journal:
                 CallRow._make(row)
                 for row in connection.execute(
                     "SELECT scope, task_id, call_key, occurrence, id, lane, state, state_name, state_message, version, epoch,"
-                    " attempt, failures, interruptions, name, result, result_codec, result_hash, error_id, fatal,"
+                    " attempt, failures, interruptions, name, result, result_codec, result_hash, error_id, fatal, orphaned_in,"
                     " next_attempt_at, ended_at FROM task_run WHERE flow_run_id = ? ORDER BY id",
                     (flow_run_id,),
                 ).fetchall()

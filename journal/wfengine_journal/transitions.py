@@ -19,9 +19,7 @@ from wfengine_journal.writer import WriteRefused
 #: A result of at most this many bytes stands in its row; a larger one stands once in table `value`.
 INLINE_BYTES = 1024
 #: To-state -> its legal from-states as SQL literals, for the changes that serve several to-states.
-_FROM = {
-    to.value: ", ".join(sorted(f"'{state.value}'" for state in legal if state is not None)) for to, legal in TRANSITIONS.items()
-}
+_FROM = {to.value: ", ".join(f"'{state.value}'" for state in legal if state) for to, legal in TRANSITIONS.items()}
 
 
 class Identity(NamedTuple):
@@ -340,6 +338,23 @@ class FailAttempt(_Change):
         )
 
 
+class OrphanCall:
+    """Mark a completed call that another one has replaced, after drift that a person accepted. Its outcome is kept."""
+
+    __slots__ = ("epoch", "task_run_id")
+
+    def __init__(self, task_run_id: int, epoch: int) -> None:
+        self.task_run_id = task_run_id
+        self.epoch = epoch
+
+    def apply(self, connection: sqlite3.Connection) -> None:
+        connection.execute("UPDATE task_run SET orphaned_in = ? WHERE id = ?", (self.epoch, self.task_run_id))
+
+    def landed(self, connection: sqlite3.Connection) -> bool:
+        row = connection.execute("SELECT orphaned_in FROM task_run WHERE id = ?", (self.task_run_id,)).fetchone()
+        return row is not None and row[0] is not None
+
+
 class SettleCall(_Change):
     """Move a call without running it: interrupted by Ctrl-C, parked for a person, or given up. Adds no attempt."""
 
@@ -465,14 +480,15 @@ class EndFlowRun(_Change):
     """Leave RUNNING: a terminal state, a pause, or a wait for the next attempt of the flow."""
 
     __slots__ = (
-        "at", "counts_failure", "epoch", "error", "fatal_task_run_ids", "message", "next_attempt_at", "orphan_ids", "result",
+        "adopted_ids", "at", "counts_failure", "epoch", "error", "fatal_task_run_ids", "message", "next_attempt_at", "orphan_ids", "result",
         "state", "state_name",
     )  # fmt: skip
 
     def __init__(
         self, flow_run_id: int, *, seq: int, epoch: int, at: str, state: str, state_name: str | None = None,
         message: str | None = None, result: Encoded | None = None, error: EncodedError | None = None,
-        fatal_task_run_ids: Sequence[int] = (), orphan_ids: Sequence[int] = (), next_attempt_at: str | None = None,
+        fatal_task_run_ids: Sequence[int] = (), orphan_ids: Sequence[int] = (), adopted_ids: Sequence[int] = (),
+        next_attempt_at: str | None = None,
         counts_failure: bool = False,
     ) -> None:  # fmt: skip
         self.flow_run_id = flow_run_id
@@ -486,7 +502,8 @@ class EndFlowRun(_Change):
         self.result = result
         self.error = error
         self.fatal_task_run_ids = fatal_task_run_ids
-        self.orphan_ids = orphan_ids
+        self.orphan_ids = orphan_ids  # completed calls that nobody asked for
+        self.adopted_ids = adopted_ids  # earlier orphans that were asked for after all
         self.next_attempt_at = next_attempt_at
         self.counts_failure = counts_failure
 
@@ -518,6 +535,8 @@ class EndFlowRun(_Change):
             connection.execute("UPDATE flow_run SET error_id = ? WHERE id = ?", (error_id, flow_run_id))
         for task_run_id in self.fatal_task_run_ids:
             connection.execute("UPDATE task_run SET fatal = 1 WHERE id = ? AND state = 'FAILED'", (task_run_id,))
+        for task_run_id in self.adopted_ids:
+            connection.execute("UPDATE task_run SET orphaned_in = NULL WHERE id = ?", (task_run_id,))
         for task_run_id in self.orphan_ids:
             connection.execute("UPDATE task_run SET orphaned_in = ? WHERE id = ?", (self.epoch, task_run_id))
         _record_flow_transition(
