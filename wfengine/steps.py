@@ -7,8 +7,8 @@ knows what a task is.
 
 from __future__ import annotations
 
-import os
 import contextlib
+import os
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Iterable
@@ -147,7 +147,8 @@ def drive_deferred(steps: Steps[T], settle: Callable[[T | None, BaseException | 
 
 def _perform(step: Step) -> object:
     if type(step) is Write:
-        return _commit(step)
+        _commit(step)
+        return None
     if type(step) is Invoke:
         return _invoke(step)
     return _perform_rare(step)
@@ -286,11 +287,13 @@ async def drive_async(steps: Steps[T]) -> T:
 
 async def _perform_async(step: Step) -> object:
     if type(step) is Write:
-        return await _commit_async(step) if step.run.synced or step.synced else _commit(step)
+        await _commit_async(step)
+        return None
     if type(step) is Invoke:
         return await _invoke_async(step)
     if isinstance(step, Delay):
-        return await _wait_until_async(step)
+        await _wait_until_async(step)
+        return None
     if isinstance(step, Settle):
         for future in list(step.futures):
             await future.wait_async()
@@ -311,7 +314,8 @@ async def _commit_async(write: Write) -> None:
     if turn is None:
         turn = write.run.turns[loop] = _Turn(loop, write.run.journal)
     if not write.synced and not turn.waiting:
-        return _commit(write)
+        _commit(write)
+        return
     try:
         future = turn.commit(write.change, write.synced)
         await (future if write.final else _uncancelled(future))
