@@ -13,22 +13,22 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wfengine import listeners
 from wfengine.context import ABANDONED, ACTIVE, LiveRun, Scope, current_tags
+from wfengine.fatal import fatal_task_runs
 from wfengine.fingerprint import flow_code
-from wfengine.futures import TaskFuture
-from wfengine.ids import new_run_name, typed
+from wfengine.ids import new_run_name, render_name, typed
 from wfengine.journals import default_durability
 from wfengine.loading import entrypoint_of
 from wfengine.logging import record_prints
 from wfengine.replay import Recorded, Rerun
+from wfengine.returned import flow_outcome
 from wfengine.states import State
 from wfengine.steps import Create, Delay, Invoke, Outcome, Settle, Steps, Write
-from wfengine.task_engine import Call, note_task_run, render_name, task_runs_of
+from wfengine.task_engine import Call
 from wfengine_journal.clock import seconds_from_text, text_from_seconds
 from wfengine_journal.codec import encode, encode_error, is_json_exact, json_text, preview
 from wfengine_journal.errors import (
@@ -46,8 +46,9 @@ from wfengine_journal.errors import (
     ValueNotStorableError,
 )
 from wfengine_journal.records import FlowRunRow
+from wfengine_journal.run_transitions import ClaimFlowRun, CrashFlowRun, CreateFlowRun, EndFlowRun
 from wfengine_journal.states import StateType
-from wfengine_journal.transitions import Argument, ClaimFlowRun, CrashFlowRun, CreateFlowRun, EndFlowRun, tags_text
+from wfengine_journal.transitions import Argument, tags_text
 
 if TYPE_CHECKING:
     from wfengine.flows import AnyFlow
@@ -371,46 +372,6 @@ def is_own_timeout(run: LiveRun, error: BaseException | None) -> bool:
     return isinstance(error, TaskTimeoutError) and error.flow_run_id == run.id and error.task_run_id is None
 
 
-def flow_outcome(outcome: Outcome) -> Outcome:
-    """Apply the rules by which a return value decides the state: a state or future counts as what it is, and so do
-    those in a list; one that failed fails the flow."""
-    if outcome.error is not None:
-        return outcome
-    states = list(_states_in(outcome.value))
-    failed = [state for state in states if not state.is_completed()]
-    if failed:
-        error = failed[0].error
-        if error is None:
-            what = f"{len(failed)} of {len(states)} returned states are not completed; the first is {failed[0].name}"
-            error = FailedStateError(f"{what}: {failed[0].message or 'no message'}")
-        for state in failed:  # each of them ended the flow, so a resume runs them all again
-            for task_run_id in fatal_task_runs(state.error) if state.error is not None else ():
-                note_task_run(error, task_run_id)
-        return Outcome(None, error)
-    return Outcome(_results_in(outcome.value), None) if states else outcome
-
-
-def _states_in(value: object) -> Iterator[State[object]]:
-    if isinstance(value, State):
-        yield value
-    elif isinstance(value, TaskFuture):
-        yield value.state
-    elif isinstance(value, list | tuple | set):
-        for item in value:
-            if isinstance(item, State | TaskFuture):
-                yield from _states_in(item)
-
-
-def _results_in(value: object) -> object:
-    if isinstance(value, State | TaskFuture):
-        return value.result()
-    if isinstance(value, list):
-        return [_results_in(item) for item in value]
-    if isinstance(value, tuple | set):
-        return type(value)(_results_in(item) for item in value)
-    return value
-
-
 def _end(run: LiveRun, outcome: Outcome, next_attempt: float | None) -> tuple[EndFlowRun, Outcome]:
     """Return the change that records an attempt of the body, and the outcome as it could be recorded."""
     at = run.journal.clock.now_text()
@@ -441,30 +402,6 @@ def _end(run: LiveRun, outcome: Outcome, next_attempt: float | None) -> tuple[En
         counts_failure=True,
     )  # fmt: skip
     return end, outcome
-
-
-def fatal_task_runs(error: BaseException) -> set[int]:
-    """Return the task runs whose failures are in the cause chain of the error that ended a flow."""
-    found: set[int] = set()
-    seen: set[int] = set()
-    pending: list[BaseException] = [error]
-    while pending:
-        link = pending.pop()
-        if id(link) in seen:
-            continue
-        seen.add(id(link))
-        found.update(task_runs_of(link))
-        pending.extend(_causes(link))
-    return found
-
-
-def _causes(error: BaseException) -> Iterable[BaseException]:
-    if error.__cause__ is not None:
-        yield error.__cause__
-    if error.__context__ is not None and not error.__suppress_context__:
-        yield error.__context__
-    if isinstance(error, BaseExceptionGroup):
-        yield from error.exceptions
 
 
 def _next_attempt(run: LiveRun) -> Steps[None]:

@@ -13,11 +13,12 @@ from wfengine.futures import resolved
 from wfengine.journals import Durability, default_journal
 from wfengine.loading import is_loading
 from wfengine.parameters import Parameters
+from wfengine.recovery import find_run_id, resume_steps, store_flow
 from wfengine.retries import DelaySeconds, make_policy
 from wfengine.runners import TaskRunner
 from wfengine.states import State
 from wfengine.steps import Outcome, Steps, drive, drive_async
-from wfengine.task_engine import Call, Callee, issue, live, new_call
+from wfengine.task_engine import Call, Callee, given, issue, live, new_call
 from wfengine_journal.errors import RunHalted, UsageError
 from wfengine_journal.store import Journal
 
@@ -111,7 +112,7 @@ class Flow(Generic[P, R]):
         recorded = issue(call)
         if self.is_async:
             return _subflow_async(call, recorded, return_state)
-        return _given(call, recorded or drive(live(call)), return_state)
+        return given(call, recorded or drive(live(call)), return_state)
 
     def _as_subflow(self, _scope: Scope, call: Call) -> Steps[Outcome]:
         return subflow(self, call)
@@ -121,8 +122,6 @@ class Flow(Generic[P, R]):
 
         What completed is answered from the journal; what was cut off or ended the run runs again.
         """
-        from wfengine.recovery import find_run_id, resume_steps
-
         journal = default_journal()
         row = journal.get_flow_run(find_run_id(journal, run))
         if row.flow_name != self.name:
@@ -138,8 +137,6 @@ class Flow(Generic[P, R]):
         """Store the flow itself by cloudpickle, for a flow that cannot be imported; None if it cannot be pickled."""
         if self._is_task:
             return None  # calling the task again is all there is to resume
-        from wfengine.recovery import store_flow
-
         return store_flow(self, journal)
 
     def with_options(self, **options: object) -> Flow[P, R]:
@@ -200,15 +197,7 @@ def _outcome(ended: Ended, return_state: bool) -> object:
 
 
 async def _subflow_async(call: Call, recorded: Outcome | None, return_state: bool) -> object:
-    return _given(call, recorded if recorded is not None else await drive_async(live(call)), return_state)
-
-
-def _given(call: Call, outcome: Outcome, return_state: bool) -> object:
-    if return_state:
-        return call.final_state(outcome.value, outcome.error)
-    if outcome.error is not None:
-        raise outcome.error
-    return outcome.value
+    return given(call, recorded if recorded is not None else await drive_async(live(call)), return_state)
 
 
 @overload

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+
+from wfengine_journal.errors import UsageError
 
 _ADJECTIVES = (
     "able amber ample apt ardent avid azure blithe bold brave bright brisk calm candid clear clever coral cosmic crisp curious "
@@ -41,3 +43,20 @@ def new_run_name(is_taken: Callable[[str], bool]) -> str:
         name = f"{random.choice(_ADJECTIVES)}-{random.choice(_NOUNS)}-{random.randrange(10, 100000)}"
         if not is_taken(name):
             return name
+
+
+def render_name(name: str | Callable[..., str], arguments: Mapping[str, object], owner: str) -> str:
+    """Return the run name that a template or function gives for these arguments."""
+    try:
+        if callable(name):
+            return name(**arguments) if _takes_arguments(name) else name()
+        return name.format(**arguments)
+    except (KeyError, IndexError, AttributeError) as error:
+        raise UsageError(
+            f"The run name of {owner} does not fit its arguments ({type(error).__name__}: {error}). "
+            f"It may use: {', '.join(arguments) or 'none'}."
+        ) from error
+
+
+def _takes_arguments(fn: Callable[..., str]) -> bool:
+    return bool(fn.__code__.co_argcount or fn.__code__.co_kwonlyargcount) if hasattr(fn, "__code__") else False

@@ -132,16 +132,14 @@ def resolve_call(journal: Journal, run_id: int, task_run_id: int, *, done: bool,
 
 def load_flow(journal: Journal, row: FlowRunRow) -> AnyFlow:
     """Return the flow of a recorded run: imported by its entrypoint, or from the pickle kept when there is none."""
-    from wfengine.flows import Flow
-
     if row.entrypoint is not None:
         found = load_entrypoint(row.entrypoint)
-        if not isinstance(found, Flow):
+        if not getattr(found, "__wfengine_flow__", False):
             raise EntrypointError(
                 f"Flow run {row.id} '{row.name}' was started by {row.entrypoint}, which is now a {type(found).__qualname__} and no "
                 "flow. Restore the @flow function of that name."
             )
-        return found
+        return cast("AnyFlow", found)
     if row.flow_hash is None:
         raise EntrypointError(
             f"Flow run {row.id} '{row.name}' was started by a function that cannot be imported (nested, or typed in) and could "

@@ -17,15 +17,17 @@ A subflow is called the same way; its "user code" is the life of a flow run.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from wfengine import listeners
 from wfengine.context import LiveRun, Scope, current_tags
+from wfengine.fatal import note_task_run
 from wfengine.identity import Inputs, describe_inputs, explicit_key
-from wfengine.ids import typed
+from wfengine.ids import render_name, typed
 from wfengine.replay import Recorded, drift_error
+from wfengine.result_hashes import known_result_hash, remember_result_hash
 from wfengine.retries import RetryPolicy
 from wfengine.states import State
 from wfengine.steps import Delay, Invoke, Outcome, Settle, Steps, Write
@@ -513,7 +515,7 @@ def _settled(call: Call, state: str, name: str | None, message: str, error: obje
 
 
 class _Refused(Exception):  # noqa: N818 - carries an outcome out of a nested generator
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: BaseException) -> None:
         super().__init__(str(error))
         self.error = error
 
@@ -559,57 +561,10 @@ def _live_again(call: Call) -> Steps[Outcome]:
     return outcome
 
 
-def note_task_run(error: Exception | BaseException, task_run_id: int) -> Exception:
-    """Note on an exception which task run it ended, to find the fatal ones when a flow fails; return it."""
-    try:
-        known: frozenset[int] = getattr(error, "_wfengine_task_runs", frozenset())
-        error._wfengine_task_runs = known | {task_run_id}  # type: ignore[union-attr]  # any exception takes attributes
-    except (AttributeError, TypeError):
-        _logger.debug("A %s takes no attributes; whether it was fatal cannot be told.", type(error).__name__)
-    return error  # type: ignore[return-value]
-
-
-def task_runs_of(error: BaseException) -> Collection[int]:
-    """Return the task runs that an exception ended."""
-    found: Collection[int] = getattr(error, "_wfengine_task_runs", frozenset())
-    return found
-
-
-def render_name(name: str | Callable[..., str], arguments: Mapping[str, object], owner: str) -> str:
-    """Return the run name that a template or function gives for these arguments."""
-    try:
-        return name(**arguments) if callable(name) and _takes_arguments(name) else name() if callable(name) else name.format(**arguments)
-    except (KeyError, IndexError, AttributeError) as error:
-        raise UsageError(
-            f"The run name of {owner} does not fit its arguments ({type(error).__name__}: {error}). "
-            f"It may use: {', '.join(arguments) or 'none'}."
-        ) from error
-
-
-def _takes_arguments(fn: Callable[..., str]) -> bool:
-    return bool(fn.__code__.co_argcount or fn.__code__.co_kwonlyargcount) if hasattr(fn, "__code__") else False
-
-
-# Results of types without a canonical form count, as arguments, by the hash they were stored under (DESIGN 4). Kept by
-# weak reference: what the user no longer holds cannot be passed on.
-_result_hashes: dict[int, tuple[object, bytes]] = {}
-
-
-def remember_result_hash(value: object, result_hash: bytes) -> None:
-    """Note under which hash this very object is stored."""
-    import weakref
-
-    number = id(value)
-    try:
-        reference = weakref.ref(value, lambda _: _result_hashes.pop(number, None))
-    except TypeError:
-        return  # tuples, bytes and the like: they have a canonical form
-    _result_hashes[number] = (reference, result_hash)
-
-
-def known_result_hash(value: object) -> bytes | None:
-    """Return the hash under which this very object is stored as a task's result."""
-    known = _result_hashes.get(id(value))
-    if known is None or known[0]() is not value:  # type: ignore[operator]  # a weak reference
-        return None
-    return known[1]
+def given(call: Call, outcome: Outcome, return_state: bool) -> object:
+    """Return what the caller asked for: the value, the exception raised, or the state."""
+    if return_state:
+        return call.final_state(outcome.value, outcome.error)
+    if outcome.error is not None:
+        raise outcome.error
+    return outcome.value

@@ -8,13 +8,15 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from wfengine.context import find_scope
+from wfengine.flows import Flow
 from wfengine.futures import TaskFuture, TaskFutureList, resolved, unsettled_in
+from wfengine.loading import is_loading
 from wfengine.parameters import Parameters
 from wfengine.retries import DelaySeconds, make_policy
 from wfengine.states import State
 from wfengine.steps import Outcome, drive, drive_async
 from wfengine.submission import submit
-from wfengine.task_engine import Call, Callee, OnInterrupt, issue, live, new_call
+from wfengine.task_engine import Call, Callee, OnInterrupt, given, issue, live, new_call
 from wfengine_journal.errors import UsageError
 
 P = ParamSpec("P")
@@ -95,7 +97,7 @@ class Task(Generic[P, R]):
         if has_futures:
             _resolve(call, pending, before)
         outcome = issue(call) or drive(live(call))
-        return _given(call, outcome, return_state)
+        return given(call, outcome, return_state)
 
     def submit(
         self, *args: object, wait_for: Iterable[TaskFuture[object]] | None = None, return_state: bool = False, **kwargs: object
@@ -146,46 +148,46 @@ _DEFAULTS: dict[str, object] = {
 def _make_callee(fn: Callable[..., object], options: Mapping[str, object]) -> Callee:
     if not callable(fn):
         raise UsageError(f"@task decorates functions, not {fn!r}.")
-    given = {**_DEFAULTS, **options}
+    chosen = {**_DEFAULTS, **options}
     plain_name = getattr(fn, "__name__", type(fn).__name__)
-    name = str(given["name"] or plain_name)
+    name = str(chosen["name"] or plain_name)
     owner = f"task '{name}'"
-    key_args, ignore_args = given["key_args"], given["ignore_args"]
+    key_args, ignore_args = chosen["key_args"], chosen["ignore_args"]
     parameters = Parameters(fn, owner=owner, reserved=RESERVED)
     for listed in (*(cast("Iterable[str]", key_args) or ()), *cast("Iterable[str]", ignore_args)):
         if listed not in parameters.names:
             raise UsageError(f"{owner}: key_args and ignore_args name parameters; it has none called {listed!r}.")
-    if given["on_interrupt"] not in ("rerun", "fail", "ask"):
+    if chosen["on_interrupt"] not in ("rerun", "fail", "ask"):
         raise UsageError(f"{owner}: on_interrupt must be 'rerun', 'fail' or 'ask', not {given['on_interrupt']!r}.")
-    timeout = given["timeout_seconds"]
+    timeout = chosen["timeout_seconds"]
     if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
         raise UsageError(f"{owner}: timeout_seconds must be a number of seconds above 0, not {timeout!r}.")
-    once = bool(given["once"])
+    once = bool(chosen["once"])
     return Callee(
         kind="task",
         name=name,
-        key=str(given["key"] or getattr(fn, "__qualname__", plain_name)),
+        key=str(chosen["key"] or getattr(fn, "__qualname__", plain_name)),
         fn=fn,
         is_async=inspect.iscoroutinefunction(inspect.unwrap(fn)) or inspect.iscoroutinefunction(getattr(fn, "func", None)),
         parameters=parameters,
         policy=make_policy(
             owner,
-            given["retries"],
-            cast("DelaySeconds | None", given["retry_delay_seconds"]),
-            cast("float | None", given["retry_jitter_factor"]),
-            given["retry_condition_fn"],
+            chosen["retries"],
+            cast("DelaySeconds | None", chosen["retry_delay_seconds"]),
+            cast("float | None", chosen["retry_jitter_factor"]),
+            chosen["retry_condition_fn"],
         ),
-        aliases=tuple(cast("Iterable[str]", given["aliases"])),
-        tags=frozenset(cast("Iterable[str]", given["tags"] or ())),
+        aliases=tuple(cast("Iterable[str]", chosen["aliases"])),
+        tags=frozenset(cast("Iterable[str]", chosen["tags"] or ())),
         timeout_seconds=None if timeout is None else float(timeout),
-        run_name=cast("str | None", given["task_run_name"]),
-        on_interrupt="ask" if once and given["on_interrupt"] == "rerun" else given["on_interrupt"],
+        run_name=cast("str | None", chosen["task_run_name"]),
+        on_interrupt="ask" if once and chosen["on_interrupt"] == "rerun" else chosen["on_interrupt"],
         once=once,
-        max_interruptions=cast(int, given["max_interruptions"]),
-        call_key=cast("str | None", given["call_key"]),
+        max_interruptions=cast(int, chosen["max_interruptions"]),
+        call_key=cast("str | None", chosen["call_key"]),
         key_args=None if key_args is None else tuple(cast("Iterable[str]", key_args)),
         ignore_args=tuple(cast("Iterable[str]", ignore_args)),
-        log_prints=cast("bool | None", given["log_prints"]),
+        log_prints=cast("bool | None", chosen["log_prints"]),
     )
 
 
@@ -207,24 +209,15 @@ async def _run_async(
         _resolve(call, [], before)
         recorded = issue(call)
     outcome = recorded if recorded is not None else await drive_async(live(call))
-    return _given(call, outcome, return_state)
-
-
-def _given(call: Call, outcome: Outcome, return_state: bool) -> object:
-    """Return what the caller asked for: the value, the exception raised, or the state."""
-    if return_state:
-        return call.final_state(outcome.value, outcome.error)
-    if outcome.error is not None:
-        raise outcome.error
-    return outcome.value
+    return given(call, outcome, return_state)
 
 
 def _items(name: str, args: tuple[object, ...], kwargs: dict[str, object]) -> list[tuple[tuple[object, ...], dict[str, object]]]:
     """Return the arguments of each item of a map."""
     columns: list[tuple[int | str, list[object]]] = []
     places: list[tuple[int | str, object]] = [*enumerate(args), *kwargs.items()]
-    for place, given in places:
-        value = given.result() if isinstance(given, TaskFuture) else given
+    for place, argument in places:
+        value = argument.result() if isinstance(argument, TaskFuture) else argument
         if not isinstance(value, unmapped | str | bytes | State) and isinstance(value, Iterable):
             columns.append((place, list(value)))
     if not columns:
@@ -249,9 +242,6 @@ def _items(name: str, args: tuple[object, ...], kwargs: dict[str, object]) -> li
 
 def _call_alone(called: Task[..., Any], args: tuple[object, ...], kwargs: dict[str, object], return_state: bool) -> object:
     """Run a task called outside of any flow: in a flow run of its own, named after the task."""
-    from wfengine.flows import Flow
-    from wfengine.loading import is_loading
-
     if is_loading():
         return None
     arguments = called.parameters.bind(args, kwargs)

@@ -32,6 +32,10 @@ _REFUSED_FUNCTIONS = frozenset({"load_extension", "fts3_tokenizer"})
 _STEPS_BETWEEN_LOOKS = 20_000
 
 
+#: What a person who has no question yet is shown.
+LIST_OF_VIEWS = "SELECT name, shows FROM help"
+
+
 @dataclass(frozen=True, slots=True)
 class Selection:
     """The answer to a statement; `rows` is read as it is asked for, inside the block that opened the connection."""

@@ -20,7 +20,7 @@ from wfengine_journal.codec import EncodedError, decode, decode_error
 from wfengine_journal.connection import FORMAT_VERSION, explain, open_readers, open_writer
 from wfengine_journal.errors import ForkedProcessError, InternalError, JournalCorruptError, NotFoundError
 from wfengine_journal.records import CallRow, FlowRunRow, OpenRunRow, OwnerRow
-from wfengine_journal.transitions import CrashFlowRun
+from wfengine_journal.run_transitions import CrashFlowRun
 from wfengine_journal.writer import Change, Writer, WriteRefused
 
 T = TypeVar("T")

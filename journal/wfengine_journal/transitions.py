@@ -1,5 +1,7 @@
 """The only code that changes a state: one class per change, each applied in one transaction by the writer.
 
+Here: the changes of a call, and what they share with those of whole flow runs (`run_transitions`).
+
 Every change repeats its legal from-states and the epoch of its flow run in the WHERE clause and checks the row count, so
 that a process which lost a run writes nothing. It also appends to `transition`, the history, in the same transaction.
 `landed` looks for that row after a COMMIT whose outcome is unknown.
@@ -19,7 +21,7 @@ from wfengine_journal.writer import WriteRefused
 #: A result of at most this many bytes stands in its row; a larger one stands once in table `value`.
 INLINE_BYTES = 1024
 #: To-state -> its legal from-states as SQL literals, for the changes that serve several to-states.
-_FROM = {to.value: ", ".join(f"'{state.value}'" for state in legal if state) for to, legal in TRANSITIONS.items()}
+FROM_STATES = {to.value: ", ".join(f"'{state.value}'" for state in legal if state) for to, legal in TRANSITIONS.items()}
 
 
 class Identity(NamedTuple):
@@ -49,7 +51,8 @@ class StoredResult(NamedTuple):
     preview: str | None
 
 
-def _store_value(connection: sqlite3.Connection, encoded: Encoded, at: str) -> None:
+def store_value(connection: sqlite3.Connection, encoded: Encoded, at: str) -> None:
+    """Store a value once for its content."""
     connection.execute(
         "INSERT OR IGNORE INTO value (hash, codec, data, size, python_type, preview, created_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
         (encoded.hash, encoded.codec, encoded.data, encoded.size, encoded.python_type, _preview(encoded), at),
@@ -62,14 +65,15 @@ def _preview(encoded: Encoded) -> str:
     return str(encoded.data)[:200]
 
 
-def _result_columns(encoded: Encoded) -> StoredResult:
+def result_columns(encoded: Encoded) -> StoredResult:
     """Return what stands in the row; a result of None in it means that the value is to be stored in table `value`."""
     if len(encoded.data) <= INLINE_BYTES:
         return StoredResult(encoded.data, encoded.codec, encoded.hash, encoded.preview)
     return StoredResult(None, encoded.codec, encoded.hash, _preview(encoded))
 
 
-def _store_error(connection: sqlite3.Connection, error: EncodedError) -> int:
+def store_error(connection: sqlite3.Connection, error: EncodedError) -> int:
+    """Store an exception and return its id."""
     cursor = connection.execute(
         "INSERT INTO error (type, message, traceback, data, codec, hash) VALUES (?, ?, ?, ?, ?, ?)",
         (error.type, error.message, error.traceback, error.data, error.codec, error.hash),
@@ -77,19 +81,20 @@ def _store_error(connection: sqlite3.Connection, error: EncodedError) -> int:
     return int(cursor.lastrowid or 0)
 
 
-def _store_arguments(
+def store_arguments(
     connection: sqlite3.Connection, flow_run_id: int, task_run_id: int, arguments: Iterable[Argument], at: str
 ) -> None:
+    """Store the arguments that do not stand in full in a row; task_run_id 0 means a flow run's parameters."""
     for argument in arguments:
         if argument.encoded is not None:
-            _store_value(connection, argument.encoded, at)
+            store_value(connection, argument.encoded, at)
         connection.execute(
             "INSERT OR REPLACE INTO argument (flow_run_id, task_run_id, name, hash, python_type) VALUES (?, ?, ?, ?, ?)",
             (flow_run_id, task_run_id, argument.name, argument.encoded.hash if argument.encoded else None, argument.python_type),
         )
 
 
-class _Change:
+class RecordedChange:
     """What all changes share: the transition row by which a landed change is recognised."""
 
     __slots__ = ("flow_run_id", "seq", "task_run_id")
@@ -110,7 +115,7 @@ class _Change:
 # ---------------------------------------------------------------------------------------------------- calls
 
 
-class BeginCall(_Change):
+class BeginCall(RecordedChange):
     """Write a new call and, unless it is only issued, its first attempt. Sets `task_run_id`."""
 
     __slots__ = ("arguments", "at", "epoch", "identity", "inputs", "lane", "name", "running", "tags")
@@ -160,10 +165,10 @@ class BeginCall(_Change):
             (flow_run_id, task_run_id, state, epoch, attempt, at),
         )
         if self.arguments:
-            _store_arguments(connection, flow_run_id, task_run_id, self.arguments, at)
+            store_arguments(connection, flow_run_id, task_run_id, self.arguments, at)
 
 
-class StartAttempt(_Change):
+class StartAttempt(RecordedChange):
     """Begin the next attempt of a call that has a row: issued, waiting for a retry, cut off, or failed and run again."""
 
     __slots__ = ("at", "attempt", "call", "epoch", "fresh", "name")
@@ -215,7 +220,7 @@ class StartAttempt(_Change):
         )
 
 
-class CompleteCall(_Change):
+class CompleteCall(RecordedChange):
     """Record a result: the value, its checksum, the state and the transition in one transaction."""
 
     __slots__ = ("at", "attempt", "epoch", "result", "state_name")
@@ -235,7 +240,7 @@ class CompleteCall(_Change):
 
     def apply(self, connection: sqlite3.Connection) -> None:
         seq, at, epoch, task_run_id = self.seq, self.at, self.epoch, self.task_run_id
-        stored = _result_columns(self.result)
+        stored = result_columns(self.result)
         cursor = connection.execute(
             "UPDATE task_run SET state = 'COMPLETED', state_name = ?, version = ?, result = ?, result_codec = ?,"
             " result_hash = ?, result_preview = ?, ended_at = ?"
@@ -245,7 +250,7 @@ class CompleteCall(_Change):
         if cursor.rowcount != 1:
             raise WriteRefused
         if stored.result is None:
-            _store_value(connection, self.result, at)
+            store_value(connection, self.result, at)
         if self.attempt > 1:  # in a statement of its own: the foreign key's check costs every other task a microsecond
             connection.execute("UPDATE task_run SET error_id = NULL WHERE id = ?", (task_run_id,))
         connection.execute(
@@ -255,7 +260,7 @@ class CompleteCall(_Change):
         )
 
 
-class ResolveCall(_Change):
+class ResolveCall(RecordedChange):
     """Settle, by a person's word, a call in doubt of a run that nobody executes: it has this result, or never happened."""
 
     __slots__ = ("at", "attempt", "epoch", "message", "result")
@@ -282,9 +287,9 @@ class ResolveCall(_Change):
         if held is None:
             raise WriteRefused
         state = "PENDING" if self.result is None else "COMPLETED"
-        stored = (None, None, None, None) if self.result is None else _result_columns(self.result)
+        stored = (None, None, None, None) if self.result is None else result_columns(self.result)
         if self.result is not None and stored[0] is None:
-            _store_value(connection, self.result, self.at)
+            store_value(connection, self.result, self.at)
         connection.execute(
             "UPDATE task_run SET state = ?, state_name = NULL, state_message = ?, version = ?, result = ?, result_codec = ?,"
             " result_hash = ?, result_preview = ?, error_id = NULL, interruptions = 0, ended_at = ? WHERE id = ?",
@@ -297,7 +302,7 @@ class ResolveCall(_Change):
         )
 
 
-class FailAttempt(_Change):
+class FailAttempt(RecordedChange):
     """Record a failed attempt: the call fails for good, or waits for its next attempt at an absolute instant."""
 
     __slots__ = ("at", "attempt", "epoch", "error", "message", "next_attempt_at", "state_name")
@@ -328,7 +333,7 @@ class FailAttempt(_Change):
         )
         if cursor.rowcount != 1:
             raise WriteRefused
-        error_id = _store_error(connection, self.error)
+        error_id = store_error(connection, self.error)
         connection.execute("UPDATE task_run SET error_id = ? WHERE id = ?", (error_id, self.task_run_id))
         connection.execute(
             "INSERT INTO transition (flow_run_id, task_run_id, seq, state, state_name, message, epoch, attempt, error_id, at)"
@@ -355,7 +360,7 @@ class OrphanCall:
         return row is not None and row[0] is not None
 
 
-class SettleCall(_Change):
+class SettleCall(RecordedChange):
     """Move a call without running it: interrupted by Ctrl-C, parked for a person, or given up. Adds no attempt."""
 
     __slots__ = ("at", "attempt", "epoch", "error", "interruption", "message", "state", "state_name")
@@ -381,7 +386,7 @@ class SettleCall(_Change):
         cursor = connection.execute(
             "UPDATE task_run SET state = ?, state_name = ?, state_message = ?, version = ?, epoch = ?, ended_at = ?,"
             " interruptions = interruptions + ? WHERE id = ? AND version = ?"
-            f" AND state IN ({_FROM[self.state]})"
+            f" AND state IN ({FROM_STATES[self.state]})"
             " AND EXISTS (SELECT 1 FROM flow_run WHERE id = ? AND epoch = ?)",
             (self.state, self.state_name, self.message, self.seq, self.epoch, ended, int(self.interruption))
             + (self.task_run_id, self.seq - 1, self.flow_run_id, self.epoch),
@@ -390,7 +395,7 @@ class SettleCall(_Change):
             raise WriteRefused
         error_id = None
         if self.error is not None:
-            error_id = _store_error(connection, self.error)
+            error_id = store_error(connection, self.error)
             connection.execute("UPDATE task_run SET error_id = ? WHERE id = ?", (error_id, self.task_run_id))
         connection.execute(
             "INSERT INTO transition (flow_run_id, task_run_id, seq, state, state_name, message, epoch, attempt, error_id, at)"
@@ -398,220 +403,6 @@ class SettleCall(_Change):
             (self.flow_run_id, self.task_run_id, self.seq, self.state, self.state_name, self.message, self.epoch)
             + (self.attempt, error_id, self.at),
         )
-
-
-# ---------------------------------------------------------------------------------------------------- flow runs
-
-
-class CreateFlowRun(_Change):
-    """Write a new flow run that starts at once, with its first execution. Sets `flow_run_id`."""
-
-    __slots__ = ("arguments", "at", "code_id", "columns", "owner_id")
-
-    def __init__(
-        self, *, name: str, flow_id: int, parent_task_run_id: int | None, owner_id: int, code_id: int | None,
-        durability: str, parameters: str, arguments: Sequence[Argument], tags: str | None, idempotency_key: str | None,
-        entrypoint: str | None, flow_hash: bytes | None, at: str,
-    ) -> None:  # fmt: skip
-        self.flow_run_id = 0
-        self.task_run_id = 0
-        self.seq = 1
-        self.owner_id = owner_id
-        self.code_id = code_id
-        self.arguments = arguments
-        self.at = at
-        self.columns = (
-            name, flow_id, parent_task_run_id, owner_id, durability, parameters, tags, idempotency_key, entrypoint, flow_hash,
-            at, at,
-        )  # fmt: skip
-
-    def apply(self, connection: sqlite3.Connection) -> None:
-        try:
-            cursor = connection.execute(
-                "INSERT INTO flow_run (name, flow_id, parent_task_run_id, state, version, epoch, owner_id, durability,"
-                " parameters, tags, idempotency_key, entrypoint, flow_hash, created_at, started_at)"
-                " VALUES (?, ?, ?, 'RUNNING', 1, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                self.columns,
-            )
-        except sqlite3.IntegrityError as error:
-            raise WriteRefused from error  # another process used the idempotency key between our look and this insert
-        self.flow_run_id = int(cursor.lastrowid or 0)
-        _record_execution(connection, self.flow_run_id, 1, self.owner_id, self.code_id, "start", self.at)
-        _record_flow_transition(connection, self.flow_run_id, 1, "RUNNING", None, None, 1, None, self.at)
-        if self.arguments:
-            _store_arguments(connection, self.flow_run_id, 0, self.arguments, self.at)
-
-
-class ClaimFlowRun(_Change):
-    """Take up a flow run that is not running: one process can, and every older epoch is fenced off."""
-
-    __slots__ = ("at", "code_id", "entrypoint", "epoch", "owner_id", "reason", "version")
-
-    def __init__(
-        self, flow_run_id: int, *, version: int, epoch: int, owner_id: int, code_id: int | None, reason: str, at: str
-    ) -> None:
-        self.flow_run_id = flow_run_id
-        self.task_run_id = 0
-        self.version = version  # as read before; a changed one means that somebody else was quicker
-        self.epoch = epoch  # the new one
-        self.seq = version + 1
-        self.owner_id = owner_id
-        self.code_id = code_id
-        self.reason = reason
-        self.at = at
-
-    def apply(self, connection: sqlite3.Connection) -> None:
-        name = "Retrying" if self.reason == "retry" else "Resuming"
-        cursor = connection.execute(
-            "UPDATE flow_run SET state = 'RUNNING', state_name = ?, state_message = NULL, version = ?, epoch = ?, owner_id = ?,"
-            " failures = CASE WHEN ? = 'resume' THEN 0 ELSE failures END,"
-            " ended_at = NULL, next_attempt_at = NULL, tasks_done = NULL, tasks_total = NULL"
-            " WHERE id = ? AND version = ? AND epoch = ?"
-            " AND state IN ('PENDING', 'SCHEDULED', 'PAUSED', 'CRASHED', 'FAILED', 'CANCELLED')",
-            (name, self.seq, self.epoch, self.owner_id, self.reason, self.flow_run_id, self.version, self.epoch - 1),
-        )
-        if cursor.rowcount != 1:
-            raise WriteRefused
-        _record_execution(connection, self.flow_run_id, self.epoch, self.owner_id, self.code_id, self.reason, self.at)
-        _record_flow_transition(connection, self.flow_run_id, self.seq, "RUNNING", name, None, self.epoch, None, self.at)
-
-
-class EndFlowRun(_Change):
-    """Leave RUNNING: a terminal state, a pause, or a wait for the next attempt of the flow."""
-
-    __slots__ = (
-        "adopted_ids", "at", "counts_failure", "epoch", "error", "fatal_task_run_ids", "message", "next_attempt_at", "orphan_ids", "result",
-        "state", "state_name",
-    )  # fmt: skip
-
-    def __init__(
-        self, flow_run_id: int, *, seq: int, epoch: int, at: str, state: str, state_name: str | None = None,
-        message: str | None = None, result: Encoded | None = None, error: EncodedError | None = None,
-        fatal_task_run_ids: Sequence[int] = (), orphan_ids: Sequence[int] = (), adopted_ids: Sequence[int] = (),
-        next_attempt_at: str | None = None,
-        counts_failure: bool = False,
-    ) -> None:  # fmt: skip
-        self.flow_run_id = flow_run_id
-        self.task_run_id = 0
-        self.seq = seq
-        self.epoch = epoch
-        self.at = at
-        self.state = state
-        self.state_name = state_name
-        self.message = message
-        self.result = result
-        self.error = error
-        self.fatal_task_run_ids = fatal_task_run_ids
-        self.orphan_ids = orphan_ids  # completed calls that nobody asked for
-        self.adopted_ids = adopted_ids  # earlier orphans that were asked for after all
-        self.next_attempt_at = next_attempt_at
-        self.counts_failure = counts_failure
-
-    def apply(self, connection: sqlite3.Connection) -> None:
-        at, flow_run_id = self.at, self.flow_run_id
-        stored = _result_columns(self.result) if self.result is not None else (None, None, None, None)
-        ended = at if self.state in ("COMPLETED", "FAILED", "CANCELLED", "CRASHED") else None
-        cursor = connection.execute(
-            "UPDATE flow_run SET state = ?, state_name = ?, state_message = ?, version = ?, result = ?, result_codec = ?,"
-            " result_hash = ?, result_preview = ?, error_id = NULL, failures = failures + ?, next_attempt_at = ?, ended_at = ?,"
-            " tasks_total = (SELECT count(*) FROM task_run t JOIN task k ON k.id = t.task_id AND k.kind = 'task'"
-            "                WHERE t.flow_run_id = ?),"
-            " tasks_done = (SELECT count(*) FROM task_run t JOIN task k ON k.id = t.task_id AND k.kind = 'task'"
-            "               WHERE t.flow_run_id = ? AND t.state = 'COMPLETED')"
-            f" WHERE id = ? AND version = ? AND epoch = ? AND state IN ('RUNNING', 'CANCELLING') AND state IN ({_FROM[self.state]})",
-            (self.state, self.state_name, self.message, self.seq, *stored, int(self.counts_failure), self.next_attempt_at, ended)
-            + (flow_run_id, flow_run_id, flow_run_id, self.seq - 1, self.epoch),
-        )
-        if cursor.rowcount != 1:
-            raise WriteRefused
-        if self.state != "COMPLETED":
-            # A body that timed out, or raised beside running coroutines, can leave calls behind.
-            _interrupt_running_calls(connection, flow_run_id, "its flow run ended first", at, counts=False)
-        if self.result is not None and stored[0] is None:
-            _store_value(connection, self.result, at)
-        error_id = None
-        if self.error is not None:
-            error_id = _store_error(connection, self.error)
-            connection.execute("UPDATE flow_run SET error_id = ? WHERE id = ?", (error_id, flow_run_id))
-        for task_run_id in self.fatal_task_run_ids:
-            connection.execute("UPDATE task_run SET fatal = 1 WHERE id = ? AND state = 'FAILED'", (task_run_id,))
-        for task_run_id in self.adopted_ids:
-            connection.execute("UPDATE task_run SET orphaned_in = NULL WHERE id = ?", (task_run_id,))
-        for task_run_id in self.orphan_ids:
-            connection.execute("UPDATE task_run SET orphaned_in = ? WHERE id = ?", (self.epoch, task_run_id))
-        _record_flow_transition(
-            connection, flow_run_id, self.seq, self.state, self.state_name, self.message, self.epoch, error_id, at
-        )
-
-
-class CrashFlowRun(_Change):
-    """Record that the process of a running flow run died (or is being replaced), and which calls that cut off."""
-
-    __slots__ = ("at", "epoch", "message")
-
-    def __init__(self, flow_run_id: int, *, version: int, epoch: int, at: str, message: str) -> None:
-        self.flow_run_id = flow_run_id
-        self.task_run_id = 0
-        self.seq = version + 1
-        self.epoch = epoch
-        self.at = at
-        self.message = message
-
-    def apply(self, connection: sqlite3.Connection) -> None:
-        at, flow_run_id = self.at, self.flow_run_id
-        cursor = connection.execute(
-            "UPDATE flow_run SET state = 'CRASHED', state_name = NULL, state_message = ?, version = ?, ended_at = ?,"
-            " tasks_total = (SELECT count(*) FROM task_run t JOIN task k ON k.id = t.task_id AND k.kind = 'task'"
-            "                WHERE t.flow_run_id = ?),"
-            " tasks_done = (SELECT count(*) FROM task_run t JOIN task k ON k.id = t.task_id AND k.kind = 'task'"
-            "               WHERE t.flow_run_id = ? AND t.state = 'COMPLETED')"
-            " WHERE id = ? AND version = ? AND epoch = ? AND state IN ('RUNNING', 'SCHEDULED', 'PENDING', 'CANCELLING')",
-            (self.message, self.seq, at, flow_run_id, flow_run_id, flow_run_id, self.seq - 1, self.epoch),
-        )
-        if cursor.rowcount != 1:
-            raise WriteRefused
-        _interrupt_running_calls(connection, flow_run_id, self.message, at, counts=True)
-        _record_flow_transition(connection, flow_run_id, self.seq, "CRASHED", None, self.message, self.epoch, None, at)
-
-
-def _interrupt_running_calls(
-    connection: sqlite3.Connection, flow_run_id: int, message: str, at: str, *, counts: bool
-) -> None:
-    """Mark the calls that were cut off. Version and state move on, so an outcome still on its way is refused.
-
-    `counts` says whether it was a crash, of which a task bears only `max_interruptions`.
-    """
-    connection.execute(
-        "INSERT INTO transition (flow_run_id, task_run_id, seq, state, state_name, message, epoch, attempt, at)"
-        " SELECT flow_run_id, id, version + 1, 'CRASHED', 'Interrupted', ?, epoch, attempt, ? FROM task_run"
-        " WHERE flow_run_id = ? AND state = 'RUNNING'",
-        (message, at, flow_run_id),
-    )
-    connection.execute(
-        "UPDATE task_run SET state = 'CRASHED', state_name = 'Interrupted', state_message = ?, version = version + 1,"
-        " interruptions = interruptions + ?, ended_at = ? WHERE flow_run_id = ? AND state = 'RUNNING'",
-        (message, int(counts), at, flow_run_id),
-    )
-
-
-def _record_execution(
-    connection: sqlite3.Connection, flow_run_id: int, epoch: int, owner_id: int, code_id: int | None, reason: str, at: str
-) -> None:
-    connection.execute(
-        "INSERT INTO execution (flow_run_id, epoch, owner_id, code_id, reason, started_at) VALUES (?, ?, ?, ?, ?, ?)",
-        (flow_run_id, epoch, owner_id, code_id, reason, at),
-    )
-
-
-def _record_flow_transition(
-    connection: sqlite3.Connection, flow_run_id: int, seq: int, state: str, state_name: str | None, message: str | None,
-    epoch: int, error_id: int | None, at: str,
-) -> None:  # fmt: skip
-    connection.execute(
-        "INSERT INTO transition (flow_run_id, task_run_id, seq, state, state_name, message, epoch, attempt, error_id, at)"
-        " VALUES (?, 0, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (flow_run_id, seq, state, state_name, message, epoch, epoch, error_id, at),
-    )
 
 
 def tags_text(tags: Iterable[str]) -> str | None:

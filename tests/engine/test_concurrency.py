@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import random
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from conftest import Program, Rows
 
 from wfengine import TaskFuture, ThreadTaskRunner, as_completed, carry, flow, task, wait
+
+if TYPE_CHECKING:
+    from conftest import Program, Rows
 
 #: Seconds after which a thread counts as hanging.
 PATIENCE = 60.0
@@ -372,7 +375,7 @@ def test_the_number_of_open_files_does_not_grow_with_runs() -> None:
         return add.submit(1).result()
 
     small()
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(30):
         small()
-    assert len(os.listdir("/proc/self/fd")) <= before + 1
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before + 1

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from conftest import Program, Rows
+
+if TYPE_CHECKING:
+    from conftest import Program, Rows
 
 SIGNALS = {
     "KeyboardInterrupt": "raise KeyboardInterrupt",

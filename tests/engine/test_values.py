@@ -5,16 +5,20 @@ from __future__ import annotations
 import sqlite3
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from conftest import Program, Rows
 
 from wfengine import flow, task
 from wfengine_journal.errors import ParameterError, RecordedError, ValueNotStorableError
 
+if TYPE_CHECKING:
+    from conftest import Program, Rows
+
 #: Expressions whose values must come back with type and content; each is evaluated in the program's own process.
 EXPRESSIONS = [
-    "float('nan')", "float('inf')", "-float('inf')", "-0.0", "0.1 + 0.2", "2 ** 63", "10 ** 400", "True", "None", "''", "'\\ud800'",
+    "float('nan')", "float('inf')", "-float('inf')", "-0.0", "0.1 + 0.2", "2 ** 63", "10 ** 400", "True", "None", "''",
+    "'\\ud800'",
     "'a\\x00b'", "'\\U0001f9a4'", "b'\\x00\\xff'", "bytearray(b'ab')", "1 + 2j", "(1, (2, [3]))", "[1, (2,)]", "[]", "{}", "()",
     "set()", "{1, 2, 3}", "frozenset({'a'})", "{1: 'int key', '1': 'str key'}", "{(1, 2): 'tuple key'}", "{None: 1, True: 2}",
     "{'nested': [{'x': (1, {2})}]}", "datetime.datetime(2026, 3, 29, 2, 30)",
@@ -188,7 +192,9 @@ def test_an_exception_that_cannot_be_shown_hides_nothing(rows: Rows) -> None:
     assert rows("SELECT state FROM tasks") == [("FAILED",)]
 
 
-def test_a_recorded_exception_that_cannot_come_back_is_caught_by_its_recorded_form_on_resume(program: Program, rows: Rows) -> None:
+def test_a_recorded_exception_that_cannot_come_back_is_caught_by_its_recorded_form_on_resume(
+    program: Program, rows: Rows
+) -> None:
     program.write(
         """
         import threading
@@ -365,7 +371,8 @@ def test_the_checksum_covers_a_value_and_not_the_call_it_belongs_to(program: Pro
     with connection:
         for number, stored in ((1, two), (2, one)):
             connection.execute(
-                "UPDATE task_run SET result = ?, result_codec = ?, result_hash = ?, result_preview = ? WHERE id = ?", (*stored, number)
+                "UPDATE task_run SET result = ?, result_codec = ?, result_hash = ?, result_preview = ? WHERE id = ?",
+                (*stored, number),
             )
     connection.close()
     assert program.resume()["result"] == "['name-2', 'name-1']"

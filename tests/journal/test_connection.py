@@ -100,7 +100,7 @@ def test_the_database_of_somebody_else_is_refused_and_left_as_it_was(tmp_path: P
     connection.execute("CREATE TABLE theirs (x)")
     connection.close()
     before = contents(tmp_path)
-    with pytest.raises(NotAJournalError, match="not a wfengine journal. It was not changed"):
+    with pytest.raises(NotAJournalError, match=r"not a wfengine journal\. It was not changed"):
         store.open_journal(tmp_path / "journal.db")
     assert contents(tmp_path) == before
 
@@ -156,7 +156,7 @@ def test_a_reader_can_neither_write_nor_run_code_of_the_schema(tmp_path: Path) -
     make(tmp_path / "journal.db")
     connection = open_reader(tmp_path / "journal.db")
     for statement in ("INSERT INTO meta VALUES ('a', 'b')", "DROP TABLE log", "PRAGMA user_version = 9"):
-        with pytest.raises(sqlite3.OperationalError, match="readonly|read-only|query_only"):
+        with pytest.raises(sqlite3.OperationalError, match=r"readonly|read-only|query_only"):
             connection.execute(statement)
     assert connection.execute("PRAGMA query_only").fetchone()[0] == 1
     assert connection.execute("PRAGMA trusted_schema").fetchone()[0] == 0

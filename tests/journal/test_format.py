@@ -83,7 +83,9 @@ def section(title: str) -> str:
 
 
 def test_every_table_and_view_is_listed_with_all_its_columns_and_no_others(path: Path) -> None:
-    for kind, name in query(path, "SELECT type, name FROM sqlite_schema WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite%'"):
+    for kind, name in query(
+        path, "SELECT type, name FROM sqlite_schema WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite%'"
+    ):
         columns = [row[1] for row in query(path, f"PRAGMA table_info({name})")]
         if str(name).startswith("_"):
             assert all(f"`{column}`" in TEXT for column in columns)

@@ -13,7 +13,7 @@ import pytest
 
 from wfengine_journal import owners, store
 from wfengine_journal.owners import LockFile, boot_id, is_alive, process_started
-from wfengine_journal.transitions import CreateFlowRun
+from wfengine_journal.run_transitions import CreateFlowRun
 
 HOLDER = """
 import os, sys
@@ -29,7 +29,7 @@ OWNER = """
 import sys
 from pathlib import Path
 from wfengine_journal import store
-from wfengine_journal.transitions import CreateFlowRun
+from wfengine_journal.run_transitions import CreateFlowRun
 journal = store.open_journal(Path(sys.argv[1]))
 create = CreateFlowRun(name="quiet-heron", flow_id=journal.flow_id("etl", None), parent_task_run_id=None,
     owner_id=journal.owner_id, code_id=None, durability="power", parameters="{}", arguments=[], tags=None,
@@ -140,7 +140,9 @@ for _ in range(300):
     else:
         print("held", flush=True)
 """
-    program = HOLDER.format(then=asker).replace("lock_file.hold(int(sys.argv[2]))", "'ready'").replace("sys.stdin.readline()", "")
+    program = (
+        HOLDER.format(then=asker).replace("lock_file.hold(int(sys.argv[2]))", "'ready'").replace("sys.stdin.readline()", "")
+    )
     children = [start(program, path, 7) for _ in range(4)]
     outputs = [child.communicate(timeout=60)[0] for child in children]
     assert outputs == [""] * 4

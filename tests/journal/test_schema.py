@@ -222,7 +222,8 @@ def test_a_backup_while_the_journal_is_written_is_whole(tmp_path: Path) -> None:
 
 def test_a_script_is_split_into_its_statements_and_triggers_stay_whole() -> None:
     found = schema.statements(
-        "-- a; comment\nCREATE TABLE a (x); -- and; more\nCREATE TRIGGER t AFTER INSERT ON a\nBEGIN\n  SELECT 1; SELECT 2;\nEND;\n"
+        "-- a; comment\nCREATE TABLE a (x); -- and; more\n"
+        "CREATE TRIGGER t AFTER INSERT ON a\nBEGIN\n  SELECT 1; SELECT 2;\nEND;\n"
     )
     assert len(found) == 2
     assert found[1].startswith("CREATE TRIGGER")

@@ -10,14 +10,11 @@ import pytest
 
 from wfengine_journal import store
 from wfengine_journal.codec import encode, encode_error
+from wfengine_journal.run_transitions import ClaimFlowRun, CrashFlowRun, CreateFlowRun, EndFlowRun
 from wfengine_journal.states import TERMINAL, TRANSITIONS, StateType
 from wfengine_journal.transitions import (
     BeginCall,
-    ClaimFlowRun,
     CompleteCall,
-    CrashFlowRun,
-    CreateFlowRun,
-    EndFlowRun,
     FailAttempt,
     Identity,
     SettleCall,
@@ -96,9 +93,7 @@ def fail_and_wait(seq: int, epoch: int) -> Change:
 
 def settle(state: str) -> Callable[[int, int], Change]:
     def make(seq: int, epoch: int) -> Change:
-        return SettleCall(
-            1, 1, seq=seq, epoch=epoch, attempt=1, at=AT, state=state, state_name=None, message="so", error=ERROR
-        )
+        return SettleCall(1, 1, seq=seq, epoch=epoch, attempt=1, at=AT, state=state, state_name=None, message="so", error=ERROR)
 
     return make
 

@@ -15,14 +15,13 @@ from wfengine.cli.exits import ExitCode
 from wfengine.cli.journal import journal_path, shown_path
 from wfengine.cli.output import clean, say, table_lines, write, write_json
 from wfengine_journal.errors import UsageError, WfengineError
-from wfengine_journal.read_only_sql import Selection, sandbox, select
+from wfengine_journal.read_only_sql import LIST_OF_VIEWS, Selection, sandbox, select
 
 #: Rows that a table shows; --json and --csv show all.
 TABLE_ROWS = 1000
 #: Columns of a cell in a table.
 CELL_WIDTH = 80
 
-_HELP = "SELECT name, shows FROM help"
 _PROMPT_HELP = "Statements end with ;  .help lists the views, .quit (or Ctrl-D) leaves. Nothing can be changed from here."
 
 
@@ -48,7 +47,7 @@ def sql(settings: Settings, query: str | None, as_csv: bool) -> int:
         if query is None and sys.stdin.isatty():
             if not settings.quiet:
                 say(f"{shown_path(path)}, read-only. {_PROMPT_HELP}")
-            _write_selection(select(connection, _HELP), settings, as_csv)
+            _write_selection(select(connection, LIST_OF_VIEWS), settings, as_csv)
             return _prompt(connection, settings, as_csv)
         text = query if query is not None else sys.stdin.read()
         if not text.strip():
@@ -75,7 +74,7 @@ def _prompt(connection: sqlite3.Connection, settings: Settings, as_csv: bool) ->
             if line.strip() in (".quit", ".exit"):
                 return ExitCode.OK
             say(_PROMPT_HELP)
-            _answer(connection, _HELP, settings, as_csv)
+            _answer(connection, LIST_OF_VIEWS, settings, as_csv)
             continue
         pending = f"{pending}{line}\n" if pending or line.strip() else ""
         if sqlite3.complete_statement(pending):

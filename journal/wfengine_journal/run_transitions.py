@@ -1,0 +1,229 @@
+"""The only code that changes the state of a flow run: the changes of `transitions`, for whole runs."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from wfengine_journal.codec import Encoded, EncodedError
+from wfengine_journal.transitions import (
+    FROM_STATES,
+    Argument,
+    RecordedChange,
+    result_columns,
+    store_arguments,
+    store_error,
+    store_value,
+)
+from wfengine_journal.writer import WriteRefused
+
+
+class CreateFlowRun(RecordedChange):
+    """Write a new flow run that starts at once, with its first execution. Sets `flow_run_id`."""
+
+    __slots__ = ("arguments", "at", "code_id", "columns", "owner_id")
+
+    def __init__(
+        self, *, name: str, flow_id: int, parent_task_run_id: int | None, owner_id: int, code_id: int | None,
+        durability: str, parameters: str, arguments: Sequence[Argument], tags: str | None, idempotency_key: str | None,
+        entrypoint: str | None, flow_hash: bytes | None, at: str,
+    ) -> None:  # fmt: skip
+        self.flow_run_id = 0
+        self.task_run_id = 0
+        self.seq = 1
+        self.owner_id = owner_id
+        self.code_id = code_id
+        self.arguments = arguments
+        self.at = at
+        self.columns = (
+            name, flow_id, parent_task_run_id, owner_id, durability, parameters, tags, idempotency_key, entrypoint, flow_hash,
+            at, at,
+        )  # fmt: skip
+
+    def apply(self, connection: sqlite3.Connection) -> None:
+        try:
+            cursor = connection.execute(
+                "INSERT INTO flow_run (name, flow_id, parent_task_run_id, state, version, epoch, owner_id, durability,"
+                " parameters, tags, idempotency_key, entrypoint, flow_hash, created_at, started_at)"
+                " VALUES (?, ?, ?, 'RUNNING', 1, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                self.columns,
+            )
+        except sqlite3.IntegrityError as error:
+            raise WriteRefused from error  # another process used the idempotency key between our look and this insert
+        self.flow_run_id = int(cursor.lastrowid or 0)
+        _record_execution(connection, self.flow_run_id, 1, self.owner_id, self.code_id, "start", self.at)
+        _record_flow_transition(connection, self.flow_run_id, 1, "RUNNING", None, None, 1, None, self.at)
+        if self.arguments:
+            store_arguments(connection, self.flow_run_id, 0, self.arguments, self.at)
+
+
+class ClaimFlowRun(RecordedChange):
+    """Take up a flow run that is not running: one process can, and every older epoch is fenced off."""
+
+    __slots__ = ("at", "code_id", "entrypoint", "epoch", "owner_id", "reason", "version")
+
+    def __init__(
+        self, flow_run_id: int, *, version: int, epoch: int, owner_id: int, code_id: int | None, reason: str, at: str
+    ) -> None:
+        self.flow_run_id = flow_run_id
+        self.task_run_id = 0
+        self.version = version  # as read before; a changed one means that somebody else was quicker
+        self.epoch = epoch  # the new one
+        self.seq = version + 1
+        self.owner_id = owner_id
+        self.code_id = code_id
+        self.reason = reason
+        self.at = at
+
+    def apply(self, connection: sqlite3.Connection) -> None:
+        name = "Retrying" if self.reason == "retry" else "Resuming"
+        cursor = connection.execute(
+            "UPDATE flow_run SET state = 'RUNNING', state_name = ?, state_message = NULL, version = ?, epoch = ?, owner_id = ?,"
+            " failures = CASE WHEN ? = 'resume' THEN 0 ELSE failures END,"
+            " ended_at = NULL, next_attempt_at = NULL, tasks_done = NULL, tasks_total = NULL"
+            " WHERE id = ? AND version = ? AND epoch = ?"
+            " AND state IN ('PENDING', 'SCHEDULED', 'PAUSED', 'CRASHED', 'FAILED', 'CANCELLED')",
+            (name, self.seq, self.epoch, self.owner_id, self.reason, self.flow_run_id, self.version, self.epoch - 1),
+        )
+        if cursor.rowcount != 1:
+            raise WriteRefused
+        _record_execution(connection, self.flow_run_id, self.epoch, self.owner_id, self.code_id, self.reason, self.at)
+        _record_flow_transition(connection, self.flow_run_id, self.seq, "RUNNING", name, None, self.epoch, None, self.at)
+
+
+class EndFlowRun(RecordedChange):
+    """Leave RUNNING: a terminal state, a pause, or a wait for the next attempt of the flow."""
+
+    __slots__ = (
+        "adopted_ids", "at", "counts_failure", "epoch", "error", "fatal_task_run_ids", "message", "next_attempt_at", "orphan_ids", "result",
+        "state", "state_name",
+    )  # fmt: skip
+
+    def __init__(
+        self, flow_run_id: int, *, seq: int, epoch: int, at: str, state: str, state_name: str | None = None,
+        message: str | None = None, result: Encoded | None = None, error: EncodedError | None = None,
+        fatal_task_run_ids: Sequence[int] = (), orphan_ids: Sequence[int] = (), adopted_ids: Sequence[int] = (),
+        next_attempt_at: str | None = None,
+        counts_failure: bool = False,
+    ) -> None:  # fmt: skip
+        self.flow_run_id = flow_run_id
+        self.task_run_id = 0
+        self.seq = seq
+        self.epoch = epoch
+        self.at = at
+        self.state = state
+        self.state_name = state_name
+        self.message = message
+        self.result = result
+        self.error = error
+        self.fatal_task_run_ids = fatal_task_run_ids
+        self.orphan_ids = orphan_ids  # completed calls that nobody asked for
+        self.adopted_ids = adopted_ids  # earlier orphans that were asked for after all
+        self.next_attempt_at = next_attempt_at
+        self.counts_failure = counts_failure
+
+    def apply(self, connection: sqlite3.Connection) -> None:
+        at, flow_run_id = self.at, self.flow_run_id
+        stored = result_columns(self.result) if self.result is not None else (None, None, None, None)
+        ended = at if self.state in ("COMPLETED", "FAILED", "CANCELLED", "CRASHED") else None
+        cursor = connection.execute(
+            "UPDATE flow_run SET state = ?, state_name = ?, state_message = ?, version = ?, result = ?, result_codec = ?,"
+            " result_hash = ?, result_preview = ?, error_id = NULL, failures = failures + ?, next_attempt_at = ?, ended_at = ?,"
+            " tasks_total = (SELECT count(*) FROM task_run t JOIN task k ON k.id = t.task_id AND k.kind = 'task'"
+            "                WHERE t.flow_run_id = ?),"
+            " tasks_done = (SELECT count(*) FROM task_run t JOIN task k ON k.id = t.task_id AND k.kind = 'task'"
+            "               WHERE t.flow_run_id = ? AND t.state = 'COMPLETED')"
+            f" WHERE id = ? AND version = ? AND epoch = ? AND state IN ('RUNNING', 'CANCELLING') AND state IN ({FROM_STATES[self.state]})",
+            (self.state, self.state_name, self.message, self.seq, *stored, int(self.counts_failure), self.next_attempt_at, ended)
+            + (flow_run_id, flow_run_id, flow_run_id, self.seq - 1, self.epoch),
+        )
+        if cursor.rowcount != 1:
+            raise WriteRefused
+        if self.state != "COMPLETED":
+            # A body that timed out, or raised beside running coroutines, can leave calls behind.
+            _interrupt_running_calls(connection, flow_run_id, "its flow run ended first", at, counts=False)
+        if self.result is not None and stored[0] is None:
+            store_value(connection, self.result, at)
+        error_id = None
+        if self.error is not None:
+            error_id = store_error(connection, self.error)
+            connection.execute("UPDATE flow_run SET error_id = ? WHERE id = ?", (error_id, flow_run_id))
+        for task_run_id in self.fatal_task_run_ids:
+            connection.execute("UPDATE task_run SET fatal = 1 WHERE id = ? AND state = 'FAILED'", (task_run_id,))
+        for task_run_id in self.adopted_ids:
+            connection.execute("UPDATE task_run SET orphaned_in = NULL WHERE id = ?", (task_run_id,))
+        for task_run_id in self.orphan_ids:
+            connection.execute("UPDATE task_run SET orphaned_in = ? WHERE id = ?", (self.epoch, task_run_id))
+        _record_flow_transition(
+            connection, flow_run_id, self.seq, self.state, self.state_name, self.message, self.epoch, error_id, at
+        )
+
+
+class CrashFlowRun(RecordedChange):
+    """Record that the process of a running flow run died (or is being replaced), and which calls that cut off."""
+
+    __slots__ = ("at", "epoch", "message")
+
+    def __init__(self, flow_run_id: int, *, version: int, epoch: int, at: str, message: str) -> None:
+        self.flow_run_id = flow_run_id
+        self.task_run_id = 0
+        self.seq = version + 1
+        self.epoch = epoch
+        self.at = at
+        self.message = message
+
+    def apply(self, connection: sqlite3.Connection) -> None:
+        at, flow_run_id = self.at, self.flow_run_id
+        cursor = connection.execute(
+            "UPDATE flow_run SET state = 'CRASHED', state_name = NULL, state_message = ?, version = ?, ended_at = ?,"
+            " tasks_total = (SELECT count(*) FROM task_run t JOIN task k ON k.id = t.task_id AND k.kind = 'task'"
+            "                WHERE t.flow_run_id = ?),"
+            " tasks_done = (SELECT count(*) FROM task_run t JOIN task k ON k.id = t.task_id AND k.kind = 'task'"
+            "               WHERE t.flow_run_id = ? AND t.state = 'COMPLETED')"
+            " WHERE id = ? AND version = ? AND epoch = ? AND state IN ('RUNNING', 'SCHEDULED', 'PENDING', 'CANCELLING')",
+            (self.message, self.seq, at, flow_run_id, flow_run_id, flow_run_id, self.seq - 1, self.epoch),
+        )
+        if cursor.rowcount != 1:
+            raise WriteRefused
+        _interrupt_running_calls(connection, flow_run_id, self.message, at, counts=True)
+        _record_flow_transition(connection, flow_run_id, self.seq, "CRASHED", None, self.message, self.epoch, None, at)
+
+
+def _interrupt_running_calls(
+    connection: sqlite3.Connection, flow_run_id: int, message: str, at: str, *, counts: bool
+) -> None:
+    """Mark the calls that were cut off. Version and state move on, so an outcome still on its way is refused.
+
+    `counts` says whether it was a crash, of which a task bears only `max_interruptions`.
+    """
+    connection.execute(
+        "INSERT INTO transition (flow_run_id, task_run_id, seq, state, state_name, message, epoch, attempt, at)"
+        " SELECT flow_run_id, id, version + 1, 'CRASHED', 'Interrupted', ?, epoch, attempt, ? FROM task_run"
+        " WHERE flow_run_id = ? AND state = 'RUNNING'",
+        (message, at, flow_run_id),
+    )
+    connection.execute(
+        "UPDATE task_run SET state = 'CRASHED', state_name = 'Interrupted', state_message = ?, version = version + 1,"
+        " interruptions = interruptions + ?, ended_at = ? WHERE flow_run_id = ? AND state = 'RUNNING'",
+        (message, int(counts), at, flow_run_id),
+    )
+
+
+def _record_execution(
+    connection: sqlite3.Connection, flow_run_id: int, epoch: int, owner_id: int, code_id: int | None, reason: str, at: str
+) -> None:
+    connection.execute(
+        "INSERT INTO execution (flow_run_id, epoch, owner_id, code_id, reason, started_at) VALUES (?, ?, ?, ?, ?, ?)",
+        (flow_run_id, epoch, owner_id, code_id, reason, at),
+    )
+
+
+def _record_flow_transition(
+    connection: sqlite3.Connection, flow_run_id: int, seq: int, state: str, state_name: str | None, message: str | None,
+    epoch: int, error_id: int | None, at: str,
+) -> None:  # fmt: skip
+    connection.execute(
+        "INSERT INTO transition (flow_run_id, task_run_id, seq, state, state_name, message, epoch, attempt, error_id, at)"
+        " VALUES (?, 0, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (flow_run_id, seq, state, state_name, message, epoch, epoch, error_id, at),
+    )
