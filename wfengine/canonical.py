@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import dis
 import enum
 import functools
 import json
@@ -28,7 +29,7 @@ import sys
 import types
 import typing
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -305,31 +306,32 @@ def code_hash(code: types.CodeType) -> bytes:
     """Return the hash of what a code object does: without lines, file names, docstring and names of locals."""
     count = code.co_argcount + code.co_kwonlyargcount
     shape = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags & _MEANT_FLAGS)
-    names = [list(shape), list(code.co_varnames[:count]), list(code.co_names)]
-    constants = [_constant_hash(constant) for constant in _constants(code)]
-    return _node(
-        b"code", encode_json(names), [_leaf(b"op", code.co_code), _leaf(b"try", code.co_exceptiontable), *constants]
-    )
+    names = [list(shape), list(code.co_varnames[:count])]
+    return _node(b"code", encode_json(names), [_leaf(b"try", code.co_exceptiontable), *_operations(code)])
 
 
 #: CO_VARARGS, CO_VARKEYWORDS, CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR; the rest is how the compiler works.
 _MEANT_FLAGS = 0x4 | 0x8 | 0x20 | 0x80 | 0x200
-#: From Python 3.13 on, the compiler says with this flag that the first constant is the docstring.
-_HAS_DOCSTRING = 0x4000000
 
 
-def _constant_hash(constant: object) -> bytes:
-    return code_hash(constant) if isinstance(constant, types.CodeType) else canonical_hash(constant)
+def _operations(code: types.CodeType) -> Iterator[bytes]:
+    """Yield a hash for each instruction, by the constant or name it means and not by their numbers.
+
+    A docstring is a constant that no instruction loads, so it does not count.
+    """
+    for operation in dis.get_instructions(code):
+        if operation.opcode in _TAKES_CONSTANT:
+            constant = operation.argval
+            meant = code_hash(constant) if isinstance(constant, types.CodeType) else canonical_hash(constant)
+        elif operation.opcode in _TAKES_NAME:
+            meant = str(operation.argval).encode("utf-8", "surrogatepass")
+        else:
+            meant = str(operation.arg).encode()
+        yield _leaf(b"op", operation.opname.encode() + b" " + meant)
 
 
-def _constants(code: types.CodeType) -> tuple[object, ...]:
-    # Before 3.13 the first constant of every function that is not a lambda is its docstring or None.
-    is_marked = (
-        bool(code.co_flags & _HAS_DOCSTRING) if sys.version_info >= (3, 13) else not code.co_name.startswith("<")
-    )
-    if is_marked and code.co_consts and isinstance(code.co_consts[0], str):
-        return (None, *code.co_consts[1:])
-    return code.co_consts
+_TAKES_CONSTANT = frozenset(dis.hasconst)
+_TAKES_NAME = frozenset(dis.hasname)
 
 
 def _cell_contents(cell: types.CellType) -> object:

@@ -158,7 +158,7 @@ def _make_callee(fn: Callable[..., object], options: Mapping[str, object]) -> Ca
         if listed not in parameters.names:
             raise UsageError(f"{owner}: key_args and ignore_args name parameters; it has none called {listed!r}.")
     if chosen["on_interrupt"] not in ("rerun", "fail", "ask"):
-        raise UsageError(f"{owner}: on_interrupt must be 'rerun', 'fail' or 'ask', not {given['on_interrupt']!r}.")
+        raise UsageError(f"{owner}: on_interrupt must be 'rerun', 'fail' or 'ask', not {chosen['on_interrupt']!r}.")
     timeout = chosen["timeout_seconds"]
     if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
         raise UsageError(f"{owner}: timeout_seconds must be a number of seconds above 0, not {timeout!r}.")

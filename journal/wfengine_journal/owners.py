@@ -81,7 +81,8 @@ class LockFile:
 def boot_id() -> str | None:
     """Return what identifies this boot of the machine, or None where the system does not tell."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        # As bytes: opening a file as ASCII text imports a codec, whose lock a forked child may find held for ever.
+        return Path("/proc/sys/kernel/random/boot_id").read_bytes().decode().strip()
     except OSError:
         return None
 
