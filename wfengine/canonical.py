@@ -61,9 +61,7 @@ def _prepare_encoder() -> Callable[[object, int], Iterable[str]]:
     escape = getattr(json.encoder, "encode_basestring", None)
     if make is None or escape is None:
         return lambda value, _level: encode_json(value)
-    return typing.cast(
-        "Callable[[object, int], Iterable[str]]", make(None, None, escape, None, ":", ",", True, False, False)
-    )
+    return typing.cast("Callable[[object, int], Iterable[str]]", make(None, None, escape, None, ":", ",", True, False, False))
 
 
 _encode_walked = _prepare_encoder()
@@ -215,11 +213,7 @@ class CanonicalWalk:
         for base, rule in _BASE_RULES:
             if isinstance(value, base):
                 return rule(self, value, path, depth)
-        return (
-            _record(self, value, path, depth)
-            or _subclass(self, value, path, depth)
-            or _typing(self, value, path, depth)
-        )
+        return _record(self, value, path, depth) or _subclass(self, value, path, depth) or _typing(self, value, path, depth)
 
     def items(self, tag: bytes, items: Iterable[object], path: str, depth: int, name: str = "") -> bytes:
         inner = path + ".*"
@@ -400,9 +394,7 @@ def _array(walk: CanonicalWalk, array: Any, path: str, depth: int) -> bytes:
         return _node(b"masked", name, [mask, _array(walk, array.filled(), path, depth)])
     array = numpy.asarray(array)
     if array.dtype.names is not None:
-        parts = [
-            _name_hash(field) + _array(walk, array[field], f"{path}.{field}", depth) for field in array.dtype.names
-        ]
+        parts = [_name_hash(field) + _array(walk, array[field], f"{path}.{field}", depth) for field in array.dtype.names]
         return _node(b"records", name, head + parts)
     if array.dtype.hasobject or array.dtype.kind == "T":
         return _node(b"objects", name, [*head[1:], walk.hash(array.ravel().tolist(), path, depth)])
@@ -527,9 +519,7 @@ _RULES: dict[type, _Rule] = {
     operator.itemgetter: lambda walk, value, path, depth: walk.items(b"operator", value.__reduce__(), path, depth),
     operator.attrgetter: lambda walk, value, path, depth: walk.items(b"operator", value.__reduce__(), path, depth),
     operator.methodcaller: lambda walk, value, path, depth: walk.items(b"operator", value.__reduce__(), path, depth),
-    type(functools.lru_cache(len)): lambda walk, value, path, depth: walk.items(
-        b"cached", [value.__wrapped__], path, depth
-    ),
+    type(functools.lru_cache(len)): lambda walk, value, path, depth: walk.items(b"cached", [value.__wrapped__], path, depth),
     re.Pattern: lambda walk, value, path, depth: walk.items(b"pattern", (value.pattern, value.flags), path, depth),
 }
 

@@ -10,12 +10,15 @@ from collections.abc import Collection, Iterable
 
 _logger = logging.getLogger("wfengine.engine")
 
+#: Set on exceptions: the ids of the task runs that they ended.
+_ATTRIBUTE = "_wfengine_task_runs"
+
 
 def note_task_run(error: BaseException, task_run_id: int) -> BaseException:
     """Note on an exception which task run it ended, to find the fatal ones when a flow fails; return it."""
     try:
-        known: frozenset[int] = getattr(error, "_wfengine_task_runs", frozenset())
-        error._wfengine_task_runs = known | {task_run_id}  # type: ignore[attr-defined]  # any exception takes attributes
+        known: frozenset[int] = getattr(error, _ATTRIBUTE, frozenset())
+        setattr(error, _ATTRIBUTE, known | {task_run_id})
     except (AttributeError, TypeError):
         _logger.debug("A %s takes no attributes; whether it was fatal cannot be told.", type(error).__name__)
     return error
@@ -23,7 +26,7 @@ def note_task_run(error: BaseException, task_run_id: int) -> BaseException:
 
 def task_runs_of(error: BaseException) -> Collection[int]:
     """Return the task runs that an exception ended."""
-    found: Collection[int] = getattr(error, "_wfengine_task_runs", frozenset())
+    found: Collection[int] = getattr(error, _ATTRIBUTE, frozenset())
     return found
 
 

@@ -81,9 +81,7 @@ class Ended:
 # ------------------------------------------------------------------------------------------- create
 
 
-def start(
-    flow: AnyFlow, journal: Journal, arguments: dict[str, object], *, parent: Call | None = None
-) -> Steps[Ended]:
+def start(flow: AnyFlow, journal: Journal, arguments: dict[str, object], *, parent: Call | None = None) -> Steps[Ended]:
     """Create a new flow run and live it. Nothing is written before all parameters are known to be storable."""
     text, stored = describe_parameters(flow, arguments)
     key = None if parent is not None else _idempotency_key(flow, arguments)
@@ -175,10 +173,9 @@ def describe_parameters(flow: AnyFlow, arguments: dict[str, object]) -> tuple[st
     shown: dict[str, object] = {}
     stored: list[Argument] = []
     for name, value in arguments.items():
-        if is_json_exact(value):
-            if len(json_text(value)) <= INLINE_PARAMETER:
-                shown[name] = value
-                continue
+        if is_json_exact(value) and len(json_text(value)) <= INLINE_PARAMETER:
+            shown[name] = value
+            continue
         try:
             encoded = encode(value, f"parameter '{name}' of flow '{flow.name}'")
         except ValueNotStorableError as error:
@@ -246,8 +243,9 @@ def owned_error(journal: Journal, row: FlowRunRow) -> RunOwnedError:
     owner = journal.find_owner(row.owner_id) if row.owner_id is not None else None
     who = f"process {owner.pid} on {owner.host} ({owner.role}, since {owner.started_at})" if owner else "another process"
     return RunOwnedError(
-        f"Flow run {row.id} '{row.name}' is being executed by {who}. Wait for it (wfengine watch {typed(row.id, row.name)}), or, if that "
-        f"process hangs, take the run from it: wfengine resume {typed(row.id, row.name)} --takeover",
+        f"Flow run {row.id} '{row.name}' is being executed by {who}. Wait for it (wfengine watch "
+        f"{typed(row.id, row.name)}), or, if that process hangs, take the run from it: "
+        f"wfengine resume {typed(row.id, row.name)} --takeover",
         flow_run_id=row.id,
     )
 
@@ -443,7 +441,9 @@ def _stop(run: LiveRun, signal: BaseException | None) -> Steps[BaseException]:
     except RunHalted as lost:
         _logger.warning("%s", lost)
     _tell(run, "CRASHED", None)
-    _logger.warning("%s was interrupted by %s. Go on with it: wfengine resume %s", run, type(signal).__name__, typed(run.id, run.name))
+    _logger.warning(
+        "%s was interrupted by %s. Go on with it: wfengine resume %s", run, type(signal).__name__, typed(run.id, run.name)
+    )
     return signal
 
 
@@ -456,7 +456,9 @@ def _parked(run: LiveRun, signal: RunHalted) -> EndFlowRun:
 
 
 def _pause_name(signal: RunHalted) -> str:
-    return "InDoubt" if isinstance(signal.error, InDoubtError) else "Drifted" if isinstance(signal.error, DriftError) else "Paused"
+    return (
+        "InDoubt" if isinstance(signal.error, InDoubtError) else "Drifted" if isinstance(signal.error, DriftError) else "Paused"
+    )
 
 
 def _state(run: LiveRun, end: EndFlowRun, outcome: Outcome) -> State[object]:

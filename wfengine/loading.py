@@ -85,8 +85,7 @@ def load_entrypoint(entrypoint: str) -> object:
         name, qualname, *folder = rest.split(":", 2)
         return _named(_load_module(name, folder[0] if folder else None), qualname, name)
     raise EntrypointError(
-        f"{entrypoint!r} is not an entrypoint. "
-        f"One looks like 'file:/path/script.py:flow' or 'module:package.module:flow'."
+        f"{entrypoint!r} is not an entrypoint. One looks like 'file:/path/script.py:flow' or 'module:package.module:flow'."
     )
 
 

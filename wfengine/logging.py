@@ -79,7 +79,7 @@ _installed = False
 
 def _install() -> None:
     """Attach our handlers to our loggers, once."""
-    global _installed  # noqa: PLW0603 - once per process
+    global _installed
     if _installed:
         return
     _installed = True
@@ -102,7 +102,7 @@ _plain_print: Callable[..., None] | None = None
 
 def record_prints() -> None:
     """From now on, what a run with log_prints prints is written to its log as well. Installed at the first such run."""
-    global _plain_print  # noqa: PLW0603 - once per process
+    global _plain_print
     if _plain_print is None:
         _plain_print = builtins.print
         builtins.print = _print

@@ -311,9 +311,7 @@ def _hints_of(fn: Callable[..., object], signature: inspect.Signature) -> dict[s
     for parameter in signature.parameters.values():
         if parameter.annotation is _Kind.empty:
             continue
-        holder = types.SimpleNamespace(
-            __annotations__={parameter.name: parameter.annotation}, __type_params__=type_parameters
-        )
+        holder = types.SimpleNamespace(__annotations__={parameter.name: parameter.annotation}, __type_params__=type_parameters)
         try:
             resolved = typing.get_type_hints(holder, globalns=names, include_extras=True)
         except Exception:  # An annotation is user code: it may name anything, or be no type at all.

@@ -136,8 +136,8 @@ def load_flow(journal: Journal, row: FlowRunRow) -> AnyFlow:
         found = load_entrypoint(row.entrypoint)
         if not getattr(found, "__wfengine_flow__", False):
             raise EntrypointError(
-                f"Flow run {row.id} '{row.name}' was started by {row.entrypoint}, which is now a {type(found).__qualname__} and no "
-                "flow. Restore the @flow function of that name."
+                f"Flow run {row.id} '{row.name}' was started by {row.entrypoint}, which is now a {type(found).__qualname__} "
+                "and no flow. Restore the @flow function of that name."
             )
         return cast("AnyFlow", found)
     if row.flow_hash is None:
@@ -149,7 +149,7 @@ def load_flow(journal: Journal, row: FlowRunRow) -> AnyFlow:
 
 
 def store_flow(flow: AnyFlow, journal: Journal) -> bytes | None:
-    """Store a flow that cannot be imported by cloudpickle and return the value's hash; None, with a warning, if it cannot be."""
+    """Store a flow that cannot be imported, by cloudpickle; return the value's hash, or None with a warning if that fails."""
     import cloudpickle
 
     try:
@@ -157,8 +157,8 @@ def store_flow(flow: AnyFlow, journal: Journal) -> bytes | None:
         cloudpickle.loads(data)
     except Exception as error:
         _logger.warning(
-            "Flow '%s' cannot be imported afresh and cannot be stored (%s: %s), so only this process can resume its run. Define it "
-            "at the top level of a file.",
+            "Flow '%s' cannot be imported afresh and cannot be stored (%s: %s), so only this process can resume its run. "
+            "Define it at the top level of a file.",
             flow.name, type(error).__name__, error,
         )  # fmt: skip
         return None

@@ -59,6 +59,10 @@ class RetryPolicy:
         return delay + random.uniform(0, delay * self.jitter_factor) if self.jitter_factor else delay
 
 
+#: A failure is final at once.
+NO_RETRIES = RetryPolicy()
+
+
 def make_policy(
     owner: str, retries: object, delay: DelaySeconds | None, jitter_factor: float | None, condition: object
 ) -> RetryPolicy:
@@ -68,7 +72,9 @@ def make_policy(
         raise UsageError(f"{owner}: retries must be a number of at least 0 or a tenacity stop, not {retries!r}.")
     count = 0 if stop is not None else int(retries)  # type: ignore[call-overload]  # checked just above
     if condition is not None and not callable(condition):
-        raise UsageError(f"{owner}: retry_condition_fn must be a function of the exception or a tenacity retry, not {condition!r}.")
+        raise UsageError(
+            f"{owner}: retry_condition_fn must be a function of the exception or a tenacity retry, not {condition!r}."
+        )
     wait = delay if callable(delay) and _is_tenacity(delay) else None
     return RetryPolicy(
         retries=count,

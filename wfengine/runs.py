@@ -49,7 +49,9 @@ def current_task_run() -> CurrentTaskRun:
     """Return the task run of the calling code; MissingContextError outside of one."""
     scope = current_scope()
     if scope is None or scope.call is None or scope.call.identity is None:
-        raise MissingContextError("current_task_run() was called outside of a task. Call it in a function decorated with @task.")
+        raise MissingContextError(
+            "current_task_run() was called outside of a task. Call it in a function decorated with @task."
+        )
     call, identity = scope.call, scope.call.identity
     text = "/".join((scope.run.journal.id, *(part.hex() if isinstance(part, bytes) else str(part) for part in identity)))
     return CurrentTaskRun(call.task_run_id, call.callee.name, call.attempt, scope.run.id, explicit_key(text).hex())

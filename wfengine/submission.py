@@ -31,7 +31,7 @@ def submit(
         )
     pending: list[TaskFuture[object]] = []
     before = list(wait_for or ())
-    has_futures = any([unsettled_in(part, pending) for part in (list(args), kwargs, before)])
+    has_futures = unsettled_in([list(args), kwargs, before], pending)
     call = new_call(callee, scope, args, kwargs, has_futures=has_futures)
     future: TaskFuture[object] = TaskFuture(call)
     submission = _Submission(call, future, before if has_futures else (), has_futures)
@@ -97,9 +97,7 @@ class _Submission:
             return
         if call.row is None:
             write_pending(call)
-        runner_of(call.run).submit(
-            Job(self._steps, self._settle, is_async=call.callee.is_async, context=self._context)
-        )
+        runner_of(call.run).submit(Job(self._steps, self._settle, is_async=call.callee.is_async, context=self._context))
 
     def _steps(self) -> Steps[Outcome]:
         if self._call.run.halted is not None:

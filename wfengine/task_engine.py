@@ -28,7 +28,7 @@ from wfengine.identity import Inputs, describe_inputs, explicit_key
 from wfengine.ids import render_name, typed
 from wfengine.replay import Recorded, drift_error
 from wfengine.result_hashes import known_result_hash, remember_result_hash
-from wfengine.retries import RetryPolicy
+from wfengine.retries import NO_RETRIES, RetryPolicy
 from wfengine.states import State
 from wfengine.steps import Delay, Invoke, Outcome, Settle, Steps, Write
 from wfengine_journal.clock import seconds_from_text, text_from_seconds
@@ -77,7 +77,7 @@ class Callee:
     fn: Callable[..., object]
     is_async: bool
     parameters: Parameters
-    policy: RetryPolicy = RetryPolicy()
+    policy: RetryPolicy = NO_RETRIES
     aliases: tuple[str, ...] = ()
     tags: frozenset[str] = frozenset()
     timeout_seconds: float | None = None
@@ -187,11 +187,14 @@ def _explicit_text(callee: Callee, arguments: Mapping[str, object]) -> str:
 def _look_up(call: Call, task_id: int) -> Outcome | None:
     run, callee = call.run, call.callee
     recorded = run.recorded
-    assert recorded is not None and call.identity is not None
+    assert recorded is not None
+    assert call.identity is not None
     aliases = tuple(run.journal.task_id(callee.kind, alias, callee.name) for alias in callee.aliases)
     with run.issue_lock:
         row = recorded.claim(call.identity, (task_id, *aliases))
-        drifted = recorded.proof_of_drift(call.scope.task_run_id, (task_id, *aliases)) if row is None and call.lane == 0 else None
+        drifted = (
+            recorded.proof_of_drift(call.scope.task_run_id, (task_id, *aliases)) if row is None and call.lane == 0 else None
+        )
     if drifted is not None and (callee.once or not (run.on_drift == "rerun" or recorded.drift_is_expected(drifted))):
         present = call.inputs.text if call.inputs is not None else "{}"
         recorded_inputs = run.journal.get_inputs(drifted.id)
@@ -257,8 +260,8 @@ def _warn_of_opaque(callee: Callee, opaque: tuple[str, ...]) -> None:
     if key not in _warned:
         _warned.add(key)
         _logger.warning(
-            "Task '%s': the argument%s %s has no canonical form, so it does not help to tell calls apart on resume; their order "
-            "does. Pass plain data, or give the task key_args or a call_key.",
+            "Task '%s': the argument%s %s has no canonical form, so it does not help to tell calls apart on resume; their "
+            "order does. Pass plain data, or give the task key_args or a call_key.",
             callee.name,
             "s" if len(opaque) > 1 else "",
             ", ".join(opaque),
@@ -367,7 +370,8 @@ def write_pending(call: Call) -> None:
 
 def _first_row(call: Call, at: str, *, running: bool) -> BeginCall:
     callee, inputs, identity = call.callee, call.inputs, call.identity
-    assert inputs is not None and identity is not None
+    assert inputs is not None
+    assert identity is not None
     tags = callee.tags | current_tags() if callee.tags or current_tags() else None
     return BeginCall(
         identity,
@@ -475,10 +479,10 @@ def _give_up(call: Call, error: Exception) -> Steps[None]:
 
 
 def _park_in_doubt(call: Call) -> Steps[None]:
+    resolve = f"wfengine resolve {typed(call.run.id, call.run.name)} {call.task_run_id}"
     text = (
         f"{call.run} is parked: {call} was started and cut off, and its author asked that a person decides whether it took "
-        f"effect. Look, then type: wfengine resolve {typed(call.run.id, call.run.name)} {call.task_run_id} --done VALUE   (it took effect) "
-        f"or: wfengine resolve {typed(call.run.id, call.run.name)} {call.task_run_id} --not-done   (run it again)"
+        f"effect. Look, then type: {resolve} --done VALUE   (it took effect)   or: {resolve} --not-done   (run it again)"
     )
     yield Write(call.run, _settled(call, "PAUSED", "InDoubt", "cut off; waiting for wfengine resolve"), call.run.synced)
     raise call.run.halt(RunHalted(InDoubtError(text, flow_run_id=call.run.id, task_run_id=call.task_run_id)))
@@ -514,7 +518,7 @@ def _settled(call: Call, state: str, name: str | None, message: str, error: obje
     )
 
 
-class _Refused(Exception):  # noqa: N818 - carries an outcome out of a nested generator
+class _Refused(Exception):
     def __init__(self, error: BaseException) -> None:
         super().__init__(str(error))
         self.error = error
@@ -522,8 +526,8 @@ class _Refused(Exception):  # noqa: N818 - carries an outcome out of a nested ge
 
 def _interrupted_text(call: Call) -> str:
     return (
-        f"{call} was cut off in an earlier attempt and may or may not have taken effect; its on_interrupt='fail' forbids to run "
-        "it again. Catch TaskInterrupted in the flow, or check by hand and resume with the task changed."
+        f"{call} was cut off in an earlier attempt and may or may not have taken effect; its on_interrupt='fail' forbids to "
+        "run it again. Catch TaskInterrupted in the flow, or check by hand and resume with the task changed."
     )
 
 
@@ -539,9 +543,7 @@ def _tell(call: Call, outcome: Outcome) -> None:
     call.live_state = StateType.COMPLETED if outcome.error is None else StateType.FAILED
     if listeners.LISTENERS:
         at = call.run.journal.clock.now_text()
-        listeners.tell(
-            listeners.Event(call.run.id, call.task_run_id, call.callee.name, call.live_state.value, None, at)
-        )
+        listeners.tell(listeners.Event(call.run.id, call.task_run_id, call.callee.name, call.live_state.value, None, at))
 
 
 # ------------------------------------------------------------------------------------------- small helpers

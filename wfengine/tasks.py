@@ -27,7 +27,7 @@ T = TypeVar("T")
 RESERVED = ("return_state", "wait_for")
 
 
-class unmapped(Generic[T]):  # noqa: N801 - Prefect's name
+class unmapped(Generic[T]):
     """Marks an argument of `.map` that every item gets whole."""
 
     __slots__ = ("value",)
@@ -117,8 +117,7 @@ class Task(Generic[P, R]):
         All iterables must have one length. Text, bytes, and what is marked `unmapped` go whole to each item.
         """
         futures = TaskFutureList(
-            submit(self._callee, item_args, item_kwargs, wait_for)
-            for item_args, item_kwargs in _items(self.name, args, kwargs)
+            submit(self._callee, item_args, item_kwargs, wait_for) for item_args, item_kwargs in _items(self.name, args, kwargs)
         )
         if return_state:
             futures.wait()
@@ -201,7 +200,12 @@ def _resolve(call: Call, pending: list[TaskFuture[object]], before: object) -> N
 
 
 async def _run_async(
-    call: Call, pending: list[TaskFuture[object]], before: object, recorded: Outcome | None, has_futures: bool, return_state: bool
+    call: Call,
+    pending: list[TaskFuture[object]],
+    before: object,
+    recorded: Outcome | None,
+    has_futures: bool,
+    return_state: bool,
 ) -> object:
     if has_futures:
         for future in pending:
@@ -212,7 +216,9 @@ async def _run_async(
     return given(call, outcome, return_state)
 
 
-def _items(name: str, args: tuple[object, ...], kwargs: dict[str, object]) -> list[tuple[tuple[object, ...], dict[str, object]]]:
+def _items(
+    name: str, args: tuple[object, ...], kwargs: dict[str, object]
+) -> list[tuple[tuple[object, ...], dict[str, object]]]:
     """Return the arguments of each item of a map."""
     columns: list[tuple[int | str, list[object]]] = []
     places: list[tuple[int | str, object]] = [*enumerate(args), *kwargs.items()]
@@ -225,7 +231,9 @@ def _items(name: str, args: tuple[object, ...], kwargs: dict[str, object]) -> li
     lengths = {len(items) for _, items in columns}
     if len(lengths) > 1:
         sizes = ", ".join(f"{place}: {len(items)}" for place, items in columns)
-        raise UsageError(f"task '{name}': the iterables given to map() differ in length ({sizes}). Mark whole ones with unmapped().")
+        raise UsageError(
+            f"task '{name}': the iterables given to map() differ in length ({sizes}). Mark whole ones with unmapped()."
+        )
     whole_args = [value.value if isinstance(value, unmapped) else value for value in args]
     whole_kwargs = {key: value.value if isinstance(value, unmapped) else value for key, value in kwargs.items()}
     items = []
@@ -302,5 +310,3 @@ def task(fn: Callable[P, R] | None = None, /, **options: object) -> Task[P, R] |
     if fn is None:
         return lambda decorated: Task(decorated, options)
     return Task(fn, options)
-
-

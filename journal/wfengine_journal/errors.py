@@ -102,7 +102,7 @@ class OwnershipLostError(RunError):
     code = "WF203"
 
 
-class TaskInterrupted(RunError):  # noqa: N818 - the name users catch, beside KeyboardInterrupt
+class TaskInterrupted(RunError):
     """An earlier attempt of a task with on_interrupt="fail" was cut off; it may or may not have taken effect."""
 
     code = "WF204"
@@ -135,7 +135,7 @@ class InDoubtError(RunError):
     code = "WF207"
 
 
-class TooManyInterruptions(RunError):  # noqa: N818 - reads as what happened
+class TooManyInterruptions(RunError):
     """The process died `max_interruptions` times while this task was running."""
 
     code = "WF208"

@@ -343,6 +343,4 @@ def _find_in_script(path: str, file_name: str) -> object:
         except AttributeError:
             continue
     loaded = ", ".join(_file_name(module) or "the running program" for module in candidates)
-    raise NameGoneError(
-        f"{path} of the script {file_name} was looked for in {loaded} and is not there".replace("  ", " ")
-    )
+    raise NameGoneError(f"{path} of the script {file_name} was looked for in {loaded} and is not there".replace("  ", " "))

@@ -95,16 +95,15 @@ class EndFlowRun(RecordedChange):
     """Leave RUNNING: a terminal state, a pause, or a wait for the next attempt of the flow."""
 
     __slots__ = (
-        "adopted_ids", "at", "counts_failure", "epoch", "error", "fatal_task_run_ids", "message", "next_attempt_at", "orphan_ids", "result",
-        "state", "state_name",
+        "adopted_ids", "at", "counts_failure", "epoch", "error", "fatal_task_run_ids", "message", "next_attempt_at",
+        "orphan_ids", "result", "state", "state_name",
     )  # fmt: skip
 
     def __init__(
         self, flow_run_id: int, *, seq: int, epoch: int, at: str, state: str, state_name: str | None = None,
         message: str | None = None, result: Encoded | None = None, error: EncodedError | None = None,
         fatal_task_run_ids: Sequence[int] = (), orphan_ids: Sequence[int] = (), adopted_ids: Sequence[int] = (),
-        next_attempt_at: str | None = None,
-        counts_failure: bool = False,
+        next_attempt_at: str | None = None, counts_failure: bool = False,
     ) -> None:  # fmt: skip
         self.flow_run_id = flow_run_id
         self.task_run_id = 0
@@ -133,9 +132,23 @@ class EndFlowRun(RecordedChange):
             "                WHERE t.flow_run_id = ?),"
             " tasks_done = (SELECT count(*) FROM task_run t JOIN task k ON k.id = t.task_id AND k.kind = 'task'"
             "               WHERE t.flow_run_id = ? AND t.state = 'COMPLETED')"
-            f" WHERE id = ? AND version = ? AND epoch = ? AND state IN ('RUNNING', 'CANCELLING') AND state IN ({FROM_STATES[self.state]})",
-            (self.state, self.state_name, self.message, self.seq, *stored, int(self.counts_failure), self.next_attempt_at, ended)
-            + (flow_run_id, flow_run_id, flow_run_id, self.seq - 1, self.epoch),
+            " WHERE id = ? AND version = ? AND epoch = ? AND state IN ('RUNNING', 'CANCELLING')"
+            f" AND state IN ({FROM_STATES[self.state]})",
+            (
+                self.state,
+                self.state_name,
+                self.message,
+                self.seq,
+                *stored,
+                int(self.counts_failure),
+                self.next_attempt_at,
+                ended,
+                flow_run_id,
+                flow_run_id,
+                flow_run_id,
+                self.seq - 1,
+                self.epoch,
+            ),
         )
         if cursor.rowcount != 1:
             raise WriteRefused
@@ -189,9 +202,7 @@ class CrashFlowRun(RecordedChange):
         _record_flow_transition(connection, flow_run_id, self.seq, "CRASHED", None, self.message, self.epoch, None, at)
 
 
-def _interrupt_running_calls(
-    connection: sqlite3.Connection, flow_run_id: int, message: str, at: str, *, counts: bool
-) -> None:
+def _interrupt_running_calls(connection: sqlite3.Connection, flow_run_id: int, message: str, at: str, *, counts: bool) -> None:
     """Mark the calls that were cut off. Version and state move on, so an outcome still on its way is refused.
 
     `counts` says whether it was a crash, of which a task bears only `max_interruptions`.

@@ -93,7 +93,9 @@ def statements(script: str) -> list[str]:
     return found
 
 
-def upgrade(connection: sqlite3.Connection, path: Path, version: int, upgrades: dict[int, Callable[[Database], None]] | None = None) -> Path:
+def upgrade(
+    connection: sqlite3.Connection, path: Path, version: int, upgrades: dict[int, Callable[[Database], None]] | None = None
+) -> Path:
     """Bring an older file to the newest format in one transaction, after a backup; return the backup's path.
 
     Raises what the migration raised, with the file as it was.

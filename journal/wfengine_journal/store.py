@@ -21,7 +21,7 @@ from wfengine_journal.connection import FORMAT_VERSION, explain, open_readers, o
 from wfengine_journal.errors import ForkedProcessError, InternalError, JournalCorruptError, NotFoundError
 from wfengine_journal.records import CallRow, FlowRunRow, OpenRunRow, OwnerRow
 from wfengine_journal.run_transitions import CrashFlowRun
-from wfengine_journal.writer import Change, Writer, WriteRefused
+from wfengine_journal.writer import Writer, WriteRefused
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ class _Statement:
     def apply(self, connection: sqlite3.Connection) -> None:
         connection.execute(self.sql, self.parameters)
 
-    def landed(self, connection: sqlite3.Connection) -> bool:  # noqa: ARG002 - losing one loses no outcome
+    def landed(self, connection: sqlite3.Connection) -> bool:
         return True
 
 
@@ -300,9 +300,7 @@ class Journal:
 
     def find_owner(self, owner_id: int) -> OwnerRow | None:
         """Return the owner row, or None."""
-        row = self._row(
-            "SELECT id, pid, host, boot_id, process_started, role, started_at FROM owner WHERE id = ?", (owner_id,)
-        )
+        row = self._row("SELECT id, pid, host, boot_id, process_started, role, started_at FROM owner WHERE id = ?", (owner_id,))
         return None if row is None else OwnerRow._make(row)
 
     def list_open_runs(self, flow_name: str | None = None) -> list[OpenRunRow]:
@@ -433,7 +431,7 @@ def close_all() -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _OPEN_LOCK  # noqa: PLW0603 - the parent's lock may be held by a thread that does not exist here
+    global _OPEN_LOCK
     _OPEN_LOCK = threading.Lock()
     _HELD_BY_PARENT.update(open_readers())
     for path, journal in _OPEN.items():
@@ -455,6 +453,4 @@ def _after_fork_in_parent() -> None:
 
 atexit.register(close_all)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
-    )
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -90,7 +90,13 @@ def store_arguments(
             store_value(connection, argument.encoded, at)
         connection.execute(
             "INSERT OR REPLACE INTO argument (flow_run_id, task_run_id, name, hash, python_type) VALUES (?, ?, ?, ?, ?)",
-            (flow_run_id, task_run_id, argument.name, argument.encoded.hash if argument.encoded else None, argument.python_type),
+            (
+                flow_run_id,
+                task_run_id,
+                argument.name,
+                argument.encoded.hash if argument.encoded else None,
+                argument.python_type,
+            ),
         )
 
 
@@ -154,8 +160,21 @@ class BeginCall(RecordedChange):
             "INSERT INTO task_run (flow_run_id, scope, task_id, call_key, occurrence, lane, name, state, version, epoch,"
             " attempt, inputs, tags, started_at) SELECT id, ?, ?, ?, ?, ?, ?, ?, 1, epoch, ?, ?, ?, ?"
             " FROM flow_run WHERE id = ? AND epoch = ? AND state = 'RUNNING'",
-            (scope, task_id, call_key, occurrence, self.lane, self.name, state, attempt, self.inputs, self.tags)
-            + (at if running else None, flow_run_id, epoch),
+            (
+                scope,
+                task_id,
+                call_key,
+                occurrence,
+                self.lane,
+                self.name,
+                state,
+                attempt,
+                self.inputs,
+                self.tags,
+                at if running else None,
+                flow_run_id,
+                epoch,
+            ),
         )
         if cursor.rowcount != 1:
             raise WriteRefused
@@ -215,8 +234,19 @@ class StartAttempt(RecordedChange):
             " failures = CASE WHEN ? THEN 0 ELSE failures END, interruptions = CASE WHEN ? THEN 0 ELSE interruptions END"
             " WHERE id = ? AND version = ? AND state IN ('PENDING', 'SCHEDULED', 'CRASHED', 'FAILED', 'PAUSED', 'CANCELLED')"
             " AND EXISTS (SELECT 1 FROM flow_run WHERE id = ? AND epoch = ? AND state = 'RUNNING')",
-            (self.name, self.seq, self.epoch, self.attempt, self.at, self.fresh, self.fresh)
-            + (self.task_run_id, self.seq - 1, self.flow_run_id, self.epoch),
+            (
+                self.name,
+                self.seq,
+                self.epoch,
+                self.attempt,
+                self.at,
+                self.fresh,
+                self.fresh,
+                self.task_run_id,
+                self.seq - 1,
+                self.flow_run_id,
+                self.epoch,
+            ),
         )
 
 
@@ -328,8 +358,17 @@ class FailAttempt(RecordedChange):
         cursor = connection.execute(
             "UPDATE task_run SET state = ?, state_name = ?, state_message = ?, version = ?, failures = failures + 1,"
             " next_attempt_at = ?, ended_at = ? WHERE id = ? AND version = ? AND epoch = ? AND state = 'RUNNING'",
-            (state, self.state_name, self.message, self.seq, self.next_attempt_at, None if waits else self.at)
-            + (self.task_run_id, self.seq - 1, self.epoch),
+            (
+                state,
+                self.state_name,
+                self.message,
+                self.seq,
+                self.next_attempt_at,
+                None if waits else self.at,
+                self.task_run_id,
+                self.seq - 1,
+                self.epoch,
+            ),
         )
         if cursor.rowcount != 1:
             raise WriteRefused
@@ -338,8 +377,18 @@ class FailAttempt(RecordedChange):
         connection.execute(
             "INSERT INTO transition (flow_run_id, task_run_id, seq, state, state_name, message, epoch, attempt, error_id, at)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (self.flow_run_id, self.task_run_id, self.seq, state, self.state_name, self.message, self.epoch, self.attempt)
-            + (error_id, self.at),
+            (
+                self.flow_run_id,
+                self.task_run_id,
+                self.seq,
+                state,
+                self.state_name,
+                self.message,
+                self.epoch,
+                self.attempt,
+                error_id,
+                self.at,
+            ),
         )
 
 
@@ -388,8 +437,19 @@ class SettleCall(RecordedChange):
             " interruptions = interruptions + ? WHERE id = ? AND version = ?"
             f" AND state IN ({FROM_STATES[self.state]})"
             " AND EXISTS (SELECT 1 FROM flow_run WHERE id = ? AND epoch = ?)",
-            (self.state, self.state_name, self.message, self.seq, self.epoch, ended, int(self.interruption))
-            + (self.task_run_id, self.seq - 1, self.flow_run_id, self.epoch),
+            (
+                self.state,
+                self.state_name,
+                self.message,
+                self.seq,
+                self.epoch,
+                ended,
+                int(self.interruption),
+                self.task_run_id,
+                self.seq - 1,
+                self.flow_run_id,
+                self.epoch,
+            ),
         )
         if cursor.rowcount != 1:
             raise WriteRefused
@@ -400,8 +460,18 @@ class SettleCall(RecordedChange):
         connection.execute(
             "INSERT INTO transition (flow_run_id, task_run_id, seq, state, state_name, message, epoch, attempt, error_id, at)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (self.flow_run_id, self.task_run_id, self.seq, self.state, self.state_name, self.message, self.epoch)
-            + (self.attempt, error_id, self.at),
+            (
+                self.flow_run_id,
+                self.task_run_id,
+                self.seq,
+                self.state,
+                self.state_name,
+                self.message,
+                self.epoch,
+                self.attempt,
+                error_id,
+                self.at,
+            ),
         )
 
 

@@ -12,8 +12,8 @@ Invariants:
 
 from __future__ import annotations
 
-import logging
 import contextlib
+import logging
 import sqlite3
 import threading
 from collections import deque
@@ -49,7 +49,7 @@ BATCH_LIMIT = 2000
 _logger = logging.getLogger("wfengine.journal")
 
 
-class WriteRefused(Exception):  # noqa: N818 - says what happened to the change
+class WriteRefused(Exception):
     """A guard did not hold; the change wrote nothing."""
 
 
@@ -99,7 +99,9 @@ class _Ticket:
 class Writer:
     """Owns the write connection of one journal file in this process. All methods may be called from any thread."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, clock: Clock, may_checkpoint: Callable[[Callable[[], None]], None]) -> None:
+    def __init__(
+        self, path: Path, connection: sqlite3.Connection, clock: Clock, may_checkpoint: Callable[[Callable[[], None]], None]
+    ) -> None:
         self._path = path
         self._wal_path = Path(f"{path}-wal")
         self._connection = connection
@@ -158,7 +160,9 @@ class Writer:
             self._leading = False
             self._hand_over()
 
-    def post(self, change: Change, *, synced: bool = False, on_commit: Callable[[BaseException | None], None] | None = None) -> None:
+    def post(
+        self, change: Change, *, synced: bool = False, on_commit: Callable[[BaseException | None], None] | None = None
+    ) -> None:
         """Queue a change that nobody waits for here: it rides along with the next commit, or is flushed soon.
 
         `on_commit` is called with None after the commit, or with the error, on the thread that led it; it must not block.
@@ -350,7 +354,9 @@ class Writer:
         if self._broken is not None:
             raise self._broken
         if self._closed:
-            raise JournalError(f"The journal {self._path} was closed in this process. Open it again: use_journal({str(self._path)!r})")
+            raise JournalError(
+                f"The journal {self._path} was closed in this process. Open it again: use_journal({str(self._path)!r})"
+            )
 
     # ---- upkeep
 

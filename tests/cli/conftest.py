@@ -1,74 +1,17 @@
-"""What the tests of the command line share: a journal made by hand, and running the command line as a user would."""
+"""What the tests of the command line share: a journal made by hand, and the command line itself."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "journal"))  # the journal made by hand is shared with the tests of the views
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "journal")]  # the hand-made journal is shared with the tests of the views
 
+from command_line import Cli  # noqa: E402
 from handmade import make_journal  # noqa: E402
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a command line said."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def object(self) -> dict[str, object]:
-        """The one JSON object on stdout."""
-        found = json.loads(self.out)
-        assert isinstance(found, dict)
-        return found
-
-
-def environment(**changes: str) -> dict[str, str]:
-    """Return the environment of a user who set nothing of wfengine, with changes."""
-    inherited = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("WFENGINE_") and name not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS")
-    }
-    sources = os.pathsep.join(str(ROOT / folder) for folder in (".", "journal", "scheduler"))
-    return {**inherited, "PYTHONPATH": sources, "PYTHONWARNINGS": "error", "PYTHONIOENCODING": "utf-8", **changes}
-
-
-class Cli:
-    """Runs `python -m wfengine` in a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def command(self, *arguments: str) -> list[str]:
-        """Return the command line for arguments."""
-        return [sys.executable, "-m", "wfengine", *arguments]
-
-    def start(self, *arguments: str, **changes: str) -> subprocess.Popen[str]:
-        """Start it in a process group of its own."""
-        return subprocess.Popen(
-            self.command(*arguments),
-            cwd=self.folder, env=environment(**changes), text=True, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-        )  # fmt: skip
-
-    def __call__(self, *arguments: str, stdin: str = "", **changes: str) -> Answer:
-        """Run it to its end."""
-        done = subprocess.run(
-            self.command(*arguments),
-            cwd=self.folder, env=environment(**changes), text=True, input=stdin, capture_output=True, timeout=120,
-        )  # fmt: skip
-        return Answer(done.returncode, done.stdout, done.stderr)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import Cli
+from command_line import Cli
 from handmade import HOSTILE, make_journal
 
 from wfengine_journal.read_only_sql import sandbox, select

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Cli, environment
+from command_line import ROOT, Cli, environment
 from handmade import make_journal
 
 from wfengine_journal.errors import UsageError

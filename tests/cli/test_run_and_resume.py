@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from conftest import Cli, environment
+from command_line import Cli, environment
 
 FLOW = """
 import os

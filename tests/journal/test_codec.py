@@ -112,11 +112,7 @@ def _same(left: object, right: object) -> bool:
     if isinstance(left, set | frozenset):
         return sorted(map(repr, left)) == sorted(map(repr, right))
     if isinstance(left, datetime | time):
-        return (
-            left.isoformat() == right.isoformat()
-            and type(left.tzinfo) is type(right.tzinfo)
-            and left.fold == right.fold
-        )
+        return left.isoformat() == right.isoformat() and type(left.tzinfo) is type(right.tzinfo) and left.fold == right.fold
     return left == right
 
 
@@ -169,9 +165,7 @@ _atoms = (
 _hashable = st.none() | st.booleans() | st.integers() | st.text() | st.binary() | st.dates()
 _nested = st.recursive(
     _atoms,
-    lambda inner: (
-        st.lists(inner) | st.lists(inner).map(tuple) | st.dictionaries(_hashable, inner) | st.frozensets(_hashable)
-    ),
+    lambda inner: st.lists(inner) | st.lists(inner).map(tuple) | st.dictionaries(_hashable, inner) | st.frozensets(_hashable),
     max_leaves=20,
 )
 
@@ -307,9 +301,7 @@ def test_a_value_over_the_limit_is_refused_with_its_size() -> None:
         codec.encode(bytes(codec.MAX_VALUE_BYTES + 1), WHAT)
 
 
-@pytest.mark.parametrize(
-    "value", [{"amount": 12.5, "name": "é"}, (1, "two"), b"ab" * 2000], ids=["json", "pickle", "zlib"]
-)
+@pytest.mark.parametrize("value", [{"amount": 12.5, "name": "é"}, (1, "two"), b"ab" * 2000], ids=["json", "pickle", "zlib"])
 def test_every_flipped_byte_is_noticed(value: object) -> None:
     encoded = codec.encode(value, WHAT)
     data = encoded.data.encode() if isinstance(encoded.data, str) else encoded.data
@@ -380,9 +372,7 @@ def test_previews_are_bounded_printable_and_never_raise() -> None:
     }
     for expected, value in cases.items():
         shown = codec.preview(value)
-        assert shown == expected or (
-            "BrokenRepr (repr failed)>" in expected and shown.endswith("BrokenRepr (repr failed)>")
-        )
+        assert shown == expected or ("BrokenRepr (repr failed)>" in expected and shown.endswith("BrokenRepr (repr failed)>"))
     assert "[1, <" in codec.preview([1, BrokenRepr()])
     assert codec.preview("a\x1b[31m\u202eb\ud800" + "c" * 1000).isprintable()
     assert len(codec.preview(list(range(10**6)))) <= 200

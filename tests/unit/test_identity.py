@@ -301,9 +301,7 @@ def test_a_key_is_the_same_in_every_process_and_under_every_name_of_a_script(tmp
     for seed in "012":
         for command in ([str(script)], ["-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import script"]):
             environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONDONTWRITEBYTECODE": "1"}
-            run = subprocess.run(
-                [sys.executable, *command], env=environment, capture_output=True, text=True, check=True
-            )
+            run = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, check=True)
             keys.add(run.stdout)
     assert len(keys) == 1
 

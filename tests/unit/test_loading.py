@@ -77,9 +77,7 @@ def test_a_function_of_a_script_is_found_again_by_file_and_not_run_without_a_mai
 
 
 def test_a_main_guard_is_not_entered(folder):
-    script = write(
-        folder / "script.py", SCRIPT + "\n    if __name__ == '__main__':\n        raise SystemExit('entered')\n"
-    )
+    script = write(folder / "script.py", SCRIPT + "\n    if __name__ == '__main__':\n        raise SystemExit('entered')\n")
     assert load_elsewhere(f"file:{script}:etl", folder, "print('loaded')").endswith("loaded")
 
 
@@ -363,8 +361,7 @@ def test_threads_that_load_the_same_file_share_one_module(tmp_path):
     entrypoint = f"file:{write(tmp_path / 'script.py', 'class Order: ...')}:Order"
     found: list[object] = []
     threads = [
-        threading.Thread(target=lambda: found.append(load_entrypoint(entrypoint)), name=f"load-{each}")
-        for each in range(8)
+        threading.Thread(target=lambda: found.append(load_entrypoint(entrypoint)), name=f"load-{each}") for each in range(8)
     ]
     for thread in threads:
         thread.start()

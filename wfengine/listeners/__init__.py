@@ -45,7 +45,7 @@ def remove_listener(listener: Listener) -> None:
 
 def tell(event: Event) -> None:
     """Tell all listeners; one that raises is logged and told again next time."""
-    for listener in list(LISTENERS):
+    for listener in LISTENERS:
         try:
             listener(event)
         except Exception:
