@@ -20,9 +20,9 @@ from wfengine_journal.errors import MissingContextError, RunHalted
 if TYPE_CHECKING:
     from wfengine.flows import AnyFlow
     from wfengine.futures import TaskFuture
+    from wfengine.loop_commits import LoopCommits
     from wfengine.replay import Recorded
     from wfengine.runners import TaskRunner
-    from wfengine.steps import _Turn
     from wfengine.task_engine import Call
     from wfengine_journal.store import Journal
 
@@ -58,7 +58,7 @@ class LiveRun:
         self.halted: RunHalted | None = None  # once set, no further call of this run does anything
         self.log_prints = False
         self.left_open = True  # the journal still says RUNNING
-        self.turns: dict[object, _Turn] = {}  # by event loop: the commits it waits for
+        self.turns: dict[object, LoopCommits] = {}  # by event loop: the commits it waits for
 
     def check_not_halted(self) -> None:
         """Unwind again where user code swallowed the signal that stopped this run."""

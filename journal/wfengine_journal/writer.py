@@ -96,6 +96,14 @@ class _Ticket:
                 awake.release()
 
 
+def _call_back(on_commit: Callable[[BaseException | None], None], error: BaseException | None) -> None:
+    """Tell one waiter; its trouble must not reach the thread that led the commit, nor keep the others from being told."""
+    try:
+        on_commit(error)
+    except Exception:
+        _logger.exception("What waited for a commit failed; the journal is not concerned.")
+
+
 class Writer:
     """Owns the write connection of one journal file in this process. All methods may be called from any thread."""
 
@@ -209,7 +217,7 @@ class Writer:
                 if ticket.done:
                     ticket.wake()
                     if ticket.on_commit is not None:
-                        ticket.on_commit(ticket.error)
+                        _call_back(ticket.on_commit, ticket.error)
             self._hand_over()
 
     def _hand_over(self) -> None:
