@@ -161,6 +161,9 @@ class Parameters:
             problems = self._binding_problems(args, kwargs) or [str(error)]
             raise ParameterError(self._sentence(problems)) from error
         bound.apply_defaults()
+        if len(bound.arguments) != len(self.names):
+            # Python 3.13.0 binds f(a, /, **kwargs) to f(a=0) and leaves `a` out; the call itself would not do that.
+            raise ParameterError(self._sentence(self._binding_problems(args, kwargs)))
         return dict(bound.arguments)
 
     def _binding_problems(self, args: tuple[object, ...], kwargs: dict[str, object]) -> list[str]:

@@ -99,6 +99,7 @@ FUNCTIONS = [plain, keyword_only, no_parameters, all_defaults, variable, positio
 def test_binding_agrees_with_the_standard_library(fn, args, kwargs):
     parameters = parameters_of(fn)
     try:
+        fn(*args, **kwargs)  # asked first: Signature.bind of Python 3.13.0 accepts calls that the function refuses
         expected = inspect.signature(fn).bind(*args, **kwargs)
     except TypeError:
         with pytest.raises(ParameterError, match=f"flow 'etl': .*Its signature is {fn.__name__}"):
