@@ -86,7 +86,7 @@ def start(flow: AnyFlow, journal: Journal, arguments: dict[str, object], *, pare
     text, stored = describe_parameters(flow, arguments)
     key = None if parent is not None else _idempotency_key(flow, arguments)
     if key is not None:
-        existing = journal.find_flow_run_by_key(journal.flow_id(flow.name, flow.description), key)
+        existing = journal.records.find_flow_run_by_key(journal.flow_id(flow.name, flow.description), key)
         if existing is not None:
             return (yield from _again(flow, journal, existing, key, text))
     if parent is None:
@@ -115,7 +115,7 @@ def start(flow: AnyFlow, journal: Journal, arguments: dict[str, object], *, pare
     if not created:
         if key is None:
             raise NotFoundError(f"The subflow call {parent} has a run already; resume its parent.")
-        existing = journal.find_flow_run_by_key(journal.flow_id(flow.name, flow.description), key)
+        existing = journal.records.find_flow_run_by_key(journal.flow_id(flow.name, flow.description), key)
         assert existing is not None
         return (yield from _again(flow, journal, existing, key, text))
     run = LiveRun(journal, flow, create.flow_run_id, name, epoch=1, version=1)
@@ -126,7 +126,7 @@ def start(flow: AnyFlow, journal: Journal, arguments: dict[str, object], *, pare
 def _run_name(flow: AnyFlow, journal: Journal, arguments: dict[str, object]) -> str:
     if flow.flow_run_name is not None:
         return render_name(flow.flow_run_name, arguments, f"flow '{flow.name}'")
-    return new_run_name(journal.is_run_name_taken)
+    return new_run_name(journal.records.is_run_name_taken)
 
 
 def _idempotency_key(flow: AnyFlow, arguments: dict[str, object]) -> str | None:
@@ -136,7 +136,7 @@ def _idempotency_key(flow: AnyFlow, arguments: dict[str, object]) -> str | None:
 
 def _again(flow: AnyFlow, journal: Journal, run_id: int, key: str, parameters: str) -> Steps[Ended]:
     """Answer a second start with the same idempotency key: the recorded result, or the run is taken up."""
-    row = journal.get_flow_run(run_id)
+    row = journal.records.get_flow_run(run_id)
     if row.parameters != parameters:
         raise UsageError(
             f"Flow '{flow.name}' was already started with the idempotency key '{key}' (run {row.id} '{row.name}') and other "
@@ -196,14 +196,14 @@ def take_up(flow: AnyFlow, journal: Journal, run_id: int, how: How, *, parent: C
 
     Raises RunOwnedError when a living process executes it, or was quicker to claim it.
     """
-    row = journal.get_flow_run(run_id)
+    row = journal.records.get_flow_run(run_id)
     if row.state == "COMPLETED":
         return recorded_end(journal, row)
     if row.state in ("RUNNING", "CANCELLING", "SCHEDULED"):
         _refuse_living(journal, row)
         sweep(journal)
         ABANDONED.discard((str(journal.path), run_id))
-        row = journal.get_flow_run(run_id)
+        row = journal.records.get_flow_run(run_id)
     code_hash, source = flow_code(flow.fn)
     code_id = journal.code_id(code_hash, source)
     waited_for_retry = row.next_attempt_at is not None
@@ -214,7 +214,7 @@ def take_up(flow: AnyFlow, journal: Journal, run_id: int, how: How, *, parent: C
     )  # fmt: skip
     claimed = yield Create(journal, claim, True)
     if not claimed:
-        row = journal.get_flow_run(run_id)
+        row = journal.records.get_flow_run(run_id)
         if row.state == "COMPLETED":
             return recorded_end(journal, row)
         raise owned_error(journal, row)
@@ -252,31 +252,31 @@ def owned_error(journal: Journal, row: FlowRunRow) -> RunOwnedError:
 
 def load_recorded(run: LiveRun, code_hash: str, rerun: Rerun, by_person: bool) -> None:
     """Read what earlier executions recorded, for the calls of this one."""
-    hashes = run.journal.list_code_hashes(run.id)
+    hashes = run.journal.records.list_code_hashes(run.id)
     hashes.pop(run.epoch, None)  # this execution's own row
     run.recorded = Recorded(
-        run.journal.list_calls(run.id), rerun=rerun, by_person=by_person, code_hash=code_hash, code_hashes=hashes,
-        reasons=run.journal.list_reasons(run.id),
+        run.journal.records.list_calls(run.id), rerun=rerun, by_person=by_person, code_hash=code_hash, code_hashes=hashes,
+        reasons=run.journal.records.list_reasons(run.id),
     )  # fmt: skip
 
 
 def restore_parameters(journal: Journal, row: FlowRunRow) -> dict[str, object]:
     """Return a recorded run's parameters as they were given."""
     arguments: dict[str, object] = json.loads(row.parameters)
-    for name, value_hash in journal.list_arguments(row.id).items():
-        arguments[name] = journal.load_value(value_hash, f"parameter '{name}' of flow run {row.id} '{row.name}'")
+    for name, value_hash in journal.records.list_arguments(row.id).items():
+        arguments[name] = journal.records.load_value(value_hash, f"parameter '{name}' of flow run {row.id} '{row.name}'")
     return arguments
 
 
 def recorded_end(journal: Journal, row: FlowRunRow) -> Ended:
     """Return how a recorded run ended, without executing anything."""
     if row.state == "COMPLETED" and row.result_codec is not None and row.result_hash is not None:
-        value = journal.load_result(row.result, row.result_codec, row.result_hash, f"the result of flow run {row.id}")
+        value = journal.records.load_result(row.result, row.result_codec, row.result_hash, f"the result of flow run {row.id}")
         state: State[object] = State(
             StateType.COMPLETED, row.state_name or "", row.state_message, row.ended_at, flow_run_id=row.id, data=value
         )
         return Ended(state, Outcome(value, None))
-    error = journal.load_error(row.error_id) if row.error_id is not None else None
+    error = journal.records.load_error(row.error_id) if row.error_id is not None else None
     state = State(StateType(row.state), row.state_name or "", row.state_message, row.ended_at, flow_run_id=row.id, error=error)
     return Ended(state, Outcome(None, error or FailedStateError(f"Flow run {row.id} '{row.name}' is {row.state}.")))
 
@@ -478,7 +478,7 @@ def _tell(run: LiveRun, state: str, state_name: str | None) -> None:
 def subflow(flow: AnyFlow, call: Call) -> Steps[Outcome]:
     """Live the run that a subflow call stands for: a new one, or the one that an earlier execution started."""
     journal = call.run.journal
-    run_id = journal.find_child_run(call.task_run_id)
+    run_id = journal.records.find_child_run(call.task_run_id)
     try:
         if run_id is None:
             ended = yield from start(flow, journal, call.arguments, parent=call)
@@ -495,7 +495,7 @@ def subflow(flow: AnyFlow, call: Call) -> Steps[Outcome]:
 
 
 def _subflow_again(flow: AnyFlow, journal: Journal, run_id: int, call: Call) -> Steps[Ended]:
-    row = journal.get_flow_run(run_id)
+    row = journal.records.get_flow_run(run_id)
     # Cut off when its failure was being run again: that has to be done still.
     begun_again = call.row is not None and call.row.state == "CRASHED" and call.row.error_id is not None
     runs_again = begun_again or (call.row is not None and call.row.state == "FAILED")

@@ -123,7 +123,7 @@ class Flow(Generic[P, R]):
         What completed is answered from the journal; what was cut off or ended the run runs again.
         """
         journal = default_journal()
-        row = journal.get_flow_run(find_run_id(journal, run))
+        row = journal.records.get_flow_run(find_run_id(journal, run))
         if row.flow_name != self.name:
             raise UsageError(
                 f"Flow run {row.id} '{row.name}' is a run of flow '{row.flow_name}', not of '{self.name}'. If the flow was "

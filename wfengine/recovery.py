@@ -55,7 +55,7 @@ def resume_run(
     code was edited. Raises RunOwnedError while another process executes the run, DriftError or InDoubtError when it is
     parked, EntrypointError when the code cannot be found.
     """
-    row = journal.get_flow_run(run_id)
+    row = journal.records.get_flow_run(run_id)
     flow = load_flow(journal, row)
     steps = resume_steps(journal, run_id, flow=flow, on_drift=on_drift, takeover=takeover, recovery=recovery)
     try:
@@ -74,7 +74,7 @@ def resume_steps(
     """Return the steps that take up a run and live it on."""
     if on_drift not in (None, "error", "rerun"):
         raise UsageError(f"on_drift must be 'error' or 'rerun', not {on_drift!r}.")
-    row = journal.get_flow_run(run_id)
+    row = journal.records.get_flow_run(run_id)
     if row.parent_task_run_id is not None:
         raise UsageError(
             f"Flow run {row.id} '{row.name}' is a subflow of another run and goes on when that one does. "
@@ -109,8 +109,8 @@ def resolve_call(journal: Journal, run_id: int, task_run_id: int, *, done: bool,
 
     Committed at once. Raises UsageError when the call is not in doubt or its run is being executed.
     """
-    row = journal.get_flow_run(run_id)
-    call = journal.get_call(run_id, task_run_id)
+    row = journal.records.get_flow_run(run_id)
+    call = journal.records.get_call(run_id, task_run_id)
     change = ResolveCall(
         run_id,
         task_run_id,
@@ -171,7 +171,7 @@ def _load_stored_flow(journal: Journal, row: FlowRunRow) -> AnyFlow:
     import cloudpickle
 
     assert row.flow_hash is not None
-    codec, data = journal.get_raw_value(row.flow_hash)
+    codec, data = journal.records.get_raw_value(row.flow_hash)
     if codec != FLOW_CODEC or value_hash(codec, data) != row.flow_hash:
         raise JournalCorruptError(f"The stored code of flow run {row.id} '{row.name}' is damaged. Run: wfengine doctor")
     try:

@@ -182,7 +182,7 @@ def _create(step: Create) -> bool:
 def _halting(run: LiveRun, error: BaseException) -> BaseException:
     """Return the signal with which a run stops when its writing was refused or the file failed."""
     if isinstance(error, WriteRefused):
-        row = run.journal.get_flow_run(run.id)
+        row = run.journal.records.get_flow_run(run.id)
         if row.epoch == run.epoch and row.state == "RUNNING":
             return RunHalted(MissingContextError(f"A call in {run} was given up, so its late outcome is not recorded."))
         lost = OwnershipLostError(

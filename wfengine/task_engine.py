@@ -197,7 +197,7 @@ def _look_up(call: Call, task_id: int) -> Outcome | None:
         )
     if drifted is not None and (callee.once or not (run.on_drift == "rerun" or recorded.drift_is_expected(drifted))):
         present = call.inputs.text if call.inputs is not None else "{}"
-        recorded_inputs = run.journal.get_inputs(drifted.id)
+        recorded_inputs = run.journal.records.get_inputs(drifted.id)
         raise run.halt(RunHalted(drift_error(run.id, run.name, callee.name, recorded_inputs, present)))
     if drifted is not None:
         with run.issue_lock:
@@ -228,14 +228,14 @@ def answer(call: Call, row: CallRow) -> Outcome | None:
     recorded = call.run.recorded
     assert recorded is not None
     if row.state == "COMPLETED" and row.result_codec is not None and row.result_hash is not None:
-        value = call.run.journal.load_result(row.result, row.result_codec, row.result_hash, f"the result of {call}")
+        value = call.run.journal.records.load_result(row.result, row.result_codec, row.result_hash, f"the result of {call}")
         if row.result_codec != "json":
             remember_result_hash(value, row.result_hash)
         return Outcome(value, None)
     if row.state == "FAILED" and row.error_id is not None:
         rerun = recorded.rerun_of(row)
         again = rerun == "failed" or (rerun == "fatal" and row.fatal == 1)
-        error = call.run.journal.load_error(row.error_id) if not again or call.callee.on_interrupt == "fail" else None
+        error = call.run.journal.records.load_error(row.error_id) if not again or call.callee.on_interrupt == "fail" else None
         # An author who forbade a second execution forbade it for later resumes too.
         if error is not None and (not again or isinstance(error, TaskInterrupted)):
             note_task_run(error, row.id)
@@ -328,7 +328,7 @@ def _is_inside(inner: Call, outer: Call) -> bool:
 def _calls_inside(call: Call) -> list[CallRow]:
     scopes = {call.task_run_id}
     rows = []
-    for row in call.run.journal.list_calls(call.run.id):  # a row is written after that of the call which made it
+    for row in call.run.journal.records.list_calls(call.run.id):  # a row is written after that of the call which made it
         if row.scope in scopes:
             scopes.add(row.id)
             rows.append(row)

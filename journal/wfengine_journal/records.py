@@ -1,8 +1,19 @@
-"""What the engine reads back: one row type for each question it asks. Column meanings are in sql/schema.sql."""
+"""What the engine reads back: the questions it asks, and one row type for each. Column meanings are in sql/schema.sql.
+
+Reads for people are in `queries`; these go through the write connection, so they see what this process just committed.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, TypeVar, cast
+
+from wfengine_journal.codec import EncodedError, decode, decode_error
+from wfengine_journal.errors import JournalCorruptError, NotFoundError
+
+T = TypeVar("T")
 
 
 class FlowRunRow(NamedTuple):
@@ -87,3 +98,128 @@ class OpenRunRow(NamedTuple):
     version: int
     epoch: int
     owner_id: int | None
+
+
+class Records:
+    """The recorded runs of one journal, as its writing process sees them. All methods may be called from any thread."""
+
+    def __init__(self, path: Path, read_between: Callable[[Callable[[sqlite3.Connection], object]], object]) -> None:
+        self._path = path
+        self._read_between = read_between  # runs a read between two transactions
+
+    def row(self, sql: str, parameters: tuple[object, ...]) -> tuple[object, ...] | None:
+        """Return the first row of an answer, or None."""
+        rows = self.rows(sql, parameters)
+        return rows[0] if rows else None
+
+    def rows(self, sql: str, parameters: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
+        """Return all rows of an answer."""
+        return self._read(lambda connection: connection.execute(sql, parameters).fetchall())
+
+    def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        return cast(T, self._read_between(query))
+
+    def get_flow_run(self, flow_run_id: int) -> FlowRunRow:
+        """Return one flow run; NotFoundError if there is none."""
+        row = self.row(
+            "SELECT r.id, r.name, f.name, r.parent_task_run_id, r.state, r.state_name, r.state_message, r.version, r.epoch,"
+            " r.owner_id, r.failures, r.durability, r.parameters, r.tags, r.idempotency_key, r.entrypoint, r.flow_hash,"
+            " r.result, r.result_codec, r.result_hash, r.error_id, r.next_attempt_at, r.created_at, r.started_at, r.ended_at"
+            " FROM flow_run r JOIN flow f ON f.id = r.flow_id WHERE r.id = ?",
+            (flow_run_id,),
+        )
+        if row is None:
+            raise NotFoundError(f"There is no flow run {flow_run_id} in {self._path}. See them with: wfengine runs ls")
+        return FlowRunRow._make(row)
+
+    def find_flow_run_by_key(self, flow_id: int, idempotency_key: str) -> int | None:
+        """Return the id of the flow's run with that idempotency key."""
+        row = self.row("SELECT id FROM flow_run WHERE flow_id = ? AND idempotency_key = ?", (flow_id, idempotency_key))
+        return None if row is None else cast(int, row[0])
+
+    def is_run_name_taken(self, name: str) -> bool:
+        """Tell whether a flow run has that name."""
+        return self.row("SELECT 1 FROM flow_run WHERE name = ? LIMIT 1", (name,)) is not None
+
+    def find_child_run(self, parent_task_run_id: int) -> int | None:
+        """Return the id of the flow run that a subflow call started."""
+        row = self.row("SELECT id FROM flow_run WHERE parent_task_run_id = ?", (parent_task_run_id,))
+        return None if row is None else cast(int, row[0])
+
+    def list_calls(self, flow_run_id: int) -> list[CallRow]:
+        """Return every recorded call of a flow run, in the order in which the rows were written."""
+        return self._read(
+            lambda connection: [
+                CallRow._make(row)
+                for row in connection.execute(
+                    "SELECT scope, task_id, call_key, occurrence, id, lane, state, state_name, state_message, version, epoch,"
+                    " attempt, failures, interruptions, name, result, result_codec, result_hash, error_id, fatal, orphaned_in,"
+                    " next_attempt_at, ended_at FROM task_run WHERE flow_run_id = ? ORDER BY id",
+                    (flow_run_id,),
+                ).fetchall()
+            ]
+        )
+
+    def get_inputs(self, task_run_id: int) -> str:
+        """Return the recorded inputs of a call, as the JSON text of the journal."""
+        row = self.row("SELECT inputs FROM task_run WHERE id = ?", (task_run_id,))
+        return "{}" if row is None else str(row[0])
+
+    def list_code_hashes(self, flow_run_id: int) -> dict[int, str | None]:
+        """Return epoch -> hash of the flow code it ran with."""
+        rows = self.rows(
+            "SELECT e.epoch, c.hash FROM execution e LEFT JOIN code c ON c.id = e.code_id WHERE e.flow_run_id = ?",
+            (flow_run_id,),
+        )
+        return {cast(int, epoch): cast("str | None", code_hash) for epoch, code_hash in rows}
+
+    def list_reasons(self, flow_run_id: int) -> dict[int, str]:
+        """Return epoch -> why the body was started: 'start', 'resume', 'recovery' or 'retry'."""
+        rows = self.rows("SELECT epoch, reason FROM execution WHERE flow_run_id = ?", (flow_run_id,))
+        return {cast(int, epoch): str(reason) for epoch, reason in rows}
+
+    def get_call(self, flow_run_id: int, task_run_id: int) -> CallRow:
+        """Return one recorded call of a flow run; NotFoundError if it has none with that id."""
+        for row in self.list_calls(flow_run_id):
+            if row.id == task_run_id:
+                return row
+        raise NotFoundError(
+            f"Flow run {flow_run_id} has no task run {task_run_id}. See them with: wfengine runs show {flow_run_id} --tasks"
+        )
+
+    def load_result(self, result: str | bytes | None, codec: str, hash_: bytes, what: str) -> object:
+        """Return a recorded value, its checksum verified; a result that is not in its row is read from `value`."""
+        if result is None:
+            row = self.row("SELECT data, codec FROM value WHERE hash = ?", (hash_,))
+            if row is None:
+                raise JournalCorruptError(f"The value of {what} is missing from {self._path}. Run: wfengine doctor")
+            result = cast("str | bytes", row[0])
+        return decode(codec, result, hash_, what)
+
+    def load_value(self, hash_: bytes, what: str) -> object:
+        """Return a value of table `value` by its hash."""
+        row = self.row("SELECT data, codec FROM value WHERE hash = ?", (hash_,))
+        if row is None:
+            raise JournalCorruptError(f"The value of {what} is missing from {self._path}. Run: wfengine doctor")
+        return decode(str(row[1]), cast("str | bytes", row[0]), hash_, what)
+
+    def get_raw_value(self, hash_: bytes) -> tuple[str, bytes]:
+        """Return codec and bytes of a value, neither checked nor decoded."""
+        row = self.row("SELECT codec, data FROM value WHERE hash = ?", (hash_,))
+        if row is None:
+            raise JournalCorruptError(f"A value is missing from {self._path}. Run: wfengine doctor")
+        return str(row[0]), cast(bytes, row[1])
+
+    def load_error(self, error_id: int) -> BaseException:
+        """Return a recorded exception: itself when it can come back, else a RecordedError."""
+        row = self.row("SELECT type, message, traceback, data, codec, hash FROM error WHERE id = ?", (error_id,))
+        if row is None:
+            raise JournalCorruptError(f"Error {error_id} is missing from {self._path}. Run: wfengine doctor")
+        return decode_error(EncodedError(*row))  # type: ignore[arg-type]  # the columns are typed by the STRICT table
+
+    def list_arguments(self, flow_run_id: int) -> dict[str, bytes]:
+        """Return the flow run's parameters that do not stand in full in its row: name -> hash of the value."""
+        rows = self.rows(
+            "SELECT name, hash FROM argument WHERE flow_run_id = ? AND task_run_id = 0 AND hash IS NOT NULL", (flow_run_id,)
+        )
+        return {str(name): cast(bytes, hash_) for name, hash_ in rows}

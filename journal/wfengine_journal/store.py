@@ -16,10 +16,9 @@ from typing import TypeVar, cast
 
 from wfengine_journal import owners, schema
 from wfengine_journal.clock import Clock, SystemClock
-from wfengine_journal.codec import EncodedError, decode, decode_error
 from wfengine_journal.connection import FORMAT_VERSION, explain, open_readers, open_writer
-from wfengine_journal.errors import ForkedProcessError, InternalError, JournalCorruptError, NotFoundError
-from wfengine_journal.records import CallRow, FlowRunRow, OpenRunRow, OwnerRow
+from wfengine_journal.errors import ForkedProcessError, InternalError
+from wfengine_journal.records import OpenRunRow, OwnerRow, Records
 from wfengine_journal.run_transitions import CrashFlowRun
 from wfengine_journal.writer import Writer, WriteRefused
 
@@ -65,8 +64,9 @@ class Journal:
         self.write = self._writer.write
         self.post = self._writer.post
         self.flush = self._writer.flush
+        self.records = Records(path, self._writer.read)
         self._owner_id: int | None = None
-        self.id = str(self._rows("SELECT value FROM meta WHERE key = 'journal_id'")[0][0])
+        self.id = str(self.records.rows("SELECT value FROM meta WHERE key = 'journal_id'")[0][0])
         self._ids: dict[tuple[str, str], int] = {}
         self._register_lock = threading.Lock()
 
@@ -152,129 +152,14 @@ class Journal:
     ) -> int:
         known = self._ids.get(cache_key)
         if known is None:
-            row = self._row(select, by)
+            row = self.records.row(select, by)
             if row is None:
                 self.write(_Statement(insert, values), synced=False)
-                row = self._row(select, by)
+                row = self.records.row(select, by)
             known = self._ids[cache_key] = int(cast(int, row[0]))  # type: ignore[index]  # just inserted
         return known
 
-    # ---- reading what a run needs
-
-    def _row(self, sql: str, parameters: tuple[object, ...]) -> tuple[object, ...] | None:
-        rows = self._rows(sql, parameters)
-        return rows[0] if rows else None
-
-    def _rows(self, sql: str, parameters: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
-        return self._read(lambda connection: connection.execute(sql, parameters).fetchall())
-
-    def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
-        return cast(T, self._writer.read(query))
-
-    def get_flow_run(self, flow_run_id: int) -> FlowRunRow:
-        """Return one flow run; NotFoundError if there is none."""
-        row = self._row(
-            "SELECT r.id, r.name, f.name, r.parent_task_run_id, r.state, r.state_name, r.state_message, r.version, r.epoch,"
-            " r.owner_id, r.failures, r.durability, r.parameters, r.tags, r.idempotency_key, r.entrypoint, r.flow_hash,"
-            " r.result, r.result_codec, r.result_hash, r.error_id, r.next_attempt_at, r.created_at, r.started_at, r.ended_at"
-            " FROM flow_run r JOIN flow f ON f.id = r.flow_id WHERE r.id = ?",
-            (flow_run_id,),
-        )
-        if row is None:
-            raise NotFoundError(f"There is no flow run {flow_run_id} in {self.path}. See them with: wfengine runs ls")
-        return FlowRunRow._make(row)
-
-    def find_flow_run_by_key(self, flow_id: int, idempotency_key: str) -> int | None:
-        """Return the id of the flow's run with that idempotency key."""
-        row = self._row("SELECT id FROM flow_run WHERE flow_id = ? AND idempotency_key = ?", (flow_id, idempotency_key))
-        return None if row is None else cast(int, row[0])
-
-    def is_run_name_taken(self, name: str) -> bool:
-        """Tell whether a flow run has that name."""
-        return self._row("SELECT 1 FROM flow_run WHERE name = ? LIMIT 1", (name,)) is not None
-
-    def find_child_run(self, parent_task_run_id: int) -> int | None:
-        """Return the id of the flow run that a subflow call started."""
-        row = self._row("SELECT id FROM flow_run WHERE parent_task_run_id = ?", (parent_task_run_id,))
-        return None if row is None else cast(int, row[0])
-
-    def list_calls(self, flow_run_id: int) -> list[CallRow]:
-        """Return every recorded call of a flow run, in the order in which the rows were written."""
-        return self._read(
-            lambda connection: [
-                CallRow._make(row)
-                for row in connection.execute(
-                    "SELECT scope, task_id, call_key, occurrence, id, lane, state, state_name, state_message, version, epoch,"
-                    " attempt, failures, interruptions, name, result, result_codec, result_hash, error_id, fatal, orphaned_in,"
-                    " next_attempt_at, ended_at FROM task_run WHERE flow_run_id = ? ORDER BY id",
-                    (flow_run_id,),
-                ).fetchall()
-            ]
-        )
-
-    def get_inputs(self, task_run_id: int) -> str:
-        """Return the recorded inputs of a call, as the JSON text of the journal."""
-        row = self._row("SELECT inputs FROM task_run WHERE id = ?", (task_run_id,))
-        return "{}" if row is None else str(row[0])
-
-    def list_code_hashes(self, flow_run_id: int) -> dict[int, str | None]:
-        """Return epoch -> hash of the flow code it ran with."""
-        rows = self._rows(
-            "SELECT e.epoch, c.hash FROM execution e LEFT JOIN code c ON c.id = e.code_id WHERE e.flow_run_id = ?",
-            (flow_run_id,),
-        )
-        return {cast(int, epoch): cast("str | None", code_hash) for epoch, code_hash in rows}
-
-    def list_reasons(self, flow_run_id: int) -> dict[int, str]:
-        """Return epoch -> why the body was started: 'start', 'resume', 'recovery' or 'retry'."""
-        rows = self._rows("SELECT epoch, reason FROM execution WHERE flow_run_id = ?", (flow_run_id,))
-        return {cast(int, epoch): str(reason) for epoch, reason in rows}
-
-    def get_call(self, flow_run_id: int, task_run_id: int) -> CallRow:
-        """Return one recorded call of a flow run; NotFoundError if it has none with that id."""
-        for row in self.list_calls(flow_run_id):
-            if row.id == task_run_id:
-                return row
-        raise NotFoundError(
-            f"Flow run {flow_run_id} has no task run {task_run_id}. See them with: wfengine runs show {flow_run_id} --tasks"
-        )
-
-    def load_result(self, result: str | bytes | None, codec: str, hash_: bytes, what: str) -> object:
-        """Return a recorded value, its checksum verified; a result that is not in its row is read from `value`."""
-        if result is None:
-            row = self._row("SELECT data, codec FROM value WHERE hash = ?", (hash_,))
-            if row is None:
-                raise JournalCorruptError(f"The value of {what} is missing from {self.path}. Run: wfengine doctor")
-            result = cast("str | bytes", row[0])
-        return decode(codec, result, hash_, what)
-
-    def load_value(self, hash_: bytes, what: str) -> object:
-        """Return a value of table `value` by its hash."""
-        row = self._row("SELECT data, codec FROM value WHERE hash = ?", (hash_,))
-        if row is None:
-            raise JournalCorruptError(f"The value of {what} is missing from {self.path}. Run: wfengine doctor")
-        return decode(str(row[1]), cast("str | bytes", row[0]), hash_, what)
-
-    def get_raw_value(self, hash_: bytes) -> tuple[str, bytes]:
-        """Return codec and bytes of a value, neither checked nor decoded."""
-        row = self._row("SELECT codec, data FROM value WHERE hash = ?", (hash_,))
-        if row is None:
-            raise JournalCorruptError(f"A value is missing from {self.path}. Run: wfengine doctor")
-        return str(row[0]), cast(bytes, row[1])
-
-    def load_error(self, error_id: int) -> BaseException:
-        """Return a recorded exception: itself when it can come back, else a RecordedError."""
-        row = self._row("SELECT type, message, traceback, data, codec, hash FROM error WHERE id = ?", (error_id,))
-        if row is None:
-            raise JournalCorruptError(f"Error {error_id} is missing from {self.path}. Run: wfengine doctor")
-        return decode_error(EncodedError(*row))  # type: ignore[arg-type]  # the columns are typed by the STRICT table
-
-    def list_arguments(self, flow_run_id: int) -> dict[str, bytes]:
-        """Return the flow run's parameters that do not stand in full in its row: name -> hash of the value."""
-        rows = self._rows(
-            "SELECT name, hash FROM argument WHERE flow_run_id = ? AND task_run_id = 0 AND hash IS NOT NULL", (flow_run_id,)
-        )
-        return {str(name): cast(bytes, hash_) for name, hash_ in rows}
+    # ---- appending what needs no guard
 
     def put_value(self, encoded_columns: tuple[object, ...]) -> None:
         """Store a value by itself: hash, codec, data, size, type, preview."""
@@ -300,12 +185,14 @@ class Journal:
 
     def find_owner(self, owner_id: int) -> OwnerRow | None:
         """Return the owner row, or None."""
-        row = self._row("SELECT id, pid, host, boot_id, process_started, role, started_at FROM owner WHERE id = ?", (owner_id,))
+        row = self.records.row(
+            "SELECT id, pid, host, boot_id, process_started, role, started_at FROM owner WHERE id = ?", (owner_id,)
+        )
         return None if row is None else OwnerRow._make(row)
 
     def list_open_runs(self, flow_name: str | None = None) -> list[OpenRunRow]:
         """Return flow runs that are not finished (crashed and paused ones too), oldest first."""
-        rows = self._rows(
+        rows = self.records.rows(
             "SELECT r.id, r.name, f.name, r.parent_task_run_id,"
             " (SELECT p.flow_run_id FROM task_run p WHERE p.id = r.parent_task_run_id), r.state, r.version, r.epoch, r.owner_id"
             " FROM flow_run r JOIN flow f ON f.id = r.flow_id"

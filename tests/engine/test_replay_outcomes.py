@@ -397,7 +397,7 @@ def test_recovery_replays_a_fatal_failure_of_an_earlier_resume_that_was_cut_off(
     with pytest.raises(ValueError, match="recorded"):
         failing.resume(1)
     assert world.ran == ["fetch"]
-    assert journal.get_flow_run(1).state == "FAILED"
+    assert journal.records.get_flow_run(1).state == "FAILED"
 
 
 # ---- flow retries
@@ -684,7 +684,7 @@ def test_drift_error_and_owner_error_are_errors_of_the_caller_and_never_of_a_tas
     numbers[0] = 2
     with pytest.raises(DriftError):
         drifting.resume(1)
-    assert [row.state for row in journal.list_calls(1)] == ["COMPLETED"]
+    assert [row.state for row in journal.records.list_calls(1)] == ["COMPLETED"]
     with pytest.raises(DriftError):
         drifting.resume(1, on_drift="error")
 

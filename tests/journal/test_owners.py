@@ -183,7 +183,7 @@ def test_the_run_of_a_killed_process_is_marked_as_crashed_with_the_reason(path: 
     assert journal.is_owner_alive(1)
     end(child)
     assert journal.sweep(lambda _: False) == [1]
-    row = journal.get_flow_run(1)
+    row = journal.records.get_flow_run(1)
     assert row.state == "CRASHED"
     assert f"process {child.pid}" in str(row.state_message)
     assert "died" in str(row.state_message)
@@ -208,7 +208,7 @@ print(len(journal.sweep(lambda _: False)), flush=True)
         child.stdin.flush()
     assert sorted(child.communicate(timeout=60)[0].strip() for child in children) == ["0", "0", "0", "1"]
     journal = store.open_journal(path)
-    assert journal.get_flow_run(1).version == 2
+    assert journal.records.get_flow_run(1).version == 2
 
 
 def test_a_process_that_ends_well_says_so(path: Path) -> None:
