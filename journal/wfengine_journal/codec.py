@@ -14,7 +14,7 @@ import re
 import sys
 import traceback
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from json import encoder as json_encoder
 from typing import NamedTuple, cast
@@ -379,9 +379,12 @@ def _traceback_text(error: BaseException) -> str:
     return f"(the beginning is cut)\n{data[-MAX_TRACEBACK_BYTES:].decode(errors='ignore')}"
 
 
-# A pickled exception is (1, members, links). A member is the exception, or (type, message, traceback) for one that
-# cannot be pickled; the first is the one that was raised. Pickling an exception drops its cause and context, so links
-# says for each member (index of its cause or None, index of its context or None, suppress_context, notes or None).
+# A pickled exception is (1, members, links). A member is the exception; or (class, args, attributes) for one whose class
+# cannot be called with its args again, as an __init__ of two parameters that passes one text on; or (type, message,
+# traceback) for one that cannot be stored. The first is the one that was raised. Pickling an exception drops its cause and
+# context, so links says for each member (index of its cause or None, index of its context or None, suppress_context, notes
+# or None).
+_Parts = tuple["type[BaseException]", "tuple[object, ...]", "dict[str, object]"]
 _Link = tuple["int | None", "int | None", bool, "list[str] | None"]
 
 
@@ -390,9 +393,11 @@ def _pickle_chain(error: BaseException) -> bytes | None:
         chain = _chain(error)
         links = [_link(member, chain) for member in chain]
         raw = _try_pickle(list(chain), links)
-        if raw is None and _try_pickle([error], links[:1]) is not None:
-            members = [m if _try_pickle([m], links[:1]) is not None else _error_text(m) for m in chain]
-            raw = _try_pickle(members, links)
+        if raw is None:
+            members = [
+                member if _try_pickle([member], links[:1]) else _parts(member) or _error_text(member) for member in chain
+            ]
+            raw = None if _is_text(members[0]) else _try_pickle(members, links)
         return raw
     except Exception:
         # An exception whose own attributes raise. Its text is recorded, so nothing is hidden by leaving it out.
@@ -422,7 +427,41 @@ def _link(member: BaseException, chain: list[BaseException]) -> _Link:
     return index(member.__cause__), index(member.__context__), member.__suppress_context__, notes
 
 
-def _try_pickle(members: list[BaseException | tuple[str, str, str]], links: list[_Link]) -> bytes | None:
+def _is_text(member: object) -> bool:
+    return type(member) is tuple and type(member[0]) is str
+
+
+def _parts(error: BaseException) -> _Parts | None:
+    """Return what an exception can be put together from without calling its __init__, if it is then the same."""
+    args = tuple(item if _is_storable(item) else preview(item) for item in error.args)
+    attributes = {name: value for name, value in vars(error).items() if name != "__notes__" and _is_storable(value)}
+    try:
+        parts = cast(_Parts, pickling.load(pickling.dump((type(error), args, attributes), errors=True, limit=MAX_ERROR_BYTES)))
+        back = _assembled(parts)
+        pickling.check_same(error, back)
+        return (type(error), args, attributes) if _message(back) == _message(error) else None
+    except Exception:
+        # Whatever a class does when it is taken apart: the error is then recorded as text.
+        return None
+
+
+def _is_storable(value: object) -> bool:
+    try:
+        pickling.load(pickling.dump(value, errors=True, limit=MAX_ERROR_BYTES))
+    except Exception:
+        return False
+    return True
+
+
+def _assembled(parts: _Parts) -> BaseException:
+    kind, args, attributes = parts
+    error = kind.__new__(kind, *args)
+    error.args = args
+    vars(error).update(attributes)
+    return error
+
+
+def _try_pickle(members: Sequence[BaseException | _Parts | tuple[str, str, str]], links: list[_Link]) -> bytes | None:
     """Return the pickle of a chain if each of its members comes back with its type and text, else None."""
     try:
         raw = pickling.dump((_ERROR_FORMAT, members, links), errors=True, limit=MAX_ERROR_BYTES)
@@ -442,7 +481,7 @@ def _restore_chain(payload: object) -> BaseException | None:
     """Return the exception of a payload with its chain put together again, or None if this is no such payload."""
     if not (type(payload) is tuple and len(payload) == 3 and payload[0] == _ERROR_FORMAT):
         return None
-    members = [m if isinstance(m, BaseException) else RecordedError(*m) for m in payload[1]]
+    members = [_restored(member) for member in payload[1]]
     for member, (cause, context, suppress, notes) in zip(members, payload[2], strict=True):
         # Set through BaseException, as a class may have frozen its attributes. Setting a cause sets suppress as well.
         _set(member, "__cause__", None if cause is None else members[cause])
@@ -452,6 +491,14 @@ def _restore_chain(payload: object) -> BaseException | None:
             for note in notes:
                 _add_note(member, note)
     return members[0]
+
+
+def _restored(member: BaseException | _Parts | tuple[str, str, str]) -> BaseException:
+    if isinstance(member, BaseException):
+        return member
+    if isinstance(member[0], str):
+        return RecordedError(*member)
+    return _assembled(member)
 
 
 def _set(error: BaseException, name: str, value: object) -> None:
