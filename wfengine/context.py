@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from wfengine.loop_commits import LoopCommits
     from wfengine.replay import Recorded
     from wfengine.runners import TaskRunner
-    from wfengine.task_engine import Call
+    from wfengine.task_engine import Call, Callee
     from wfengine_journal.store import Journal
 
 P = ParamSpec("P")
@@ -34,8 +34,9 @@ class LiveRun:
     """One flow run while this process executes it: from its claim to its end."""
 
     __slots__ = (
-        "__weakref__", "durability", "epoch", "flow", "halted", "id", "issue_lock", "journal", "left_open", "log_prints",
-        "name", "on_drift", "outstanding", "parameters", "parent", "recorded", "runner", "synced", "tags", "turns", "version",
+        "__weakref__", "callees", "durability", "epoch", "flow", "halted", "id", "issue_lock", "journal", "left_open",
+        "log_prints", "name", "on_drift", "outstanding", "parameters", "parent", "recorded", "runner", "synced", "tags",
+        "turns", "version",
     )  # fmt: skip
 
     def __init__(self, journal: Journal, flow: AnyFlow, run_id: int, name: str, *, epoch: int, version: int) -> None:
@@ -58,6 +59,7 @@ class LiveRun:
         self.halted: RunHalted | None = None  # once set, no further call of this run does anything
         self.log_prints = False
         self.left_open = True  # the journal still says RUNNING
+        self.callees: dict[tuple[str, str], Callee] = {}  # what was called so far, by kind and key
         self.turns: dict[object, LoopCommits] = {}  # by event loop: the commits it waits for
 
     def check_not_halted(self) -> None:

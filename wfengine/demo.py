@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import cast
@@ -36,11 +37,30 @@ SUBFLOW_LIMIT = 10
 Say = Callable[[str], object]
 
 
-def run_demo(folder: Path | None = None, *, say: Say) -> int:
-    """Run the demo in `folder` (default: ./wfengine-demo) and return the exit code: 0 when the results are identical.
+@dataclass(frozen=True, slots=True)
+class DemoResult:
+    """What the demo found. `tasks`: the resumed run's calls by task."""
+
+    journal: Path
+    run: Run
+    tasks: tuple[TaskCount, ...]
+    rows: int
+    other_rows: int
+    identical: bool  # the report of the killed and resumed run, and that of the run nobody killed
+
+    @property
+    def verdict(self) -> str:
+        """The comparison in a line."""
+        return (
+            f"{self.rows} rows against {self.other_rows}: {'identical' if self.identical else 'NOT identical, which is a bug'}"
+        )
+
+
+def run_demo(folder: Path | None = None, *, say: Say) -> DemoResult:
+    """Run the demo in `folder` (default: ./wfengine-demo) and return what it found.
 
     Each line of its talk goes to `say`. The journal is `folder`/journal.db, or the one that WFENGINE_JOURNAL names.
-    Raises UsageError without the package airportsdata.
+    Raises UsageError without the package airportsdata, or where the folder cannot be written.
     """
     if importlib.util.find_spec("airportsdata") is None:
         raise UsageError("The demo reads the package airportsdata. Install it: pip install 'wfengine[examples]'")
@@ -57,14 +77,22 @@ class _Demo:
         self.journal = Path(os.environ.get(ENVIRONMENT_VARIABLE) or folder / "journal.db")
         self.other_journal = folder / "journal-not-killed.db"
 
-    def run(self) -> int:
-        self._prepare()
+    def run(self) -> DemoResult:
+        try:
+            self._prepare()
+        except OSError as error:
+            raise UsageError(
+                f"The demo cannot write its folder {self.folder.absolute()}: {error.strerror or error}. "
+                "Start it in a folder that you can write to."
+            ) from error
         self.say(f"The flow: {self.flow_file}   the journal: {self.journal}\n")
         run = self._run_and_kill()
-        self._resume(run)
-        same = self._compare()
+        run, tasks = self._resume(run)
+        rows, others = self._compare()
+        result = DemoResult(self.journal, run, tasks, len(rows), len(others), rows == others)
+        self.say(f"   {result.verdict}\n")
         self._say_what_next(run)
-        return 0 if same else 1
+        return result
 
     def _prepare(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -87,7 +115,7 @@ class _Demo:
         self.say(f"   killed: exit status {ended.returncode}\n")
         return run
 
-    def _resume(self, run: Run) -> None:
+    def _resume(self, run: Run) -> tuple[Run, tuple[TaskCount, ...]]:
         command = self._command(f"resume {run.name}")
         self.say(f"2. Resume it in a new process: {command}")
         ended = self._python("-m", "wfengine", "resume", run.id, journal=self.journal)
@@ -98,25 +126,23 @@ class _Demo:
             counts = task_counts(connection, run.id)
             for subflow in list_subflow_runs(connection, run.id, SUBFLOW_LIMIT):
                 counts += task_counts(connection, subflow.id)
-        self._say_counts(run, counts)
+        tasks = tuple(count for count in counts if count.kind == "task")
+        self._say_counts(run, tasks)
+        return run, tasks
 
-    def _say_counts(self, run: Run, counts: list[TaskCount]) -> None:
+    def _say_counts(self, run: Run, counts: tuple[TaskCount, ...]) -> None:
         self.say(f"   run {run.id} '{run.name}' is {run.state}; from the journal:\n")
         self.say(f"   {'task':<18}{'calls':>7}{'replayed':>10}{'ran':>6}")
         for count in counts:
-            if count.kind == "task":
-                self.say(f"   {count.task:<18}{count.count:>7}{count.replayed:>10}{count.count - count.replayed:>6}")
+            self.say(f"   {count.task:<18}{count.count:>7}{count.replayed:>10}{count.count - count.replayed:>6}")
         self.say("")
 
-    def _compare(self) -> bool:
+    def _compare(self) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
         self.say("3. Compare its report with that of a run that nobody kills.")
         ended = self._python("-m", "wfengine.demo", self.flow_file, self.other_report, 0, journal=self.other_journal)
         if ended.returncode != 0:
             raise self._unexpected("The run that was not to be killed", ended)
-        rows, others = list(_rows(self.report)), list(_rows(self.other_report))
-        same = rows == others
-        self.say(f"   {len(rows)} rows against {len(others)}: {'identical' if same else 'NOT identical, which is a bug'}\n")
-        return same
+        return list(_rows(self.report)), list(_rows(self.other_report))
 
     def _say_what_next(self, run: Run) -> None:
         query = "SELECT task, count(*) AS calls, sum(replayed) AS replayed, max(duration_s) FROM tasks GROUP BY task"

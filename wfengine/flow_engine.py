@@ -142,6 +142,14 @@ def _again(flow: AnyFlow, journal: Journal, run_id: int, key: str, parameters: s
             f"Flow '{flow.name}' was already started with the idempotency key '{key}' (run {row.id} '{row.name}') and other "
             f"parameters: recorded {row.parameters}, now {parameters}. Use another key for another piece of work."
         )
+    entrypoint = entrypoint_of(flow.fn)
+    if row.entrypoint is not None and entrypoint is not None and row.entrypoint != entrypoint:
+        hashes = journal.records.list_code_hashes(run_id)
+        if hashes.get(row.epoch) != flow_code(flow.fn).hash:
+            raise UsageError(
+                f"The idempotency key '{key}' belongs to run {row.id} '{row.name}' of another flow named '{flow.name}': "
+                f"{row.entrypoint}, and this one is {entrypoint}. Give one of the flows another name, or use another key."
+            )
     how = How("recovery" if row.state != "FAILED" else "resume", "fatal", by_person=False)
     return (yield from take_up(flow, journal, run_id, how))
 
@@ -212,6 +220,7 @@ def take_up(flow: AnyFlow, journal: Journal, run_id: int, how: How, *, parent: C
         row.id, version=row.version, epoch=row.epoch + 1, owner_id=journal.owner_id, code_id=code_id, reason=reason,
         at=journal.clock.now_text(),
     )  # fmt: skip
+    arguments = restored_arguments(flow, journal, row)  # before the claim: what does not fit is refused and nothing written
     claimed = yield Create(journal, claim, True)
     if not claimed:
         row = journal.records.get_flow_run(run_id)
@@ -224,8 +233,6 @@ def take_up(flow: AnyFlow, journal: Journal, run_id: int, how: How, *, parent: C
     # A run that was waiting for its own next attempt when its process died runs its failures again, as it would have.
     rerun: Rerun = "failed" if waited_for_retry else how.rerun
     load_recorded(run, code_hash, rerun, how.by_person)
-    arguments = restore_parameters(journal, row)
-    arguments = flow.parameters.bind(*flow.parameters.unbind(arguments))
     failures = 0 if how.reason == "resume" else row.failures  # a person's resume grants all retries anew
     due = None if row.next_attempt_at is None else seconds_from_text(row.next_attempt_at)
     return (yield from _live(run, arguments, frozenset(json.loads(row.tags or "[]")), parent, failures, due))
@@ -258,6 +265,17 @@ def load_recorded(run: LiveRun, code_hash: str, rerun: Rerun, by_person: bool) -
         run.journal.records.list_calls(run.id), rerun=rerun, by_person=by_person, code_hash=code_hash, code_hashes=hashes,
         reasons=run.journal.records.list_reasons(run.id),
     )  # fmt: skip
+
+
+def restored_arguments(flow: AnyFlow, journal: Journal, row: FlowRunRow) -> dict[str, object]:
+    """Return a recorded run's parameters, bound to the flow as it is now. Raises ParameterError that says how to go on."""
+    try:
+        return flow.parameters.bind(*flow.parameters.unbind(restore_parameters(journal, row)))
+    except ParameterError as error:
+        raise ParameterError(
+            f"Flow run {row.id} '{row.name}' was started with {row.parameters}, which does not fit the flow any more: {error} "
+            "Nothing was changed. Give a new parameter a default, or restore the old one, and resume again."
+        ) from error
 
 
 def restore_parameters(journal: Journal, row: FlowRunRow) -> dict[str, object]:

@@ -11,14 +11,14 @@ from wfengine.context import Scope, current_scope, find_scope
 from wfengine.flow_engine import Ended, start, subflow
 from wfengine.futures import resolved
 from wfengine.journals import Durability, default_journal
-from wfengine.loading import is_loading
+from wfengine.loading import is_loading, note_skipped_call
 from wfengine.parameters import Parameters
 from wfengine.recovery import find_run_id, resume_steps, store_flow
 from wfengine.retries import DelaySeconds, make_policy
 from wfengine.runners import TaskRunner
 from wfengine.states import State
 from wfengine.steps import Outcome, Steps, drive, drive_async
-from wfengine.task_engine import Call, Callee, given, issue, live, new_call
+from wfengine.task_engine import Call, Callee, given, issue, live, new_call, origin_of
 from wfengine_journal.errors import RunHalted, UsageError
 from wfengine_journal.store import Journal
 
@@ -63,7 +63,13 @@ class Flow(Generic[P, R]):
         if self.timeout_seconds is not None and self.timeout_seconds <= 0:
             raise UsageError(f"{owner}: timeout_seconds must be above 0, not {self.timeout_seconds!r}.")
         self._callee = Callee(
-            kind="flow", name=self.name, key=self.name, fn=self._as_subflow, is_async=self.is_async, parameters=self.parameters
+            kind="flow",
+            origin=origin_of(fn),
+            name=self.name,
+            key=self.name,
+            fn=self._as_subflow,
+            is_async=self.is_async,
+            parameters=self.parameters,
         )
         functools.update_wrapper(self, fn)
         self.__wfengine_key__ = f"flow:{self.name}"
@@ -73,6 +79,14 @@ class Flow(Generic[P, R]):
 
     def __reduce__(self) -> tuple[object, ...]:
         return functools.partial(flow, **self._options), (self.fn,)
+
+    def __get__(self, instance: object, owner: type | None = None) -> Flow[P, R]:
+        if instance is None:
+            return self
+        raise UsageError(
+            f"flow '{self.name}' is a method of {type(instance).__qualname__}, which is not supported yet: a resume could not "
+            "make the instance again. Make it a function or a @staticmethod that is given what it needs."
+        )
 
     @overload
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
@@ -87,6 +101,7 @@ class Flow(Generic[P, R]):
         return_state = bool(kwargs.pop("return_state", False))
         before = kwargs.pop("wait_for", None)
         if is_loading():
+            note_skipped_call()
             return _nothing() if self.is_async else None
         # A flow started in a thread of the user's own is a run of its own, whatever else runs in this process.
         scope = find_scope() if current_scope() is not None else None

@@ -248,6 +248,15 @@ def _is_found_at(name: str, resolved: Path) -> bool:
     return origin is not None and Path(origin).resolve() == resolved
 
 
+#: One entry for each flow that was called at module level, and did nothing, while a file was loaded.
+_skipped_calls: list[None] = []
+
+
+def note_skipped_call() -> None:
+    """Note that a flow was called while its file is being loaded, so that the script has no result to go on with."""
+    _skipped_calls.append(None)
+
+
 def _execute_script(resolved: Path) -> ModuleType:
     """Execute a file as a new module. Its name is not __main__, so that a main guard is not entered."""
     name = _free_script_name()
@@ -258,9 +267,15 @@ def _execute_script(resolved: Path) -> ModuleType:
     _put_first_on_path(str(resolved.parent))
     # Registered before it runs: dataclasses and pickle look their module up while it is being executed.
     sys.modules[name] = module
+    skipped_before = len(_skipped_calls)
     try:
         spec.loader.exec_module(module)
     except BaseException as error:
+        if len(_skipped_calls) > skipped_before and isinstance(error, Exception | SystemExit):
+            # A script without a main guard went on to use the result of a flow that it did not get. What it defined
+            # up to there is what we came for.
+            _announce_script(module)
+            return module
         sys.modules.pop(name, None)
         if isinstance(error, Exception | SystemExit):
             raise EntrypointError(_failure_text(str(resolved), error)) from error

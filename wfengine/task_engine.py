@@ -16,6 +16,7 @@ A subflow is called the same way; its "user code" is the life of a flow run.
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -89,6 +90,7 @@ class Callee:
     key_args: tuple[str, ...] | None = None
     ignore_args: tuple[str, ...] = ()
     log_prints: bool | None = None
+    origin: str = ""  # where the function stands: two functions with one key would get each other's results
 
     @property
     def is_guarded(self) -> bool:
@@ -155,6 +157,9 @@ def issue(call: Call) -> Outcome | None:
     All arguments must be values by now. Raises RunHalted where the run has to be parked.
     """
     callee, run = call.callee, call.run
+    known = run.callees.setdefault((callee.kind, callee.key), callee)
+    if known is not callee and known.origin != callee.origin:
+        raise _same_key(known, callee)
     if callee.once and call.lane == 1 and callee.call_key is None:
         raise _once_without_key(call)
     inputs = describe_inputs(
@@ -170,6 +175,20 @@ def issue(call: Call) -> Outcome | None:
     if run.recorded is None:
         return None
     return _look_up(call, task_id)
+
+
+def _same_key(known: Callee, callee: Callee) -> UsageError:
+    return UsageError(
+        f"Two {callee.kind}s have the key '{callee.key}': one at {known.origin}, one at {callee.origin}. On resume their "
+        "results could not be told apart, so the second was not called. Give one of them "
+        + (f"a key of its own: @task(key='{callee.key}_2')." if callee.kind == "task" else "another name: @flow(name=...).")
+    )
+
+
+def origin_of(fn: Callable[..., object]) -> str:
+    """Return where a function stands, for people and for telling two functions of one name apart."""
+    code = getattr(inspect.unwrap(fn), "__code__", None)
+    return f"{fn.__module__}:{code.co_firstlineno}" if code is not None else f"{type(fn).__module__}.{type(fn).__qualname__}"
 
 
 def _explicit_text(callee: Callee, arguments: Mapping[str, object]) -> str:

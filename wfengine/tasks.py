@@ -10,13 +10,13 @@ from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 from wfengine.context import find_scope
 from wfengine.flows import Flow
 from wfengine.futures import TaskFuture, TaskFutureList, resolved, unsettled_in
-from wfengine.loading import is_loading
+from wfengine.loading import is_loading, note_skipped_call
 from wfengine.parameters import Parameters
 from wfengine.retries import DelaySeconds, make_policy
 from wfengine.states import State
 from wfengine.steps import Outcome, drive, drive_async
 from wfengine.submission import submit
-from wfengine.task_engine import Call, Callee, OnInterrupt, given, issue, live, new_call
+from wfengine.task_engine import Call, Callee, OnInterrupt, given, issue, live, new_call, origin_of
 from wfengine_journal.errors import UsageError
 
 P = ParamSpec("P")
@@ -61,9 +61,10 @@ class Task(Generic[P, R]):
     def __get__(self, instance: object, owner: type | None = None) -> Task[..., R]:
         if instance is None:
             return self
-        bound = functools.partial(cast("Callable[..., R]", self.fn), instance)
-        functools.update_wrapper(bound, self.fn)
-        return Task(bound, {**self._options, "key": self.key, "name": self.name})
+        raise UsageError(
+            f"task '{self.name}' is a method of {type(instance).__qualname__}, which is not supported yet: what would tell two "
+            "instances apart on resume? Make it a function or a @staticmethod that is given what it needs."
+        )
 
     @property
     def retries(self) -> int:
@@ -125,8 +126,11 @@ class Task(Generic[P, R]):
         return cast("TaskFutureList[R]", futures)
 
     def with_options(self, **options: object) -> Task[P, R]:
-        """Return a copy of the task with some options changed: those of `@task`, `call_key` among them."""
-        return Task(self.fn, {**self._options, **_known(options)})
+        """Return a copy of the task with some options changed: those of `@task`, `call_key` among them.
+
+        It stays the same task, so its key stays, unless `key` is among the options.
+        """
+        return Task(self.fn, {**self._options, "key": self.key, **_known(options)})
 
 
 def _known(options: Mapping[str, object]) -> Mapping[str, object]:
@@ -162,10 +166,14 @@ def _make_callee(fn: Callable[..., object], options: Mapping[str, object]) -> Ca
     if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
         raise UsageError(f"{owner}: timeout_seconds must be a number of seconds above 0, not {timeout!r}.")
     once = bool(chosen["once"])
+    qualified_name = str(getattr(fn, "__qualname__", plain_name))
+    # Tasks made by one function in a loop have one qualified name; the name they were given tells them apart. A task that
+    # had no name before is still found under the plain one.
+    key = str(chosen["key"] or (f"{qualified_name}:{chosen['name']}" if chosen["name"] else qualified_name))
     return Callee(
         kind="task",
         name=name,
-        key=str(chosen["key"] or getattr(fn, "__qualname__", plain_name)),
+        key=key,
         fn=fn,
         is_async=inspect.iscoroutinefunction(inspect.unwrap(fn)) or inspect.iscoroutinefunction(getattr(fn, "func", None)),
         parameters=parameters,
@@ -176,7 +184,8 @@ def _make_callee(fn: Callable[..., object], options: Mapping[str, object]) -> Ca
             cast("float | None", chosen["retry_jitter_factor"]),
             chosen["retry_condition_fn"],
         ),
-        aliases=tuple(cast("Iterable[str]", chosen["aliases"])),
+        aliases=tuple(cast("Iterable[str]", chosen["aliases"])) + ((qualified_name,) if key != qualified_name else ()),
+        origin=origin_of(fn),
         tags=frozenset(cast("Iterable[str]", chosen["tags"] or ())),
         timeout_seconds=None if timeout is None else float(timeout),
         run_name=cast("str | None", chosen["task_run_name"]),
@@ -251,6 +260,7 @@ def _items(
 def _call_alone(called: Task[..., Any], args: tuple[object, ...], kwargs: dict[str, object], return_state: bool) -> object:
     """Run a task called outside of any flow: in a flow run of its own, named after the task."""
     if is_loading():
+        note_skipped_call()
         return None
     arguments = called.parameters.bind(args, kwargs)
 

@@ -68,6 +68,8 @@ def open_writer(path: Path) -> tuple[sqlite3.Connection, int]:
     The version is 0 for a file that holds nothing yet. Raises a JournalError that says why not.
     """
     refuse_network_file_system(path)
+    if path.is_dir():
+        raise NotAJournalError(f"{path} is a folder. Name the journal file itself, such as {path / 'journal.db'}.")
     if path.exists():
         version = inspect_file(path)
     else:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from wfengine_journal.codec import value_hash
-from wfengine_journal.connection import WAL_RESET_FIXED, primary_code
+from wfengine_journal.connection import WAL_RESET_FIXED, primary_code, uri
 from wfengine_journal.owners import LockFile, host_name, is_alive
 
 #: Size of the write-ahead log from which `doctor` says something: the writer keeps it far below while it runs.
@@ -116,6 +117,15 @@ def run_checks(connection: sqlite3.Connection, path: Path, *, thorough: bool, sa
             if primary_code(error) not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):
                 raise
             yield Check(name, Verdict.DAMAGE, f"SQLite cannot read the file: {error}.")
+
+
+def check_broken_file(path: Path) -> Check:
+    """Return what SQLite says about the pages of a journal that cannot be opened to read."""
+    try:
+        with closing(sqlite3.connect(uri(path, "ro"), uri=True)) as connection:
+            return _check_pages(connection, thorough=True)
+    except sqlite3.Error as error:
+        return Check("pages", Verdict.DAMAGE, f"SQLite cannot read the file: {error}.")
 
 
 def _check_pages(connection: sqlite3.Connection, thorough: bool) -> Check:

@@ -292,7 +292,8 @@ def _script_named(name: object) -> ModuleType | None:
     """Return the module of this name if it stands for a script; a REPL or notebook has no file and is none."""
     if name in ("__main__", "__mp_main__"):  # the second is the main script within a spawned process
         module = sys.modules.get(name)
-        return module if getattr(module, "__file__", None) else None
+        file = getattr(module, "__file__", None)  # '<stdin>' for a script that came from a pipe
+        return module if file and Path(file).exists() else None
     for module in reversed(_scripts):
         if module.__name__ == name:
             return module

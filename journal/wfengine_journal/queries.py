@@ -14,7 +14,7 @@ import sqlite3
 import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wfengine_journal.connection import explain, inspect_file, open_reader
@@ -33,8 +33,19 @@ NAMES_SEARCHED = 1000
 NAME_WIDTH = 60
 #: Durations a median is taken from; more would not move it for the eye, and cost time.
 MEDIAN_SAMPLE = 10_000
+#: Levels of subflows in which a call in doubt is looked for.
+DOUBT_DEPTH = 32
 #: Ids per row of the run above which rows are found by the index: the run's ids lie too far apart for a scan.
 SPARSE = 20
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionCounts:
+    """What the last execution of a run's body did to its task runs; subflow calls are not counted."""
+
+    replayed: int  # an earlier execution recorded the outcome
+    ran: int  # the last attempt began in this one
+    not_asked: int  # recorded earlier, and this execution ended without asking for them
 
 
 @contextmanager
@@ -312,7 +323,7 @@ def count_task_runs(connection: sqlite3.Connection, run_id: int) -> int:
 def task_counts(connection: sqlite3.Connection, run_id: int) -> list[TaskCount]:
     """Return the run's calls counted by task and state, in the order of the tasks' first calls."""
     first_id, last_id = _task_range(connection, run_id)
-    if last_id - first_id > SPARSE * 1000 and last_id - first_id > SPARSE * count_task_runs(connection, run_id):
+    if _is_sparse(connection, run_id, first_id, last_id):
         rows = connection.execute(
             """
             SELECT k.kind, k.name, g.state, g.number, g.replayed, g.first_id FROM (
@@ -339,6 +350,58 @@ def task_counts(connection: sqlite3.Connection, run_id: int) -> list[TaskCount]:
             (run_id, first_id, last_id),
         )
     return [TaskCount(*row) for row in rows.fetchall()]
+
+
+def execution_counts(connection: sqlite3.Connection, run_id: int) -> ExecutionCounts:
+    """Return what the last execution of a run replayed, ran, and did not ask for again."""
+    first_id, last_id = _task_range(connection, run_id)
+    if _is_sparse(connection, run_id, first_id, last_id):
+        first_id, last_id, column = 1, MAX_ID, "t.flow_run_id"
+    else:
+        column = "+t.flow_run_id"
+    row = connection.execute(
+        f"""
+        SELECT count(CASE WHEN t.epoch < r.epoch AND t.state IN ('COMPLETED', 'FAILED') AND t.orphaned_in IS NULL THEN 1 END),
+               count(CASE WHEN t.epoch = r.epoch AND t.attempt > 0 THEN 1 END),
+               count(t.orphaned_in)
+        FROM flow_run r CROSS JOIN task_run t ON {column} = r.id
+        WHERE r.id = ? AND t.id BETWEEN ? AND ? AND t.task_id IN (SELECT id FROM task WHERE kind = 'task')
+        """,
+        (run_id, first_id, last_id),
+    ).fetchone()
+    return ExecutionCounts(*row)
+
+
+def _is_sparse(connection: sqlite3.Connection, run_id: int, first_id: int, last_id: int) -> bool:
+    """Tell whether a run's task runs lie so far apart that the index finds them sooner than a scan of their range."""
+    wide = last_id - first_id
+    return wide > SPARSE * 1000 and wide > SPARSE * count_task_runs(connection, run_id)
+
+
+def find_call_in_doubt(connection: sqlite3.Connection, run_id: int) -> tuple[int, int] | None:
+    """Return (run id, task run id) of a call for which a parked run, or a subflow it waits in, waits; None: there is none."""
+    for _ in range(DOUBT_DEPTH):
+        row = connection.execute(
+            """
+            SELECT id FROM task_run WHERE flow_run_id = ? AND state = 'PAUSED'
+              AND task_id IN (SELECT id FROM task WHERE kind = 'task') ORDER BY id LIMIT 1
+            """,
+            (run_id,),
+        ).fetchone()
+        if row is not None:
+            return run_id, int(row[0])
+        child = connection.execute(
+            """
+            SELECT r.id FROM flow_run r JOIN task_run t ON t.id = r.parent_task_run_id
+            WHERE r.state NOT IN ('COMPLETED', 'FAILED', 'CANCELLED') AND r.state = 'PAUSED' AND t.flow_run_id = ?
+            ORDER BY r.id DESC LIMIT 1
+            """,
+            (run_id,),
+        ).fetchone()
+        if child is None:
+            return None
+        run_id = int(child[0])
+    return None
 
 
 def list_task_groups(connection: sqlite3.Connection, run_id: int) -> list[TaskGroup]:

@@ -216,7 +216,7 @@ def test_recorded_exception_that_cannot_be_pickled_comes_back_as_recorded_error(
 
     @task
     def fetch() -> None:
-        raise LockedError("the door")
+        raise ValueError("the door", threading.Lock())
 
     @flow
     def careful() -> None:
@@ -229,11 +229,11 @@ def test_recorded_exception_that_cannot_be_pickled_comes_back_as_recorded_error(
     crash(careful)
     careful.resume(1)
     first, second = seen
-    assert type(first) is LockedError
+    assert type(first) is ValueError
     assert isinstance(second, RecordedError)
-    assert second.recorded_type.endswith("LockedError")
-    assert second.recorded_message == "the door"
-    assert "LockedError: the door" in second.recorded_traceback
+    assert second.recorded_type == "ValueError"
+    assert "the door" in second.recorded_message
+    assert "ValueError: ('the door'" in second.recorded_traceback
 
 
 def test_fatal_failure_runs_again_on_resume_and_a_caught_one_does_not(rows: Rows) -> None:

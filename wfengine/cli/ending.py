@@ -11,10 +11,10 @@ import click
 
 from wfengine.cli.base import Settings
 from wfengine.cli.exits import code_of_state
-from wfengine.cli.journal import command_for, shown_path
-from wfengine.cli.output import clean, clean_lines, duration_text, json_value, say, shorten, state_text
+from wfengine.cli.journal import next_command_for, shown_path
+from wfengine.cli.output import clean, clean_lines, duration_text, instant_text, json_value, say, shorten, state_text
 from wfengine_journal.clock import seconds_from_text
-from wfengine_journal.queries import get_run, list_executions, list_failures, task_counts
+from wfengine_journal.queries import ExecutionCounts, execution_counts, get_run, list_executions, list_failures
 from wfengine_journal.rows import Run
 
 #: Lines of a recorded traceback that are shown: its end, where the cause is.
@@ -26,11 +26,13 @@ RESULT_WIDTH = 200
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a run stands. `replayed` and `ran` count completed task runs; `seconds` is how long the last attempt took."""
+    """How a run stands. `counts`: what the last attempt replayed and ran, null while the run is parked.
+
+    `seconds` is how long the last attempt took.
+    """
 
     run: Run
-    replayed: int
-    ran: int
+    counts: ExecutionCounts | None
     seconds: float | None
     next_command: str
 
@@ -38,16 +40,21 @@ class Ending:
 def read_ending(connection: sqlite3.Connection, run_id: int, settings: Settings) -> Ending:
     """Read how a run stands."""
     run = get_run(connection, run_id)
-    completed = [count for count in task_counts(connection, run_id) if count.kind == "task" and count.state == "COMPLETED"]
-    replayed = sum(count.replayed for count in completed)
-    verb = "resume" if run.state in ("CRASHED", "FAILED") else "runs show"
     return Ending(
         run,
-        replayed,
-        sum(count.count for count in completed) - replayed,
+        # A parked run has been asked for part of its calls only, which would be told as a number of all.
+        None if run.state == "PAUSED" else execution_counts(connection, run_id),
         _attempt_seconds(connection, run),
-        command_for(connection, run, verb, settings),
+        next_command_for(connection, run, settings),
     )
+
+
+def counts_text(counts: ExecutionCounts | None) -> str:
+    """Return the figures for people: '3 replayed, 1 ran, 1 not asked for again'; '' for a parked run."""
+    if counts is None:
+        return ""
+    orphans = f", {counts.not_asked} not asked for again" if counts.not_asked else ""
+    return f"{counts.replayed} replayed, {counts.ran} ran{orphans}"
 
 
 def _attempt_seconds(connection: sqlite3.Connection, run: Run) -> float | None:
@@ -99,8 +106,8 @@ def ending_line(ending: Ending, path: Path) -> str:
     """Return the one line that ends every start, resume and watch."""
     run = ending.run
     parts = [f"{clean(run.name)} {state_text(run.state, run.state_name)}", f"{run.tasks_done}/{run.tasks_total} tasks"]
-    if ending.replayed:
-        parts[-1] += f" ({ending.replayed} replayed, {ending.ran} ran)"
+    if ending.counts is not None and (ending.counts.replayed or ending.counts.not_asked):
+        parts[-1] += f" ({counts_text(ending.counts)})"
     if ending.seconds is not None:
         parts.append(duration_text(ending.seconds))
     parts.append(f"journal {shown_path(path)}")
@@ -109,12 +116,29 @@ def ending_line(ending: Ending, path: Path) -> str:
     return " · ".join(parts)
 
 
+def say_failed_quietly(connection: sqlite3.Connection, ending: Ending) -> None:
+    """Say, in the one line that --quiet leaves, that a run did not complete, why, and how to go on."""
+    run = ending.run
+    why = run.error or run.message
+    if run.state == "FAILED" and (failures := list_failures(connection, run.id, limit=2)):
+        task = f" in task {clean(failures[1].task)}" if len(failures) > 1 and failures[1].ended_the_run else ""
+        why = f"{failures[0].type}: {failures[0].message}{task}"
+    said = f": {shorten(clean(why), RESULT_WIDTH)}" if why else ""
+    say(f"error: {clean(run.name)} {clean(run.state_name)}{said} · next: {ending.next_command}")
+
+
+def nothing_ran_line(run: Run) -> str:
+    """Return what is said of a run that had completed before it was asked for."""
+    return f"{clean(run.name)} already Completed at {instant_text(run.ended_at)}; nothing ran"
+
+
 def ending_json(ending: Ending) -> dict[str, object]:
     """Return the fields of a run for --json."""
     return {
         **run_json(ending.run),
-        "replayed": ending.replayed,
-        "ran": ending.ran,
+        "replayed": ending.counts and ending.counts.replayed,
+        "ran": ending.counts and ending.counts.ran,
+        "not_asked": ending.counts and ending.counts.not_asked,
         "attempt_duration_s": ending.seconds,
         "next_command": ending.next_command,
         "exit_code": int(code_of_state(ending.run.state)),

@@ -6,21 +6,27 @@ The engine is imported inside the functions, so that the commands that only read
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import signal
 import sqlite3
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, NoReturn, Protocol, cast
 
+from wfengine.cli.exits import ExitCode
 from wfengine_journal.errors import EntrypointError, RunError, WfengineError
 
 if TYPE_CHECKING:
     from wfengine.states import State
+
+#: What makes a terminal show its cursor, which the live view hides, and begin its line anew.
+SHOW_CURSOR = b"\x1b[?25h"
+LINE_START = b"\r\x1b[K"
 
 
 class _Parameters(Protocol):
@@ -49,11 +55,15 @@ class _Journal(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a start or resume ended: `run_id` null when nothing was started, `error` when the engine refused."""
+    """How a start or resume ended: `run_id` null when nothing was started, `error` when the engine refused.
+
+    `interrupted`: by Ctrl-C. `stopped`: by another signal of Python's that the user's code raised, such as SystemExit.
+    """
 
     run_id: int | None
     error: WfengineError | None = None
     interrupted: bool = False
+    stopped: BaseException | None = None
 
 
 def load_flow(target: str) -> FlowLike:
@@ -83,21 +93,35 @@ def use_journal(path: Path | None) -> Path:
     return cast("_Journal", journals.use_journal(path)).path
 
 
-def start(flow: FlowLike, parameters: Mapping[str, object]) -> Outcome:
-    """Run a flow to its end in this process. Ctrl-C stops it gracefully, a second one ends the process at once."""
-    return _execute(lambda: flow(**parameters, return_state=True))
+def start(flow: FlowLike, parameters: Mapping[str, object], last_words: Callable[[], str]) -> Outcome:
+    """Run a flow to its end in this process.
+
+    Ctrl-C stops it gracefully, a second one ends the process at once, after the line that `last_words` returns.
+    """
+    return _execute(lambda: flow(**parameters, return_state=True), last_words)
 
 
-def resume(path: Path, run_id: int, *, on_drift: str | None, takeover: bool, recovery: bool) -> Outcome:
+def resume(
+    path: Path, run_id: int, *, on_drift: str | None, takeover: bool, recovery: bool, last_words: Callable[[], str]
+) -> Outcome:
     """Take a run up again and execute it to its end in this process; Ctrl-C as in `start`."""
     from wfengine import journals
     from wfengine import recovery as engine_recovery
 
     journal = journals.use_journal(path)
     outcome = _execute(
-        lambda: engine_recovery.resume_run(journal, run_id, on_drift=on_drift, takeover=takeover, recovery=recovery)
+        lambda: engine_recovery.resume_run(journal, run_id, on_drift=on_drift, takeover=takeover, recovery=recovery),
+        last_words,
     )
-    return Outcome(run_id, outcome.error, outcome.interrupted)
+    return replace(outcome, run_id=run_id)
+
+
+def resolve(path: Path, run_id: int, task_run_id: int, *, done: bool, value: object) -> None:
+    """Settle a call in doubt by a person's word. Raises UsageError when there is no doubt."""
+    from wfengine import journals
+    from wfengine.recovery import resolve_call
+
+    resolve_call(journals.use_journal(path), run_id, task_run_id, done=done, value=value)
 
 
 def resumable_runs(path: Path) -> list[int]:
@@ -121,32 +145,52 @@ def sweep(path: Path) -> None:
         return  # whoever reads sees the state that was recorded last
 
 
-def _execute(call: Callable[[], object]) -> Outcome:
+def _execute(call: Callable[[], object], last_words: Callable[[], str]) -> Outcome:
     try:
-        with _second_interrupt_ends():
-            answer = call()
-        if inspect.isawaitable(answer):
-            import asyncio
+        with _without_the_engines_advice():
+            with _second_interrupt_ends(last_words):
+                answer = call()
+            if inspect.isawaitable(answer):
+                import asyncio
 
-            answer = asyncio.run(_awaited(answer))
+                answer = asyncio.run(_awaited(answer, last_words))
     except KeyboardInterrupt:
         return Outcome(None, interrupted=True)
     except WfengineError as error:
         return Outcome(error.flow_run_id if isinstance(error, RunError) else None, error)
+    except BaseException as error:
+        if isinstance(error, Exception):
+            raise  # the engine records what user code raises, so this is a fault of its own
+        return Outcome(None, stopped=error)
     return Outcome(cast("State[object]", answer).flow_run_id)
 
 
-def _awaited(answer: Awaitable[object]) -> Coroutine[None, None, object]:
+def _awaited(answer: Awaitable[object], last_words: Callable[[], str]) -> Coroutine[None, None, object]:
     async def run() -> object:
         # Entered inside asyncio.run, which has installed a handler of its own that cancels the flow.
-        with _second_interrupt_ends():
+        with _second_interrupt_ends(last_words):
             return await answer
 
     return run()
 
 
 @contextmanager
-def _second_interrupt_ends() -> Iterator[None]:
+def _without_the_engines_advice() -> Iterator[None]:
+    """Leave out the engine's line about how to go on with an interrupted run: the command line ends with its own."""
+
+    def keeps(record: logging.LogRecord) -> bool:
+        return not str(record.msg).startswith("%s was interrupted by %s. Go on with it")
+
+    logger = logging.getLogger("wfengine.engine")
+    logger.addFilter(keeps)
+    try:
+        yield
+    finally:
+        logger.removeFilter(keeps)
+
+
+@contextmanager
+def _second_interrupt_ends(last_words: Callable[[], str]) -> Iterator[None]:
     """Let the first Ctrl-C do what it does now, and the second end the process without waiting for anything."""
     previous = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(previous):
@@ -158,7 +202,9 @@ def _second_interrupt_ends() -> Iterator[None]:
         nonlocal pressed
         pressed += 1
         if pressed > 1:
-            os._exit(130)
+            _end_at_once(last_words)
+        # Past Python's streams: the signal may have come in the middle of a write to them.
+        _write_to_stderr("stopping; press Ctrl-C again to end at once\n")
         previous(number, frame)
 
     signal.signal(signal.SIGINT, handle)
@@ -166,3 +212,19 @@ def _second_interrupt_ends() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, previous)
+
+
+def _end_at_once(last_words: Callable[[], str]) -> NoReturn:
+    try:
+        for number in (2, 1):
+            if os.isatty(number):
+                os.write(number, SHOW_CURSOR)
+                break
+        _write_to_stderr(f"{last_words()}\n")
+    finally:
+        os._exit(ExitCode.INTERRUPTED)
+
+
+def _write_to_stderr(text: str) -> None:
+    with suppress(OSError):  # nobody listens any more
+        os.write(2, (LINE_START if os.isatty(2) else b"") + text.encode("utf-8", "replace"))

@@ -12,7 +12,7 @@ from pathlib import Path
 from wfengine.cli.base import Settings
 from wfengine.cli.output import clean
 from wfengine_journal.location import ENVIRONMENT_VARIABLE, find_path
-from wfengine_journal.queries import find_runs, has_open_runs, reading
+from wfengine_journal.queries import find_call_in_doubt, find_runs, get_run_head, has_open_runs, reading
 from wfengine_journal.rows import Run
 
 
@@ -59,8 +59,25 @@ def shown_path(path: Path) -> str:
         return clean(path)
 
 
-def command_for(connection: sqlite3.Connection, run: Run, verb: str, settings: Settings) -> str:
-    """Return a command line about a run that works when it is pasted: by name if the name is unique, else by id."""
+def command_for(connection: sqlite3.Connection, run: Run, verb: str, settings: Settings, arguments: str = "") -> str:
+    """Return a command line about a run that works when it is pasted: by name if the name is unique, else by id.
+
+    `arguments` follow the run as they are.
+    """
     unique = find_runs(connection, run.name) == [run.id] and clean(run.name) == run.name
-    journal = f" --journal {shlex.quote(settings.journal)}" if settings.journal else ""
-    return f"wfengine {verb} {shlex.quote(run.name) if unique else run.id}{journal}"
+    words = [f"wfengine {verb}", shlex.quote(run.name) if unique else str(run.id)]
+    words += ["--journal", shlex.quote(settings.journal)] if settings.journal else []
+    return " ".join([*words, arguments] if arguments else words)
+
+
+def next_command_for(connection: sqlite3.Connection, run: Run, settings: Settings) -> str:
+    """Return the command line that goes on with a run, or shows it where there is nothing to go on with."""
+    if run.state in ("CRASHED", "FAILED"):
+        return command_for(connection, run, "resume", settings)
+    if run.state != "PAUSED":
+        return command_for(connection, run, "runs show", settings)
+    doubt = find_call_in_doubt(connection, run.id)
+    if doubt is not None:
+        in_doubt = get_run_head(connection, doubt[0])
+        return command_for(connection, in_doubt, "resolve", settings, f"{doubt[1]} --done ...")
+    return command_for(connection, run, "resume", settings, "--on-drift rerun" if run.state_name == "Drifted" else "")

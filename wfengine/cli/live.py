@@ -269,7 +269,8 @@ class PlainView(AbstractContextManager["PlainView"]):
             run = snapshot.run
             say(f"{clean(run.name)} · flow {clean(run.flow)} · run {run.id} · journal {shown_path(self._path)}")
         for transition in snapshot.transitions:
-            message = f": {clean(transition.message)}" if transition.message else ""
+            # Why a run is parked is said once, by what ends the command.
+            message = f": {clean(transition.message)}" if transition.message and transition.state != "PAUSED" else ""
             say(f"{clean(snapshot.run.name)} is {clean(transition.state_name)} (attempt {transition.attempt}){message}")
         self._last = snapshot
         self.tick()
@@ -297,7 +298,10 @@ class PlainView(AbstractContextManager["PlainView"]):
 
 
 class TerminalView(AbstractContextManager["TerminalView"]):
-    """A table that is redrawn: tasks by name with counts, a bar for maps, rate and time left."""
+    """A table that is redrawn: tasks by name with counts and rate; for maps a bar and the time left.
+
+    A task is mapped if several of its calls were open at once. How often a loop goes on to call a task nobody knows.
+    """
 
     def __init__(self, settings: Settings, path: Path) -> None:
         from rich.console import Console
@@ -307,6 +311,7 @@ class TerminalView(AbstractContextManager["TerminalView"]):
         self._clock = SystemClock()
         self._rates = Rates()
         self._snapshot: Snapshot | None = None
+        self._mapped: set[tuple[str, str]] = set()
         plain = color_choice(settings) is False
         self._console = Console(stderr=True, no_color=plain or None, highlight=False)
         self._unicode = shows_unicode(sys.stderr)
@@ -328,7 +333,10 @@ class TerminalView(AbstractContextManager["TerminalView"]):
     def update(self, snapshot: Snapshot) -> None:
         """Draw what was found."""
         self._snapshot = snapshot
-        self._rates.add(self._clock.monotonic_seconds(), progress_of(snapshot.counts))
+        items = progress_of(snapshot.counts)
+        self._rates.add(self._clock.monotonic_seconds(), items)
+        # Calls that a crash cut off are left out: each of them may have been the only one of its time.
+        self._mapped |= {(item.kind, item.task) for item in items if item.total - item.done - item.interrupted > 1}
         self.tick()
 
     def tick(self) -> None:
@@ -358,7 +366,7 @@ class TerminalView(AbstractContextManager["TerminalView"]):
         parts = ["", clean(run.name), f"flow {clean(run.flow)}", f"run {run.id}", _elapsed(run, self._clock)]
         if run.attempt > 1:
             parts.append(f"attempt {run.attempt}")
-        if run.message:
+        if run.message and run.state != "PAUSED":  # that is said in full below the table
             parts.append(clean(run.message))
         line.append(" · ".join(parts))
         line.truncate(max(20, self._console.size.width - 1), overflow="ellipsis")
@@ -371,12 +379,13 @@ class TerminalView(AbstractContextManager["TerminalView"]):
         rate = self._rates.of(item)
         left = item.total - item.done
         pace = f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.1f}/s" if rate > 0 else ""
-        time_left = f"{duration_text(left / rate)} left" if rate > 0 and left else ""
+        mapped = (item.kind, item.task) in self._mapped
+        time_left = f"{duration_text(left / rate)} left" if mapped and rate > 0 and left else ""
         return [
             label,
-            _text(f"{item.done:,}/{item.total:,}", ""),
-            _text(self._bar(item) if item.total > 1 else "", state_color(state)),
-            _text("  ".join(part for part in (pace, time_left) if part) if left else "", "dim"),
+            _text(f"{item.done:,}/{item.total:,}" if mapped or item.total == 1 else f"{item.done:,}", ""),
+            _text(self._bar(item) if mapped else "", state_color(state)),
+            _text("  ".join(part for part in (pace, time_left) if part) if left or not mapped else "", "dim"),
             _text(notes_of(item), "dim"),
         ]
 

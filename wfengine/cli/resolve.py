@@ -6,10 +6,13 @@ import json
 
 import click
 
+from wfengine.cli import execution
 from wfengine.cli.base import Command, Settings, epilog, pass_settings
 from wfengine.cli.exits import ExitCode
+from wfengine.cli.journal import command_for, journal_path
 from wfengine.cli.output import say, write_json
 from wfengine_journal.errors import UsageError
+from wfengine_journal.queries import get_run, reading
 
 
 @click.command(
@@ -28,17 +31,18 @@ from wfengine_journal.errors import UsageError
 @pass_settings
 def resolve(settings: Settings, run: str, task_run: int, done: str | None, not_done: bool) -> int:
     """Say whether a call that was cut off took effect, so that its run can be resumed."""
-    from wfengine.journals import use_journal
-    from wfengine.recovery import find_run_id, resolve_call
-
     if (done is None) is not not_done:
         raise UsageError("Say either --done RESULT (it took effect) or --not-done (it did not).")
-    journal = use_journal(settings.journal)
-    run_id = find_run_id(journal, run)
-    resolve_call(journal, run_id, task_run, done=done is not None, value=None if done is None else _value(done))
+    value = None if done is None else _value(done)
+    path = journal_path(settings)
+    with reading(path) as connection:  # refuses a missing journal, which the engine would create
+        found = get_run(connection, run)
+        command = command_for(connection, found, "resume", settings)
+    execution.resolve(path, found.id, task_run, done=done is not None, value=value)
     if settings.as_json:
-        write_json("resolve", {"run_id": run_id, "task_run_id": task_run, "done": done is not None})
-    say(f"Task run {task_run} is settled. Go on with: wfengine resume {run}")
+        write_json("resolve", {"run_id": found.id, "task_run_id": task_run, "done": done is not None})
+    if not settings.quiet:
+        say(f"Task run {task_run} is settled. Go on with: {command}")
     return ExitCode.OK
 
 

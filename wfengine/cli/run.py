@@ -5,21 +5,24 @@ from __future__ import annotations
 import os
 import sqlite3
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import click
 
 from wfengine.cli import execution
 from wfengine.cli.base import Command, Settings, epilog, pass_settings, report
-from wfengine.cli.ending import ending_json, read_ending, say_ending
+from wfengine.cli.ending import ending_json, nothing_ran_line, read_ending, say_ending, say_failed_quietly
 from wfengine.cli.execution import Outcome
 from wfengine.cli.exits import ExitCode, code_of_error, code_of_state
 from wfengine.cli.journal import command_for, journal_path
 from wfengine.cli.live import following, make_view
 from wfengine.cli.output import clean, say, write_json
 from wfengine_journal.clock import SystemClock
-from wfengine_journal.errors import NotFoundError, UsageError, WfengineError
+from wfengine_journal.errors import NotFoundError, RunOwnedError, UsageError, WfengineError
 from wfengine_journal.queries import (
     find_newest_run_of,
     get_run,
@@ -94,13 +97,42 @@ def run(
         return find_newest_run_of(connection, os.getpid(), since, before_id)
 
     with following(path, find, make_view(settings, path)):
-        outcome = execution.start(flow, parameters)
+        outcome = execution.start(flow, parameters, lambda: _last_words(path, find, settings))
     with reading(path) as connection:
-        run_id = outcome.run_id or find(connection)
-        fields, code = _finish(connection, path, Outcome(run_id, outcome.error, outcome.interrupted), settings)
+        outcome = replace(outcome, run_id=outcome.run_id or find(connection))
+        if _is_recorded(connection, outcome, before_id, since):
+            fields, code = _nothing_ran(connection, cast("int", outcome.run_id), settings)
+        else:
+            fields, code = _finish(connection, path, outcome, settings)
     if settings.as_json:
         write_json("run", fields)
     return code
+
+
+def _is_recorded(connection: sqlite3.Connection, outcome: Outcome, before_id: int, since: str) -> bool:
+    """Tell whether the start was answered with the result of a run that had completed before `since`."""
+    if outcome.run_id is None or outcome.run_id > before_id or outcome.error is not None:
+        return False
+    head = get_run_head(connection, outcome.run_id)
+    return head.state == "COMPLETED" and head.ended_at is not None and head.ended_at < since
+
+
+def _nothing_ran(connection: sqlite3.Connection, run_id: int, settings: Settings) -> tuple[dict[str, object], int]:
+    ending = read_ending(connection, run_id, settings)
+    if not settings.quiet:
+        say(nothing_ran_line(ending.run))
+    return {"run": ending_json(ending), "nothing_ran": True}, int(ExitCode.OK)
+
+
+def _last_words(path: Path, find: Callable[[sqlite3.Connection], int | None], settings: Settings) -> str:
+    """Return how to go on, for a process that is about to end at once: whatever goes wrong must not keep it."""
+    command = "wfengine resume @last"
+    with suppress(WfengineError, sqlite3.Error, OSError), reading(path) as connection:
+        run_id = find(connection)
+        if run_id is None:
+            return "ended at once; no run had begun"
+        command = command_for(connection, get_run_head(connection, run_id), "resume", settings)
+    return f"ended at once · resume with: {command}"
 
 
 def _parameter(text: str) -> tuple[str, str]:
@@ -128,26 +160,42 @@ def _file_text(name: str) -> str:
         raise UsageError(f"The file {name} of a -p option cannot be read: {error}") from error
 
 
-def _finish(connection: sqlite3.Connection, path: Path, outcome: Outcome, settings: Settings) -> tuple[dict[str, object], int]:
-    """Say how a start or resume ended; return its fields for --json and the exit code."""
+def _finish(
+    connection: sqlite3.Connection, path: Path, outcome: Outcome, settings: Settings, attempt: int = 0
+) -> tuple[dict[str, object], int]:
+    """Say how a start or resume ended; return its fields for --json and the exit code.
+
+    `attempt`: the number of the run's last one before; 0 for a new run.
+    """
     if outcome.run_id is None:
         if outcome.error is not None:
             raise outcome.error
+        if outcome.stopped is not None:
+            raise outcome.stopped  # nothing was begun, so this came from elsewhere
         return {"run": None}, ExitCode.INTERRUPTED
     ending = read_ending(connection, outcome.run_id, settings)
     fields: dict[str, object] = {"run": ending_json(ending)}
     code = int(code_of_state(ending.run.state))
-    if not settings.quiet:
-        why = outcome.error is None and not outcome.interrupted
-        say_ending(connection, ending, path, verbose=settings.verbose, why=why)
-    if outcome.interrupted:
-        code = int(ExitCode.INTERRUPTED)
-        say(f"interrupted; resume with: {command_for(connection, ending.run, 'resume', settings)}")
     if outcome.error is not None:
         code = _say_error(outcome.error, settings)
         fields["error"] = {"code": outcome.error.code, "message": str(outcome.error)}
+    if not settings.quiet and not _is_refused(outcome, ending.run, attempt):
+        say_ending(connection, ending, path, verbose=settings.verbose, why=outcome.error is None and not outcome.interrupted)
+    elif settings.quiet and outcome.error is None and code != ExitCode.OK:
+        say_failed_quietly(connection, ending)
+    if outcome.interrupted:
+        code = int(ExitCode.INTERRUPTED)
+        if ending.run.state not in ("CRASHED", "COMPLETED"):  # else the line above has said it
+            say(f"interrupted; resume with: {command_for(connection, ending.run, 'resume', settings)}")
     fields["exit_code"] = code
     return fields, code
+
+
+def _is_refused(outcome: Outcome, run: Run, attempt: int) -> bool:
+    """Tell whether the engine refused before it did anything, so that there is nothing to say of the run."""
+    if outcome.error is None:
+        return False
+    return isinstance(outcome.error, RunOwnedError | UsageError) or run.attempt == attempt
 
 
 def _say_error(error: WfengineError, settings: Settings) -> int:
@@ -214,10 +262,24 @@ def _resume_one(
     try:
         with reading(path) as connection:
             seq = list_run_transitions(connection, chosen.id)[-1].seq
-        with following(path, lambda _: chosen.id, make_view(settings, path), after_seq=seq):
-            outcome = execution.resume(path, chosen.id, on_drift=on_drift, takeover=takeover, recovery=recovery)
+            if get_run_head(connection, chosen.id).state == "COMPLETED":
+                return _nothing_ran(connection, chosen.id, settings)
+
+        def find(connection: sqlite3.Connection) -> int | None:
+            # A resume that is refused leaves nothing to look at.
+            return chosen.id if get_run_head(connection, chosen.id).attempt > chosen.attempt else None
+
+        with following(path, find, make_view(settings, path), after_seq=seq):
+            outcome = execution.resume(
+                path,
+                chosen.id,
+                on_drift=on_drift,
+                takeover=takeover,
+                recovery=recovery,
+                last_words=lambda: _last_words(path, lambda _: chosen.id, settings),
+            )
         with reading(path) as connection:
-            return _finish(connection, path, outcome, settings)
+            return _finish(connection, path, outcome, settings, chosen.attempt)
     except NotFoundError as error:  # pruned between our look and this one
         say(f"{clean(chosen.name)} is gone")
         return {"run": None, "error": {"code": error.code, "message": str(error)}}, code_of_error(error)

@@ -10,7 +10,7 @@ from dataclasses import asdict
 import click
 
 from wfengine.cli.base import Command, Settings, epilog, pass_settings
-from wfengine.cli.ending import Ending, ending_json, read_ending
+from wfengine.cli.ending import Ending, counts_text, ending_json, read_ending
 from wfengine.cli.exits import ExitCode
 from wfengine.cli.journal import open_swept, shown_path
 from wfengine.cli.output import (
@@ -133,11 +133,11 @@ def _head(connection: sqlite3.Connection, ending: Ending, path: str) -> list[str
         ("started", instant_text(run.started_at)),
         ("took", duration_text(run.duration_s)),
         ("attempts", ", then ".join(starts[-5:]) if run.attempt > 1 else ""),
-        ("tasks", f"{run.tasks_done}/{run.tasks_total} done, {ending.replayed} replayed, {ending.ran} ran"),
+        ("tasks", ", ".join(filter(None, (f"{run.tasks_done}/{run.tasks_total} done", counts_text(ending.counts))))),
         ("process", f"pid {run.pid} on {clean(run.host)}" if run.state == "RUNNING" else ""),
         ("code", clean(run.entrypoint or "")),
         ("journal", path),
-        ("next", ending.next_command if run.state in ("CRASHED", "FAILED") else ""),
+        ("next", ending.next_command if run.state in ("CRASHED", "FAILED", "PAUSED") else ""),
     ]
     title = f"{click.style(clean(run.name), bold=True)}  run {run.id}  flow {clean(run.flow)}"
     return [

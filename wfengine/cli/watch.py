@@ -7,7 +7,7 @@ import threading
 import click
 
 from wfengine.cli.base import Command, Settings, epilog, pass_settings
-from wfengine.cli.ending import ending_json, read_ending, say_ending
+from wfengine.cli.ending import ending_json, read_ending, say_ending, say_failed_quietly
 from wfengine.cli.exits import code_of_state
 from wfengine.cli.journal import open_swept, sweep_if_needed
 from wfengine.cli.live import follow, make_view
@@ -49,4 +49,6 @@ def watch(settings: Settings, run: str | None) -> int:
             write_json("watch", {"run": ending_json(ending)})
         if not settings.quiet:
             say_ending(connection, ending, path, verbose=settings.verbose)
+        elif code_of_state(ending.run.state):
+            say_failed_quietly(connection, ending)
         return code_of_state(ending.run.state)
