@@ -80,15 +80,26 @@ class LiveRun:
 class Scope:
     """An enclosing call, and the counters that tell equal calls in it apart."""
 
-    __slots__ = ("_lane_task", "_lane_thread", "attempt_over", "call", "issued", "run")
+    __slots__ = ("_lane_task", "_lane_thread", "attempt_over", "call", "enclosing", "epoch", "issued", "run")
 
     def __init__(self, run: LiveRun, call: Call | None) -> None:
         self.run = run
         self.call = call  # None: the flow's body
+        self.enclosing = None if call is None else call.scope
+        self.epoch = run.epoch
         self.issued: dict[tuple[int, bytes], int] = {}
         self.attempt_over = False  # set when the attempt was given up (timeout) though its thread may still run
         self._lane_thread = 0
         self._lane_task: object | None = None
+
+    def is_given_up(self) -> bool:
+        """Tell whether this attempt, or one that encloses it, is over, though its thread may still run."""
+        scope: Scope | None = self
+        while scope is not None:
+            if scope.attempt_over or scope.epoch != self.run.epoch:
+                return True
+            scope = scope.enclosing
+        return False
 
     @property
     def task_run_id(self) -> int:
@@ -150,7 +161,7 @@ def find_scope() -> Scope | None:
         return None
     if scope.run.halted is not None:
         scope.run.check_not_halted()
-    if scope.attempt_over:
+    if scope.is_given_up():
         raise RunHalted(
             MissingContextError(
                 f"This attempt of {scope.call} was given up (it timed out), so what it still does is not recorded. "

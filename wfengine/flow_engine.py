@@ -35,6 +35,7 @@ from wfengine_journal.errors import (
     DriftError,
     FailedStateError,
     InDoubtError,
+    InternalError,
     JournalError,
     NotFoundError,
     OwnershipLostError,
@@ -88,7 +89,7 @@ def start(flow: AnyFlow, journal: Journal, arguments: dict[str, object], *, pare
     if key is not None:
         existing = journal.records.find_flow_run_by_key(journal.flow_id(flow.name, flow.description), key)
         if existing is not None:
-            return (yield from _again(flow, journal, existing, key, text))
+            return (yield from _again(flow, journal, existing, key, text, stored))
     if parent is None:
         mention_earlier_runs(flow, journal)
     tags = flow.tags | current_tags()
@@ -111,13 +112,17 @@ def start(flow: AnyFlow, journal: Journal, arguments: dict[str, object], *, pare
         flow_hash=None if entrypoint is not None or parent is not None else flow.store_function(journal),
         at=journal.clock.now_text(),
     )
-    created = yield Create(journal, create, durability == "power")
+    try:
+        created = yield Create(journal, create, durability == "power")
+    except BaseException:
+        ABANDONED.add((str(journal.path), create.flow_run_id))  # Ctrl-C came as it was committed: nobody executes it
+        raise
     if not created:
         if key is None:
             raise NotFoundError(f"The subflow call {parent} has a run already; resume its parent.")
         existing = journal.records.find_flow_run_by_key(journal.flow_id(flow.name, flow.description), key)
         assert existing is not None
-        return (yield from _again(flow, journal, existing, key, text))
+        return (yield from _again(flow, journal, existing, key, text, stored))
     run = LiveRun(journal, flow, create.flow_run_id, name, epoch=1, version=1)
     run.durability, run.synced = durability, durability == "power"
     return (yield from _live(run, arguments, tags, parent))
@@ -134,22 +139,23 @@ def _idempotency_key(flow: AnyFlow, arguments: dict[str, object]) -> str | None:
     return None if key is None else render_name(key, arguments, f"flow '{flow.name}' (idempotency_key)")
 
 
-def _again(flow: AnyFlow, journal: Journal, run_id: int, key: str, parameters: str) -> Steps[Ended]:
+def _again(flow: AnyFlow, journal: Journal, run_id: int, key: str, parameters: str, stored: list[Argument]) -> Steps[Ended]:
     """Answer a second start with the same idempotency key: the recorded result, or the run is taken up."""
     row = journal.records.get_flow_run(run_id)
-    if row.parameters != parameters:
+    # What does not stand in the row in full shows only a preview there, so its hash is compared too.
+    hashes = {argument.name: argument.encoded.hash for argument in stored if argument.encoded is not None}
+    if row.parameters != parameters or journal.records.list_arguments(run_id) != hashes:
         raise UsageError(
             f"Flow '{flow.name}' was already started with the idempotency key '{key}' (run {row.id} '{row.name}') and other "
             f"parameters: recorded {row.parameters}, now {parameters}. Use another key for another piece of work."
         )
     entrypoint = entrypoint_of(flow.fn)
-    if row.entrypoint is not None and entrypoint is not None and row.entrypoint != entrypoint:
-        hashes = journal.records.list_code_hashes(run_id)
-        if hashes.get(row.epoch) != flow_code(flow.fn).hash:
-            raise UsageError(
-                f"The idempotency key '{key}' belongs to run {row.id} '{row.name}' of another flow named '{flow.name}': "
-                f"{row.entrypoint}, and this one is {entrypoint}. Give one of the flows another name, or use another key."
-            )
+    elsewhere = row.entrypoint is not None and entrypoint is not None and row.entrypoint != entrypoint
+    if elsewhere and journal.records.list_code_hashes(run_id).get(row.epoch) != flow_code(flow.fn).hash:
+        raise UsageError(
+            f"The idempotency key '{key}' belongs to run {row.id} '{row.name}' of another flow named '{flow.name}': "
+            f"{row.entrypoint}, and this one is {entrypoint}. Give one of the flows another name, or use another key."
+        )
     how = How("recovery" if row.state != "FAILED" else "resume", "fatal", by_person=False)
     return (yield from take_up(flow, journal, run_id, how))
 
@@ -170,7 +176,12 @@ def mention_earlier_runs(flow: AnyFlow, journal: Journal) -> None:
 
 def sweep(journal: Journal) -> list[int]:
     """Mark every run whose process is dead, or which this process had to abandon, as CRASHED; return their ids."""
-    return journal.sweep(lambda run_id: (str(journal.path), run_id) in ABANDONED)
+
+    def is_abandoned(run_id: int) -> bool:
+        key = (str(journal.path), run_id)
+        return key in ABANDONED and key not in ACTIVE
+
+    return journal.sweep(is_abandoned)
 
 
 def describe_parameters(flow: AnyFlow, arguments: dict[str, object]) -> tuple[str, list[Argument]]:
@@ -221,7 +232,11 @@ def take_up(flow: AnyFlow, journal: Journal, run_id: int, how: How, *, parent: C
         at=journal.clock.now_text(),
     )  # fmt: skip
     arguments = restored_arguments(flow, journal, row)  # before the claim: what does not fit is refused and nothing written
-    claimed = yield Create(journal, claim, True)
+    try:
+        claimed = yield Create(journal, claim, True)
+    except BaseException:
+        ABANDONED.add((str(journal.path), run_id))
+        raise
     if not claimed:
         row = journal.records.get_flow_run(run_id)
         if row.state == "COMPLETED":
@@ -314,9 +329,10 @@ def _live(
     if run.log_prints:
         record_prints()
     key = (str(run.journal.path), run.id)
-    ACTIVE[key] = run
-    _tell(run, "RUNNING", None)
     try:
+        ACTIVE[key] = run
+        ABANDONED.discard(key)
+        _tell(run, "RUNNING", None)
         if due is not None:
             yield from _wait_for_attempt(run, due)
         return (yield from attempts(run, failures))
@@ -436,7 +452,7 @@ def _next_attempt(run: LiveRun) -> Steps[None]:
 def _stop(run: LiveRun, signal: BaseException | None) -> Steps[BaseException]:
     """Record why the run stops before its end, and return what its caller is to see."""
     assert signal is not None
-    if isinstance(signal, RunHalted) and isinstance(signal.error, OwnershipLostError | JournalError):
+    if isinstance(signal, RunHalted) and isinstance(signal.error, OwnershipLostError | JournalError | InternalError):
         return signal  # nothing can or may be written; the run stays as it is and can be resumed
     if run.journal.is_forked:
         return signal  # a forked child leaves; the run goes on in its parent
@@ -451,7 +467,7 @@ def _stop(run: LiveRun, signal: BaseException | None) -> Steps[BaseException]:
     at = run.journal.clock.now_text()
     message = f"interrupted by {type(signal).__name__}"
     run.halt(RunHalted(FailedStateError(f"{run} was interrupted by {type(signal).__name__}.", flow_run_id=run.id)))
-    crash = CrashFlowRun(run.id, version=run.version, epoch=run.epoch, at=at, message=message)
+    crash = CrashFlowRun(run.id, version=run.version, epoch=run.epoch, at=at, message=message, counts=False)
     run.version += 1
     try:
         yield Write(run, crash, True)
@@ -502,6 +518,8 @@ def subflow(flow: AnyFlow, call: Call) -> Steps[Outcome]:
             ended = yield from start(flow, journal, call.arguments, parent=call)
         else:
             ended = yield from _subflow_again(flow, journal, run_id, call)
+    except JournalError as error:
+        return Outcome(None, call.run.halt(RunHalted(error)))  # not for the flow to catch, as in `task_engine._look_up`
     except RunHalted as signal:
         # What parks or stops the child stops the parent: it cannot go on without the child's result.
         return Outcome(None, call.run.halt(signal))

@@ -6,6 +6,7 @@ import heapq
 import itertools
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar, cast
@@ -154,11 +155,29 @@ class TaskFuture(Generic[R]):
             event, callbacks, self._callbacks = self._event, self._callbacks, []
         if event is not None:
             event.set()
-        for callback in callbacks:
+        _call_back(self, callbacks)
+
+
+_due = threading.local()
+
+
+def _call_back(future: TaskFuture[R], callbacks: Iterable[Callable[[TaskFuture[R]], object]]) -> None:
+    """Call the callbacks; those of futures that a callback settles come after it, so that a long chain needs no deep stack."""
+    mine = [(future, callback) for callback in callbacks]
+    waiting_here = getattr(_due, "queue", None)
+    if waiting_here is not None:
+        waiting_here.extend(mine)
+        return
+    _due.queue = queue = deque(mine)
+    try:
+        while queue:
+            settled, callback = queue.popleft()
             try:
-                callback(self)
+                callback(settled)
             except Exception:
-                _logger.exception("A callback of %s failed; the run goes on.", self.call)
+                _logger.exception("A callback of %s failed; the run goes on.", settled.call)
+    finally:
+        _due.queue = None
 
 
 def _finish(settled: asyncio.Future[None]) -> None:

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Mapping
 
 from wfengine_journal.errors import UsageError
+from wfengine_journal.transitions import utf8_text
 
 
 def _words(text: str) -> list[str]:
@@ -57,8 +58,8 @@ def render_name(name: str | Callable[..., str], arguments: Mapping[str, object],
     """Return the run name that a template or function gives for these arguments."""
     try:
         if callable(name):
-            return name(**arguments) if _takes_arguments(name) else name()
-        return name.format(**arguments)
+            return utf8_text(name(**arguments) if _takes_arguments(name) else name())
+        return utf8_text(name.format(**arguments))
     except (KeyError, IndexError, AttributeError) as error:
         raise UsageError(
             f"The run name of {owner} does not fit its arguments ({type(error).__name__}: {error}). "

@@ -101,7 +101,7 @@ def _take_over(journal: Journal, row: FlowRunRow) -> None:
             taken.append(run)
     for run in reversed(taken):
         if run.state in ("RUNNING", "CANCELLING", "SCHEDULED"):
-            journal.crash(run.id, run.version, run.epoch, "taken over from a process that did not answer")
+            journal.crash(run.id, run.version, run.epoch, "taken over from a process that did not answer", counts=False)
 
 
 def resolve_call(journal: Journal, run_id: int, task_run_id: int, *, done: bool, value: object = None) -> None:

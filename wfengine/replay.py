@@ -62,6 +62,13 @@ class Recorded:
             self._retried.add(row.id)
             self._expect(row)
 
+    def diverge(self, row: CallRow) -> None:
+        """A recorded failure runs again and may end otherwise: what its scope called after it is not expected any more."""
+        for (scope, _), unclaimed in self._unclaimed_on_main_lane.items():
+            if scope == row.scope:
+                for later in [other for other in unclaimed.values() if (other.ended_at or "") >= (row.ended_at or "")]:
+                    del unclaimed[later.id]
+
     def rerun_in(self, scope: int) -> Rerun:
         """Tell which recorded failures of a scope run again."""
         return "failed" if scope in self._retried else self.rerun

@@ -8,14 +8,23 @@ knows what a task is.
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
 from wfengine.context import LiveRun, Scope, reset_scope, set_scope
+from wfengine.futures import worker_hooks
 from wfengine.loop_commits import LoopCommits, uncancelled
 from wfengine.tracebacks import without_engine_frames
-from wfengine_journal.errors import JournalError, MissingContextError, OwnershipLostError, RunHalted, TaskTimeoutError
+from wfengine_journal.errors import (
+    InternalError,
+    JournalError,
+    MissingContextError,
+    OwnershipLostError,
+    RunHalted,
+    TaskTimeoutError,
+)
 from wfengine_journal.threads import start_thread
 from wfengine_journal.writer import Change, WriteRefused
 
@@ -169,6 +178,12 @@ def _commit(write: Write) -> None:
         write.run.journal.write(write.change, synced=write.synced)
     except (WriteRefused, JournalError) as error:
         raise _halting(write.run, error) from error
+    except sqlite3.Error as error:
+        # Not a failure of the task: the change itself was wrong, so what stands in the journal is not what it should be.
+        fault = InternalError(
+            f"The journal refused a change of {write.run} ({error}). Please report this; the run can be resumed."
+        )
+        raise write.run.halt(RunHalted(fault)) from error
 
 
 def _create(step: Create) -> bool:
@@ -183,7 +198,7 @@ def _halting(run: LiveRun, error: BaseException) -> BaseException:
     """Return the signal with which a run stops when its writing was refused or the file failed."""
     if isinstance(error, WriteRefused):
         row = run.journal.records.get_flow_run(run.id)
-        if row.epoch == run.epoch and row.state == "RUNNING":
+        if row.epoch == run.epoch and (row.state == "RUNNING" or row.state_name == "AwaitingRetry"):
             return RunHalted(MissingContextError(f"A call in {run} was given up, so its late outcome is not recorded."))
         lost = OwnershipLostError(
             f"This process no longer executes {run}: another one took it over, and writes from here are refused. "
@@ -237,8 +252,10 @@ def _invoke_with_limit(step: Invoke) -> Outcome:
     done = threading.Event()
     unlimited = step._replace(timeout_seconds=None)
     context = contextvars.copy_context()
+    hooks = getattr(worker_hooks, "hooks", None)
 
     def body() -> None:
+        worker_hooks.hooks = hooks  # this thread stands for the worker: where it blocks, the worker does
         try:
             outcomes.append(context.run(_invoke, unlimited))
         finally:

@@ -95,9 +95,13 @@ class _Submission:
             self._future.recorded_order = (row.ended_at or "", row.id) if row is not None else None
             self._settle(recorded, None)
             return
-        if call.row is None:
-            write_pending(call)
-        runner_of(call.run).submit(Job(self._steps, self._settle, is_async=call.callee.is_async, context=self._context))
+        try:
+            if call.row is None:
+                write_pending(call)
+            runner_of(call.run).submit(Job(self._steps, self._settle, is_async=call.callee.is_async, context=self._context))
+        except BaseException as error:
+            self._settle(None, error)
+            raise
 
     def _steps(self) -> Steps[Outcome]:
         if self._call.run.halted is not None:

@@ -260,6 +260,8 @@ def answer(call: Call, row: CallRow) -> Outcome | None:
             note_task_run(error, row.id)
             return Outcome(None, error)
         call.fresh = True
+        with call.run.issue_lock:
+            recorded.diverge(row)
     return None
 
 
@@ -511,7 +513,9 @@ def _cut_off(call: Call, error: BaseException) -> Steps[None]:
     """Record that user code was unwound by a signal (Ctrl-C, exit, cancellation, a parked run), and go on unwinding."""
     if isinstance(error, RunHalted):
         if not isinstance(error.error, OwnershipLostError | JournalError):
-            yield Write(call.run, _settled(call, "PAUSED", "Drifted", "parked by a call inside it"), False)
+            # What may not run again unasked is in doubt now: it began, and a person has to say what it did.
+            name = "InDoubt" if call.callee.is_guarded or isinstance(error.error, InDoubtError) else "Drifted"
+            yield Write(call.run, _settled(call, "PAUSED", name, "parked by a call inside it"), False)
     else:
         message = f"interrupted by {type(error).__name__}"
         try:

@@ -166,6 +166,11 @@ def _make_callee(fn: Callable[..., object], options: Mapping[str, object]) -> Ca
     if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
         raise UsageError(f"{owner}: timeout_seconds must be a number of seconds above 0, not {timeout!r}.")
     once = bool(chosen["once"])
+    if isinstance(fn, functools.partial) and not chosen["key"]:
+        raise UsageError(
+            f"{owner} is made of a functools.partial, whose bound arguments are not recorded: two such tasks could get each "
+            "other's results. Give each a key: task(key=...)(partial(...)), or pass the arguments in the call."
+        )
     qualified_name = str(getattr(fn, "__qualname__", plain_name))
     # Tasks made by one function in a loop have one qualified name; the name they were given tells them apart. A task that
     # had no name before is still found under the plain one.

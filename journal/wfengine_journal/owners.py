@@ -106,7 +106,8 @@ def host_name() -> str:
 
 def role() -> str:
     """Return what this process is, for people: the end of its command line."""
-    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:200] if sys.argv and sys.argv[0] else "python"
+    words = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:200] if sys.argv and sys.argv[0] else "python"
+    return words.encode("utf-8", "backslashreplace").decode("utf-8")  # an argument need not be UTF-8
 
 
 def is_alive(lock_file: LockFile, owner_id: int, pid: int, boot: str | None, started: str | None) -> bool:

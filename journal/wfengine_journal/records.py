@@ -84,6 +84,7 @@ class OwnerRow(NamedTuple):
     process_started: str | None
     role: str
     started_at: str
+    ended_at: str | None
 
 
 class OpenRunRow(NamedTuple):

@@ -80,10 +80,21 @@ class ClaimFlowRun(RecordedChange):
         cursor = connection.execute(
             "UPDATE flow_run SET state = 'RUNNING', state_name = ?, state_message = NULL, version = ?, epoch = ?, owner_id = ?,"
             " failures = CASE WHEN ? = 'resume' THEN 0 ELSE failures END,"
-            " ended_at = NULL, next_attempt_at = NULL, tasks_done = NULL, tasks_total = NULL"
+            " next_attempt_at = CASE WHEN ? = 'retry' THEN next_attempt_at END,"
+            " ended_at = NULL, tasks_done = NULL, tasks_total = NULL"
             " WHERE id = ? AND version = ? AND epoch = ?"
             " AND state IN ('PENDING', 'SCHEDULED', 'PAUSED', 'CRASHED', 'FAILED', 'CANCELLED')",
-            (name, self.seq, self.epoch, self.owner_id, self.reason, self.flow_run_id, self.version, self.epoch - 1),
+            (
+                name,
+                self.seq,
+                self.epoch,
+                self.owner_id,
+                self.reason,
+                self.reason,
+                self.flow_run_id,
+                self.version,
+                self.epoch - 1,
+            ),
         )
         if cursor.rowcount != 1:
             raise WriteRefused
@@ -152,9 +163,8 @@ class EndFlowRun(RecordedChange):
         )
         if cursor.rowcount != 1:
             raise WriteRefused
-        if self.state != "COMPLETED":
-            # A body that timed out, or raised beside running coroutines, can leave calls behind.
-            _interrupt_running_calls(connection, flow_run_id, "its flow run ended first", at, counts=False)
+        # A body or task that timed out, or raised beside running coroutines, can leave calls behind.
+        _interrupt_running_calls(connection, flow_run_id, "its flow run ended first", at, counts=False)
         if self.result is not None and stored[0] is None:
             store_value(connection, self.result, at)
         error_id = None
@@ -175,15 +185,16 @@ class EndFlowRun(RecordedChange):
 class CrashFlowRun(RecordedChange):
     """Record that the process of a running flow run died (or is being replaced), and which calls that cut off."""
 
-    __slots__ = ("at", "epoch", "message")
+    __slots__ = ("at", "counts", "epoch", "message")
 
-    def __init__(self, flow_run_id: int, *, version: int, epoch: int, at: str, message: str) -> None:
+    def __init__(self, flow_run_id: int, *, version: int, epoch: int, at: str, message: str, counts: bool = True) -> None:
         self.flow_run_id = flow_run_id
         self.task_run_id = 0
         self.seq = version + 1
         self.epoch = epoch
         self.at = at
         self.message = message
+        self.counts = counts  # whether the calls cut off bear it as an interruption: a crash, not a person's Ctrl-C
 
     def apply(self, connection: sqlite3.Connection) -> None:
         at, flow_run_id = self.at, self.flow_run_id
@@ -198,7 +209,7 @@ class CrashFlowRun(RecordedChange):
         )
         if cursor.rowcount != 1:
             raise WriteRefused
-        _interrupt_running_calls(connection, flow_run_id, self.message, at, counts=True)
+        _interrupt_running_calls(connection, flow_run_id, self.message, at, counts=self.counts)
         _record_flow_transition(connection, flow_run_id, self.seq, "CRASHED", None, self.message, self.epoch, None, at)
 
 

@@ -101,7 +101,7 @@ class Journal:
         if owner_id == self._owner_id:
             return True
         row = self.find_owner(owner_id)
-        if row is None:
+        if row is None or row.ended_at is not None:
             return False
         return owners.is_alive(self._lock_file, row.id, row.pid, row.boot_id, row.process_started)
 
@@ -186,7 +186,7 @@ class Journal:
     def find_owner(self, owner_id: int) -> OwnerRow | None:
         """Return the owner row, or None."""
         row = self.records.row(
-            "SELECT id, pid, host, boot_id, process_started, role, started_at FROM owner WHERE id = ?", (owner_id,)
+            "SELECT id, pid, host, boot_id, process_started, role, started_at, ended_at FROM owner WHERE id = ?", (owner_id,)
         )
         return None if row is None else OwnerRow._make(row)
 
@@ -220,9 +220,11 @@ class Journal:
                 dead.append(run.id)
         return dead
 
-    def crash(self, flow_run_id: int, version: int, epoch: int, message: str) -> bool:
+    def crash(self, flow_run_id: int, version: int, epoch: int, message: str, *, counts: bool = True) -> bool:
         """Mark one run as CRASHED; False if somebody else changed it meanwhile."""
-        change = CrashFlowRun(flow_run_id, version=version, epoch=epoch, at=self.clock.now_text(), message=message)
+        change = CrashFlowRun(
+            flow_run_id, version=version, epoch=epoch, at=self.clock.now_text(), message=message, counts=counts
+        )
         try:
             self.write(change, synced=True)
         except WriteRefused:

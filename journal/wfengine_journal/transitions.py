@@ -402,7 +402,11 @@ class OrphanCall:
         self.epoch = epoch
 
     def apply(self, connection: sqlite3.Connection) -> None:
-        connection.execute("UPDATE task_run SET orphaned_in = ? WHERE id = ?", (self.epoch, self.task_run_id))
+        connection.execute(
+            "UPDATE task_run SET orphaned_in = ? WHERE id = ?"
+            " AND EXISTS (SELECT 1 FROM flow_run r WHERE r.id = task_run.flow_run_id AND r.epoch = ?)",
+            (self.epoch, self.task_run_id, self.epoch),
+        )
 
     def landed(self, connection: sqlite3.Connection) -> bool:
         row = connection.execute("SELECT orphaned_in FROM task_run WHERE id = ?", (self.task_run_id,)).fetchone()
@@ -475,7 +479,12 @@ class SettleCall(RecordedChange):
         )
 
 
+def utf8_text(text: str) -> str:
+    """Return a text that SQLite can store: a lone surrogate, as from a file name that is not UTF-8, is shown escaped."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def tags_text(tags: Iterable[str]) -> str | None:
     """Return tags as the JSON array the journal stores; None for no tags."""
-    names = sorted(set(tags))
+    names = sorted({utf8_text(tag) for tag in tags})
     return json.dumps(names, ensure_ascii=False) if names else None

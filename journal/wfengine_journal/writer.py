@@ -88,12 +88,13 @@ class _Ticket:
         if not self.done and writer.is_led:  # looked at after `_awake` was set, so that no wake is missed
             awake.acquire(timeout=HAND_OVER_SECONDS)
 
-    def wake(self) -> None:
-        """End the sleep of the thread that waits for this change, if one does."""
+    def wake(self) -> bool:
+        """End the sleep of the thread that waits for this change; tell whether one does wait."""
         awake = self._awake
         if awake is not None and awake.locked():
             with contextlib.suppress(RuntimeError):  # another leader was quicker
                 awake.release()
+        return awake is not None
 
 
 def _call_back(on_commit: Callable[[BaseException | None], None], error: BaseException | None) -> None:
@@ -207,29 +208,52 @@ class Writer:
         try:
             with self._lock:
                 self._leading = True
-                if own is None or not own.done:
-                    batch = self._drain()
-                if batch:
-                    self._commit_batch(batch)
+                self._began = False
+                try:
+                    if own is None or not own.done:
+                        self._drain(batch)
+                        if batch:
+                            self._commit_batch(batch)
+                finally:
+                    self._give_back(batch)
         finally:
             self._leading = False
-            for ticket in batch:
-                if ticket.done:
-                    ticket.wake()
-                    if ticket.on_commit is not None:
-                        _call_back(ticket.on_commit, ticket.error)
+            self._tell(batch)
             self._hand_over()
+
+    def _give_back(self, batch: list[_Ticket]) -> None:
+        """Queue again, in front, what an interrupted leader took and did not settle."""
+        left = [ticket for ticket in batch if not ticket.done and ticket not in self._queue]
+        if left:
+            self._queue.extendleft(reversed(left))
+
+    def _tell(self, batch: list[_Ticket]) -> None:
+        """Wake the waiters and call the callbacks; an interruption between two of them is raised after the last."""
+        interruption: BaseException | None = None
+        for ticket in batch:
+            if not ticket.done:
+                continue
+            try:
+                ticket.wake()
+                if ticket.on_commit is not None:
+                    on_commit, ticket.on_commit = ticket.on_commit, None
+                    _call_back(on_commit, ticket.error)
+            except BaseException as error:
+                interruption = error
+        if interruption is not None:
+            raise interruption
 
     def _hand_over(self) -> None:
         """Wake the first of those who queued up meanwhile: it leads next, and commits for all of them."""
-        try:
-            self._queue[0].wake()
-        except IndexError:
-            return
+        for ticket in list(self._queue):  # a posted change has no thread to wake: look behind it
+            if ticket.wake():
+                return
 
-    def _drain(self) -> list[_Ticket]:
+    def _drain(self, batch: list[_Ticket]) -> None:
         queue = self._queue
-        return [queue.popleft() for _ in range(min(len(queue), BATCH_LIMIT))]
+        for _ in range(min(len(queue), BATCH_LIMIT)):
+            batch.append(queue[0])  # known to the leader before it leaves the queue, so that Ctrl-C cannot lose it
+            queue.popleft()
 
     # ---- one transaction (the lock is held)
 
@@ -267,18 +291,14 @@ class Writer:
 
     def _commit_each(self, batch: list[_Ticket]) -> None:
         """One change of many was at fault and everything was rolled back: let each stand for itself."""
-        for number, ticket in enumerate(batch):
+        for ticket in batch:
             ticket.error = None
-            try:
-                self._commit_batch([ticket])
-            except BaseException:
-                first = [self._queue.popleft()] if not ticket.done else []  # it was put back there
-                self._queue.extendleft(reversed([*first, *batch[number + 1 :]]))
-                raise
+            self._commit_batch([ticket])
 
     def _interrupted(self, batch: list[_Ticket]) -> None:
         """Ctrl-C reached the leader: what is not committed goes back into the queue, for the next leader."""
         if self._began and not self._connection.in_transaction:
+            self._began = False
             for ticket in batch:
                 ticket.done = True
             return
@@ -286,7 +306,7 @@ class Writer:
             self._connection.execute("ROLLBACK")
         for ticket in batch:
             ticket.error = None
-        self._queue.extendleft(reversed(batch))
+        # `_lead` queues them again.
 
     def _apply_all(self, batch: list[_Ticket]) -> list[_Ticket]:
         applied = []
@@ -300,6 +320,8 @@ class Writer:
 
     def _begin(self, synced: bool) -> None:
         self._began = False
+        if self._connection.in_transaction:  # left by a leader that Ctrl-C took away just before its COMMIT
+            self._connection.execute("ROLLBACK")
         now = self._clock.monotonic_seconds()
         full = synced or now - self._last_sync > SYNC_INTERVAL_SECONDS
         if full is not self._full_sync:
@@ -348,6 +370,8 @@ class Writer:
                 self._connection.execute("ROLLBACK")
         except sqlite3.Error:
             self._broken = explain(error, self._path) if isinstance(error, sqlite3.Error) else None
+        if isinstance(error, sqlite3.Error) and primary_code(error) == sqlite3.SQLITE_BUSY:
+            return explain(error, self._path)  # somebody else's lock: the next write may get it
         if isinstance(error, sqlite3.Error) and primary_code(error) not in FAULTS_OF_A_CHANGE:
             self._broken = explain(error, self._path)
             return self._broken
@@ -374,7 +398,11 @@ class Writer:
                 return
         except OSError:
             return
-        self._may_checkpoint(self._checkpoint)
+        try:
+            self._may_checkpoint(self._checkpoint)
+        except (sqlite3.Error, OSError) as error:
+            # The commit before it stands, whatever becomes of the log: the next write meets the disk's fault itself.
+            _logger.warning("The log of %s could not be folded into the file: %s", self._path, error)
 
     def _checkpoint(self) -> None:
         # A passive checkpoint waits for nobody; what readers still need stays in the log for the next time.
@@ -414,7 +442,8 @@ class Writer:
 
     def hold_for_fork(self) -> None:
         """Called before a fork: no statement may be under way, or the child could not close its copy of the connection."""
-        self._held_for_fork = self._lock.acquire(timeout=FORK_WAIT_SECONDS)
+        if self._lock.acquire(timeout=FORK_WAIT_SECONDS):  # another thread's fork may be holding it
+            self._held_for_fork = True
 
     def release_after_fork(self) -> None:
         """Called in the parent after a fork."""

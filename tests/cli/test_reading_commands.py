@@ -62,7 +62,7 @@ def test_parameters_and_results_are_json_in_json(cli: Cli, journal: Path) -> Non
     assert run["parameters"] == {"day": "2026-11-22"}
     assert run["result"] == {"rows": 2}
     assert run["tags"] == ["nightly"]
-    assert (run["replayed"], run["ran"]) == (1, 3)
+    assert (run["replayed"], run["ran"], run["not_asked"]) == (1, 2, 1)
 
 
 def test_runs_show_draws_the_tree_with_subflows_and_a_timeline(cli: Cli, journal: Path) -> None:
@@ -302,3 +302,19 @@ def test_ctrl_c_ends_a_long_statement(cli: Cli, journal: Path) -> None:
     os.kill(process.pid, 2)
     _, error = process.communicate(timeout=30)
     assert (process.returncode, error.strip()) == (130, "")
+
+
+def test_doctor_lists_the_damage_of_a_file_that_cannot_be_opened_and_the_way_on(cli: Cli, journal: Path) -> None:
+    with sqlite3.connect(journal) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    content = bytearray(journal.read_bytes())
+    content[100:4096] = b"\xff" * 3996
+    journal.write_bytes(content)
+    answer = cli("doctor")
+    assert answer.code == 5
+    assert [line.split()[0] for line in answer.out.splitlines()] == ["damage", "damage"]
+    assert "sqlite3 .wfengine/journal.db .recover | sqlite3 recovered.db" in answer.err
+    assert "then run: wfengine doctor" not in answer.out + answer.err
+    found = cli("doctor", "--json")
+    assert (found.code, found.object["sound"]) == (5, False)

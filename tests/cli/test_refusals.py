@@ -16,6 +16,7 @@ from wfengine_journal.errors import UsageError
 from wfengine_journal.read_only_sql import sandbox, select
 
 READING = [["runs", "ls"], ["runs", "show", "1"], ["runs", "logs", "1"], ["watch"], ["sql", "SELECT 1"], ["doctor"]]
+MISSING = [*READING, ["resolve", "1", "2", "--not-done"], ["resume", "1"]]
 ALL = [*READING, ["info"], ["resume", "1"], ["resume", "--all"]]
 
 WRITES = [
@@ -89,7 +90,7 @@ def test_a_view_that_a_hostile_writer_made_can_do_no_more(cli: Cli, journal: Pat
     assert cli("sql", "SELECT * FROM evil").code == 2
 
 
-@pytest.mark.parametrize("arguments", READING, ids=" ".join)
+@pytest.mark.parametrize("arguments", MISSING, ids=" ".join)
 def test_a_missing_journal_is_said_and_none_is_made(cli: Cli, arguments: list[str]) -> None:
     answer = cli(*arguments)
     assert (answer.code, answer.out) == (5, "")

@@ -178,7 +178,9 @@ def test_ctrl_c_stops_a_run_such_that_it_can_be_resumed(cli: Cli, flow_file: Pat
     (cli.folder / "go").touch()
     out, error = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
-    assert "interrupted; resume with: wfengine resume " in error
+    assert "stopping; press Ctrl-C again to end at once" in error
+    assert error.count("wfengine resume ") == 1
+    assert "resume with: wfengine resume " in error.splitlines()[-1]
     assert "Traceback" not in error
     assert cli("runs", "ls", "--json").object["runs"][0]["state"] == "CRASHED"
     assert cli("resume", "@last").code == 0
@@ -194,10 +196,11 @@ def test_a_second_ctrl_c_ends_the_process_though_a_task_goes_on(cli: Cli, flow_f
         os.kill(process.pid, signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):
             process.wait(0.3)
-    process.communicate(timeout=60)
+    _, error = process.communicate(timeout=60)
     assert process.returncode == 130
+    command = error.splitlines()[-1].partition("resume with: wfengine ")[2].split()
     (cli.folder / "never").touch()
-    assert cli("resume", "@last").code == 0
+    assert cli(*command).code == 0
 
 
 def test_watch_follows_a_run_of_another_process_to_its_end(cli: Cli, flow_file: Path) -> None:
@@ -236,13 +239,16 @@ def test_a_run_that_another_process_executes_cannot_be_resumed(cli: Cli, flow_fi
     (cli.folder / "go").touch()
     runner.communicate(timeout=60)
     assert answer.code == 5
-    assert "error[WF201]" in answer.err
+    assert answer.err.startswith("error[WF201]")
+    assert len(answer.err.splitlines()) == 1
     assert str(runner.pid) in answer.err
 
 
 def test_an_idempotency_key_returns_the_recorded_run(cli: Cli, flow_file: Path) -> None:
     first = cli("run", "etl.py", "--idempotency-key", "k", "--json").object["run"]
-    second = cli("run", "etl.py", "--idempotency-key", "k", "--json").object["run"]
+    answer = cli("run", "etl.py", "--idempotency-key", "k", "--json")
+    second = answer.object["run"]
+    assert answer.err.endswith("; nothing ran\n")
     assert (second["id"], second["result"]) == (first["id"], first["result"])
     assert (cli.folder / "calls.txt").read_text() == "extract\n"
 
@@ -254,13 +260,138 @@ def test_an_async_flow_runs_and_fails_like_any_other(cli: Cli) -> None:
     assert cli("run", "later.py", "-p", "n=0").code == 1
 
 
-def test_in_a_terminal_a_table_is_drawn_and_what_the_flow_prints_stands_above(cli: Cli) -> None:
+def test_a_completed_run_is_not_resumed_and_that_is_said(cli: Cli, flow_file: Path) -> None:
+    cli("run", "etl.py", "--name", "done")
+    answer = cli("resume", "done")
+    assert (answer.code, answer.out) == (0, "")
+    assert answer.err.startswith("done already Completed at 20")
+    assert answer.err.endswith("; nothing ran\n")
+    assert cli("resume", "done", "--json").object["runs"][0]["nothing_ran"] is True
+
+
+def test_quiet_leaves_one_line_of_a_run_that_failed_and_none_of_one_that_completed(cli: Cli, flow_file: Path) -> None:
+    source = "from wfengine import flow\n@flow\ndef divide(n: int):\n    return 10 // n\n"
+    (cli.folder / "divide.py").write_text(source, encoding="utf-8")
+    completed = cli("run", "-q", "divide.py", "-p", "n=2")
+    assert (completed.code, completed.out, completed.err) == (0, "", "")
+    failed = cli("run", "-q", "etl.py", "-p", "bad=2", "--name", "bad")
+    assert (failed.code, failed.out) == (1, "")
+    said = [line for line in failed.err.splitlines() if " INFO " not in line]  # what the flow itself logs is its own affair
+    assert said == ["error: bad Failed: ValueError: row 2 is bad in task clean · next: wfengine resume bad"]
+
+
+@pytest.mark.parametrize("raised", ["SystemExit(3)", "GeneratorExit()"])
+@pytest.mark.parametrize("call", ["leave()", "leave.submit().result()"])
+def test_a_task_that_leaves_python_crashes_its_run_which_can_be_resumed(cli: Cli, raised: str, call: str) -> None:
     source = (
-        "from wfengine import flow, task\n@task\ndef double(n):\n    return n * 2\n"
-        "@flow\ndef etl():\n    print('said by the flow')\n    return [f.result() for f in double.map(list(range(50)))][-1]\n"
+        "from pathlib import Path\nfrom wfengine import flow, task\n@task\ndef leave():\n"
+        f"    if not Path('stays').exists():\n        raise {raised}\n@flow\ndef leaves():\n    {call}\n"
     )
-    (cli.folder / "etl.py").write_text(source, encoding="utf-8")
-    shown, code = in_terminal(cli, "run", "etl.py")
+    (cli.folder / "leaves.py").write_text(source, encoding="utf-8")
+    answer = cli("run", "leaves.py", "--name", "left")
+    assert answer.code == 7
+    assert "Traceback" not in answer.err
+    assert answer.err.splitlines()[-1].endswith("resume with: wfengine resume left")
+    (cli.folder / "stays").touch()
+    assert cli("resume", "left").code == 0
+
+
+def test_a_resume_whose_flow_is_gone_says_that_and_nothing_else(cli: Cli, flow_file: Path) -> None:
+    cli("run", "etl.py", "-p", "bad=2")
+    flow_file.unlink()
+    answer = cli("resume", "@last")
+    assert answer.code == 2
+    assert answer.err.startswith("error[WF102]")
+    assert len(answer.err.splitlines()) == 1
+
+
+PARKED = """
+import os
+import signal
+from pathlib import Path
+from wfengine import flow, task
+
+@task
+def number(n):
+    return n
+
+@task(on_interrupt="ask")
+def charge():
+    if not Path("killed").exists():
+        Path("killed").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+@flow
+def inner():
+    charge()
+
+@flow
+def doubts():
+    inner()
+
+@flow
+def drifts():
+    again = Path("again").exists()
+    number(2 if again else 1)
+    if not again:
+        raise ValueError("once")
+"""
+
+
+def test_a_drifted_run_says_why_once_and_offers_the_rerun(cli: Cli) -> None:
+    (cli.folder / "parked.py").write_text(PARKED, encoding="utf-8")
+    cli("run", "parked.py:drifts", "--name", "drift")
+    (cli.folder / "again").touch()
+    answer = cli("resume", "drift", "--on-drift", "error")
+    assert answer.code == 4
+    assert answer.err.count("x: recorded 1, now 2") + answer.err.count("n: recorded 1, now 2") == 1
+    last = answer.err.splitlines()[-1]
+    assert last.endswith("next: wfengine resume drift --on-drift rerun")
+    assert "replayed" not in last
+    assert "wfengine resume drift --on-drift rerun" in cli("runs", "show", "drift").out.partition("next ")[2]
+    rerun = cli("resume", "drift", "--on-drift", "rerun")
+    assert rerun.code == 0
+    assert "(0 replayed, 1 ran, 1 not asked for again)" in rerun.err.splitlines()[-1]
+
+
+@pytest.mark.crash
+def test_a_run_in_doubt_offers_to_resolve_the_call_even_in_a_subflow(cli: Cli) -> None:
+    (cli.folder / "parked.py").write_text(PARKED, encoding="utf-8")
+    cli("run", "parked.py:doubts", "--name", "doubt")
+    answer = cli("resume", "doubt")
+    assert answer.code == 4
+    assert answer.err.count("a person decides") == 1
+    command = answer.err.splitlines()[-1].partition("next: wfengine ")[2].split()
+    assert (command[0], command[-2:]) == ("resolve", ["--done", "..."])
+    assert " ".join(command) in cli("runs", "show", "doubt").out
+    settled = cli(*command[:-1], "null")
+    assert settled.err.endswith("Go on with: wfengine resume doubt\n")
+    assert cli("resume", "doubt").code == 0
+
+
+TABLE = """
+import threading
+from wfengine import flow, task
+
+@task
+def double(n, seconds):
+    threading.Event().wait(seconds)
+    return n * 2
+
+@flow
+def maps():
+    print("said by the flow")
+    return [future.result() for future in double.map(list(range(50)), 0.5)][-1]
+
+@flow
+def loops():
+    return [double(n, 0.02) for n in range(30)][-1]
+"""
+
+
+def test_in_a_terminal_a_table_is_drawn_and_what_the_flow_prints_stands_above(cli: Cli) -> None:
+    (cli.folder / "etl.py").write_text(TABLE, encoding="utf-8")
+    shown, code = in_terminal(cli, "run", "etl.py:maps")
     assert code == 0
     assert "said by the flow" in shown
     assert "50/50" in shown
@@ -268,17 +399,51 @@ def test_in_a_terminal_a_table_is_drawn_and_what_the_flow_prints_stands_above(cl
     assert "result  98" in shown
 
 
-def in_terminal(cli: Cli, *arguments: str) -> tuple[str, int]:
-    """Run a command line at a pseudo terminal; return what it showed and its exit code."""
+def test_a_loop_has_no_bar_and_no_time_left_because_its_end_is_not_known(cli: Cli) -> None:
+    (cli.folder / "etl.py").write_text(TABLE, encoding="utf-8")
+    shown, code = in_terminal(cli, "run", "etl.py:loops")
+    assert code == 0
+    assert "/s" in shown
+    assert "━" not in shown
+    assert " left" not in shown
+
+
+@pytest.mark.crash
+def test_a_second_ctrl_c_at_a_terminal_gives_the_cursor_back(cli: Cli, flow_file: Path) -> None:
+    leader, process = at_terminal(cli, "run", "etl.py", "-p", "wait=never", "--name", "ended")
+    until((cli.folder / "waiting").exists)
+    os.kill(process.pid, signal.SIGINT)
+    shown = b""
+    while b"press Ctrl-C again" not in shown:
+        shown += os.read(leader, 65536)
+    os.kill(process.pid, signal.SIGINT)
+    rest, code = shown_to_the_end(leader, process)
+    assert code == 130
+    assert "\x1b[?25h" in rest
+    assert rest.rstrip().endswith("resume with: wfengine resume ended")
+
+
+def at_terminal(cli: Cli, *arguments: str) -> tuple[int, subprocess.Popen[bytes]]:
+    """Start a command line at a pseudo terminal; return the terminal and the process."""
     leader, follower = pty.openpty()
     process = subprocess.Popen(
         cli.command(*arguments),
         cwd=cli.folder, env=environment(TERM="xterm-256color"), stdin=follower, stdout=follower, stderr=follower,
     )  # fmt: skip
     os.close(follower)
+    return leader, process
+
+
+def shown_to_the_end(leader: int, process: subprocess.Popen[bytes]) -> tuple[str, int]:
+    """Return what a process shows at its terminal from now on, and its exit code."""
     shown = b""
     with suppress(OSError):  # how Linux says that the other side has closed
         while part := os.read(leader, 65536):
             shown += part
     os.close(leader)
     return shown.decode("utf-8", "replace"), process.wait(60)
+
+
+def in_terminal(cli: Cli, *arguments: str) -> tuple[str, int]:
+    """Run a command line at a pseudo terminal; return what it showed and its exit code."""
+    return shown_to_the_end(*at_terminal(cli, *arguments))

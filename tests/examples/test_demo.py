@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -44,6 +45,21 @@ def test_the_demo_can_be_repeated_and_keeps_an_edited_flow_and_the_history(tmp_p
     assert flow_file.read_text(encoding="utf-8").endswith("# mine\n")
     runs = query(tmp_path / "wfengine-demo" / "journal.db", "SELECT state FROM runs WHERE flow = 'airports'")
     assert runs == [("COMPLETED",), ("COMPLETED",)]
+
+
+def test_the_demo_says_its_verdict_only_when_quiet_and_one_object_with_json(tmp_path: Path) -> None:
+    assert shell(tmp_path, "wfengine demo -q").stdout == "234 rows against 234: identical\n"
+    found = json.loads(shell(tmp_path, "wfengine demo --json").stdout)
+    assert (found["command"], found["identical"], found["rows"]) == ("demo", True, 234)
+    assert [task["calls"] for task in found["tasks"] if task["task"] == "summarise"] == [234]
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "wfengine-demo").write_text("a file is in the way", encoding="utf-8")
+    ended = _demo(tmp_path)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error[WF100]: The demo cannot write its folder")
+    assert len(ended.stderr.splitlines()) == 1
 
 
 def test_the_commands_that_the_demo_recommends_work(tmp_path: Path) -> None:

@@ -72,6 +72,18 @@ def test_task_counts_are_the_same_for_a_run_whose_calls_lie_far_apart(journal: P
     ]
 
 
+def test_what_an_execution_ran_is_told_from_what_it_replayed_and_from_orphans(journal: Path) -> None:
+    with queries.reading(journal) as connection:
+        before = queries.execution_counts(connection, 1)
+    assert before == queries.ExecutionCounts(replayed=1, ran=2, not_asked=1)
+    writer = sqlite3.connect(journal)
+    insert_task_run(writer, 900_000, 1, 1, "FAILED", epoch=2, ended_at=at(14))
+    writer.commit()
+    writer.close()
+    with queries.reading(journal) as connection:  # by the index now: the ids lie far apart
+        assert queries.execution_counts(connection, 1) == queries.ExecutionCounts(replayed=1, ran=3, not_asked=1)
+
+
 def test_task_groups_hold_medians_and_when_they_ran(connection: sqlite3.Connection) -> None:
     extract, clean, report = queries.list_task_groups(connection, 1)
     assert (extract.count, extract.median_s, extract.starts_s, extract.ends_s) == (
@@ -132,6 +144,8 @@ SMALL = {"f", "k", "flow", "task", "r", "flow_run", "meta", "g", "s", "json_each
         lambda c: queries.get_run(c, "quiet-heron"),
         lambda c: queries.get_run(c, "cut"),
         lambda c: queries.task_counts(c, 1),
+        lambda c: queries.execution_counts(c, 1),
+        lambda c: queries.find_call_in_doubt(c, 5),
         lambda c: queries.list_task_groups(c, 1),
         lambda c: queries.list_tasks(c, 1),
         lambda c: queries.list_bars(c, 1),

@@ -12,7 +12,7 @@ from wfengine.cli.exits import ExitCode
 from wfengine.cli.journal import command_for, journal_path
 from wfengine.cli.output import say, write_json
 from wfengine_journal.errors import UsageError
-from wfengine_journal.queries import get_run, reading
+from wfengine_journal.queries import get_run, get_run_head, reading
 
 
 @click.command(
@@ -37,7 +37,10 @@ def resolve(settings: Settings, run: str, task_run: int, done: str | None, not_d
     path = journal_path(settings)
     with reading(path) as connection:  # refuses a missing journal, which the engine would create
         found = get_run(connection, run)
-        command = command_for(connection, found, "resume", settings)
+        parent = found
+        while parent.parent_run_id is not None:  # a subflow goes on when the run that called it does
+            parent = get_run_head(connection, parent.parent_run_id)
+        command = command_for(connection, parent, "resume", settings)
     execution.resolve(path, found.id, task_run, done=done is not None, value=value)
     if settings.as_json:
         write_json("resolve", {"run_id": found.id, "task_run_id": task_run, "done": done is not None})

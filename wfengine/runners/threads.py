@@ -78,9 +78,9 @@ class _Running(ThreadTaskRunner):
         # sleeps, and counts itself idle before it looks.
         if self._idle or self._workers - self._blocked < self.max_workers:
             with self._changed:
-                if len(self._queue) <= self._idle:
+                if self._idle:
                     self._changed.notify()
-                else:
+                if len(self._queue) > self._idle:
                     self._add_worker()
 
     def _add_worker(self) -> None:
@@ -117,6 +117,8 @@ class _Running(ThreadTaskRunner):
                 finally:
                     self._idle -= 1
             self._workers -= 1  # closed, or: one that was blocked works again, and this one is too many
+            if self._queue:
+                self._changed.notify()  # the call that woke this one was meant for a worker that stays
             return None
 
     def _worker_blocks(self) -> None:

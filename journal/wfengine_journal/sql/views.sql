@@ -18,7 +18,8 @@ SELECT r.id, r.name, f.name AS flow,
                                 WHERE t.flow_run_id = r.id AND k.kind = 'task')) AS tasks_total,
        r.created_at, r.started_at, r.ended_at,
        round(strftime('%s', r.ended_at) - strftime('%s', r.started_at) + (substr(r.ended_at, 21, 6) - substr(r.started_at, 21, 6)) / 1e6, 6) AS duration_s,
-       r.state_message AS message, r.tags, r.idempotency_key, r.durability, r.next_attempt_at,
+       r.state_message AS message, r.tags, r.idempotency_key, r.durability,
+       CASE WHEN r.state IN ('SCHEDULED', 'CRASHED') THEN r.next_attempt_at END AS next_attempt_at,
        (SELECT p.flow_run_id FROM task_run p WHERE p.id = r.parent_task_run_id) AS parent_run_id,
        r.parent_task_run_id, r.entrypoint, o.pid, o.host
 FROM flow_run r
