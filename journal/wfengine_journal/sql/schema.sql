@@ -30,7 +30,7 @@ CREATE TABLE flow (
 CREATE TABLE task (                           -- what is called: a task, or a flow when called inside a run
     id            INTEGER PRIMARY KEY,
     kind          TEXT NOT NULL CHECK (kind IN ('task', 'flow')),
-    key           TEXT NOT NULL,              -- the task key: the qualified name unless the author gave one
+    key           TEXT NOT NULL,              -- the task key: 'qualified.name' or 'qualified.name:given name', unless the author gave one
     name          TEXT NOT NULL,
     first_seen_at TEXT NOT NULL,
     UNIQUE (kind, key)
