@@ -111,6 +111,8 @@ def drive(steps: Steps[T]) -> T:
     except StopIteration as stop:
         result: T = stop.value
         return result
+    finally:
+        steps.close()  # where a signal struck this very frame, the run must not stay suspended as long as a traceback lives
 
 
 def drive_deferred(steps: Steps[T], settle: Callable[[T | None, BaseException | None], None]) -> None:

@@ -311,7 +311,8 @@ def task(fn: Callable[P, R] | None = None, /, **options: object) -> Task[P, R] |
     """Make a function a task: each call in a flow is journaled, and answered from the journal on resume.
 
     - `name` shown to people (default: the function's name); `key` identifies the task over renames and moves (default: the
-      qualified name, and the `name` if one was given), `aliases` are earlier keys; `task_run_name` is a template over the arguments, or a function.
+      qualified name, and the `name` if one was given), `aliases` are earlier keys; `task_run_name` is a template over the
+      arguments, or a function.
     - `retries` (a number or a tenacity stop), `retry_delay_seconds` (a number, a list, exponential_backoff(...) or a tenacity
       wait), `retry_jitter_factor`, `retry_condition_fn` (a function of the exception, or a tenacity retry): each next instant
       is journaled and survives a restart. `timeout_seconds` limits an attempt.

@@ -348,12 +348,16 @@ class Writer:
             self._maybe_checkpoint()
 
     def _settle_unknown_commit(self, error: sqlite3.Error, changes: list[Change]) -> None:
-        """After a failed COMMIT, open the file anew and see what is there; return only if all of it is."""
+        """After a failed COMMIT, open the file anew and see what is there; return only if all of it is.
+
+        What had to be synced is never taken for it: after a failed fsync the row may be seen and not be on the disk.
+        """
+        had_to_sync = self._full_sync
         try:
             self._connection.close()
             self._connection, _ = open_writer(self._path)
             self._full_sync = False
-            if all(change.landed(self._connection) for change in changes):
+            if not had_to_sync and all(change.landed(self._connection) for change in changes):
                 return
         except (sqlite3.Error, JournalError) as second:
             self._broken = explain(error, self._path)
