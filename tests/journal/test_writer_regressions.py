@@ -131,10 +131,6 @@ def test_an_interrupt_in_one_callback_keeps_no_other_from_being_called(own_write
     assert {"a", "b", "c", "own"} <= written(path)
 
 
-#: Python 3.12 reports no single operations to a tracer that asks for them in its first call; there each line is a point.
-BY_OPCODE = sys.version_info[:2] != (3, 12)
-
-
 def signal_points(code: CodeType) -> set[int]:
     """Return the offsets at which the interpreter looks for signals: after a call, at a function's start, in a loop."""
     found, before = set(), None
@@ -156,10 +152,10 @@ class Interruption:
     def trace(self, frame: FrameType, event: str, _: object) -> Callable[..., object] | None:
         if frame.f_code.co_filename != writer.__file__:
             return None
-        frame.f_trace_opcodes = BY_OPCODE
-        frame.f_trace_lines = not BY_OPCODE
+        frame.f_trace_opcodes = True
+        frame.f_trace_lines = False
         points = self.points.setdefault(frame.f_code, signal_points(frame.f_code))
-        if event == ("opcode" if BY_OPCODE else "line") and (frame.f_lasti in points or not BY_OPCODE):
+        if event == "opcode" and frame.f_lasti in points:
             self.left -= 1
             if self.left == 0:
                 raise KeyboardInterrupt
