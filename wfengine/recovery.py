@@ -171,7 +171,8 @@ def _load_stored_flow(journal: Journal, row: FlowRunRow) -> AnyFlow:
     import cloudpickle
 
     assert row.flow_hash is not None
-    codec, data = journal.records.get_raw_value(row.flow_hash)
+    codec, stored = journal.records.get_raw_value(row.flow_hash, f"the code of flow run {row.id} '{row.name}'")
+    data = cast(bytes, stored)
     if codec != FLOW_CODEC or value_hash(codec, data) != row.flow_hash:
         raise JournalCorruptError(f"The stored code of flow run {row.id} '{row.name}' is damaged. Run: wfengine doctor")
     try:

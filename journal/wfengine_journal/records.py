@@ -191,25 +191,20 @@ class Records:
     def load_result(self, result: str | bytes | None, codec: str, hash_: bytes, what: str) -> object:
         """Return a recorded value, its checksum verified; a result that is not in its row is read from `value`."""
         if result is None:
-            row = self.row("SELECT data, codec FROM value WHERE hash = ?", (hash_,))
-            if row is None:
-                raise JournalCorruptError(f"The value of {what} is missing from {self._path}. Run: wfengine doctor")
-            result = cast("str | bytes", row[0])
+            _, result = self.get_raw_value(hash_, what)
         return decode(codec, result, hash_, what)
 
     def load_value(self, hash_: bytes, what: str) -> object:
         """Return a value of table `value` by its hash."""
-        row = self.row("SELECT data, codec FROM value WHERE hash = ?", (hash_,))
-        if row is None:
-            raise JournalCorruptError(f"The value of {what} is missing from {self._path}. Run: wfengine doctor")
-        return decode(str(row[1]), cast("str | bytes", row[0]), hash_, what)
+        codec, data = self.get_raw_value(hash_, what)
+        return decode(codec, data, hash_, what)
 
-    def get_raw_value(self, hash_: bytes) -> tuple[str, bytes]:
-        """Return codec and bytes of a value, neither checked nor decoded."""
+    def get_raw_value(self, hash_: bytes, what: str) -> tuple[str, str | bytes]:
+        """Return codec and data of a value, neither checked nor decoded; `what` names it in the error."""
         row = self.row("SELECT codec, data FROM value WHERE hash = ?", (hash_,))
         if row is None:
-            raise JournalCorruptError(f"A value is missing from {self._path}. Run: wfengine doctor")
-        return str(row[0]), cast(bytes, row[1])
+            raise JournalCorruptError(f"The value of {what} is missing from {self._path}. Run: wfengine doctor")
+        return str(row[0]), cast("str | bytes", row[1])
 
     def load_error(self, error_id: int) -> BaseException:
         """Return a recorded exception: itself when it can come back, else a RecordedError."""

@@ -44,14 +44,6 @@ def _make_order_error(order: int, reason: str) -> OrderError:
     return OrderError(order, reason=reason)
 
 
-class LockedError(Exception):
-    """An exception that cannot be pickled."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.lock = threading.Lock()
-
-
 def crash(own_flow: Flow[..., object]) -> None:
     with pytest.raises(KeyboardInterrupt):
         own_flow()
