@@ -12,7 +12,7 @@ from wfengine.flow_engine import Ended, start, subflow
 from wfengine.futures import resolved
 from wfengine.journals import Durability, default_journal
 from wfengine.loading import is_loading, note_skipped_call
-from wfengine.parameters import Parameters
+from wfengine.parameters import Parameters, known_options
 from wfengine.recovery import find_run_id, resume_steps, store_flow
 from wfengine.retries import DelaySeconds, make_policy
 from wfengine.runners import TaskRunner
@@ -177,10 +177,7 @@ _DEFAULTS: dict[str, object] = {
 
 
 def _known(options: Mapping[str, object]) -> Mapping[str, object]:
-    unknown = set(options) - set(_DEFAULTS)
-    if unknown:
-        raise UsageError(f"@flow has no option {', '.join(sorted(unknown))}. Its options are: {', '.join(_DEFAULTS)}.")
-    return options
+    return known_options("@flow", options, _DEFAULTS)
 
 
 async def _nothing() -> None:

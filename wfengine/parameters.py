@@ -386,3 +386,11 @@ def _preview(value: object) -> str:
 def _did_you_mean(name: str, candidates: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, list(candidates), n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def known_options(decorator: str, options: Mapping[str, object], defaults: Mapping[str, object]) -> Mapping[str, object]:
+    """Return the options of a decorator; UsageError names those it does not have, and lists those it has."""
+    unknown = set(options) - set(defaults)
+    if unknown:
+        raise UsageError(f"{decorator} has no option {', '.join(sorted(unknown))}. Its options are: {', '.join(defaults)}.")
+    return options

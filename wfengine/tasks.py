@@ -11,7 +11,7 @@ from wfengine.context import find_scope
 from wfengine.flows import Flow
 from wfengine.futures import TaskFuture, TaskFutureList, resolved, unsettled_in
 from wfengine.loading import is_loading, note_skipped_call
-from wfengine.parameters import Parameters
+from wfengine.parameters import Parameters, known_options
 from wfengine.retries import DelaySeconds, make_policy
 from wfengine.states import State
 from wfengine.steps import Outcome, drive, drive_async
@@ -134,10 +134,7 @@ class Task(Generic[P, R]):
 
 
 def _known(options: Mapping[str, object]) -> Mapping[str, object]:
-    unknown = set(options) - set(_DEFAULTS)
-    if unknown:
-        raise UsageError(f"@task has no option {', '.join(sorted(unknown))}. Its options are: {', '.join(_DEFAULTS)}.")
-    return options
+    return known_options("@task", options, _DEFAULTS)
 
 
 _DEFAULTS: dict[str, object] = {
