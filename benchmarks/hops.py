@@ -14,8 +14,8 @@ from pathlib import Path
 from benchmarks.raw import raw_microseconds
 from benchmarks.workloads import CHAIN_TASKS, RAW, WARM_UP_TASKS, chain_seconds, scratch, step
 from wfengine import flow
-from wfengine.context import find_scope
 from wfengine.futures import unsettled_in
+from wfengine.scopes import find_scope
 from wfengine.steps import Write, _perform
 from wfengine.task_engine import issue, live, new_call
 from wfengine_journal.writer import Change

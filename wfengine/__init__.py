@@ -15,7 +15,6 @@ Every call of a task in a flow is journaled into `.wfengine/journal.db`. A run t
 from __future__ import annotations
 
 from wfengine._version import __version__
-from wfengine.context import carry, tags
 from wfengine.flows import Flow, flow
 from wfengine.futures import TaskFuture, TaskFutureList, as_completed, wait
 from wfengine.journals import use_journal
@@ -23,6 +22,7 @@ from wfengine.logging import get_run_logger
 from wfengine.retries import exponential_backoff
 from wfengine.runners.threads import ThreadTaskRunner
 from wfengine.runs import current_flow_run, current_task_run
+from wfengine.scopes import carry, tags
 from wfengine.states import State
 from wfengine.tasks import Task, task, unmapped
 from wfengine_journal.errors import WfengineError

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wfengine import listeners
-from wfengine.context import ABANDONED, ACTIVE, LiveRun, Scope, current_tags
 from wfengine.fatal import fatal_task_runs
 from wfengine.fingerprint import flow_code
 from wfengine.ids import new_run_name, render_name, typed
@@ -26,6 +25,7 @@ from wfengine.loading import entrypoint_of
 from wfengine.logging import record_prints
 from wfengine.replay import Recorded, Rerun
 from wfengine.returned import flow_outcome
+from wfengine.scopes import ABANDONED, ACTIVE, LiveRun, Scope, current_tags
 from wfengine.states import State
 from wfengine.steps import Create, Delay, Invoke, Outcome, Settle, Steps, Write
 from wfengine.task_engine import Call

@@ -7,7 +7,6 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
 
-from wfengine.context import Scope, current_scope, find_scope
 from wfengine.flow_engine import Ended, start, subflow
 from wfengine.futures import resolved
 from wfengine.journals import Durability, default_journal
@@ -16,6 +15,7 @@ from wfengine.parameters import Parameters, known_options
 from wfengine.recovery import find_run_id, resume_steps, store_flow
 from wfengine.retries import DelaySeconds, make_policy
 from wfengine.runners import TaskRunner
+from wfengine.scopes import Scope, current_scope, find_scope
 from wfengine.states import State
 from wfengine.steps import Outcome, Steps, drive, drive_async
 from wfengine.task_engine import Call, Callee, given, issue, live, new_call, origin_of

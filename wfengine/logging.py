@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from wfengine.context import Scope, current_scope
+from wfengine.scopes import Scope, current_scope
 from wfengine_journal.errors import MissingContextError
 
 if TYPE_CHECKING:

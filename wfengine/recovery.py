@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, cast
 
-from wfengine.context import ACTIVE
 from wfengine.flow_engine import Ended, How, owned_error, recorded_end, sweep, take_up
 from wfengine.loading import load_entrypoint
+from wfengine.scopes import ACTIVE
 from wfengine.states import State
 from wfengine.steps import Steps, drive, drive_async
 from wfengine_journal.codec import encode, value_hash

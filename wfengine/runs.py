@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wfengine.context import current_scope
 from wfengine.identity import explicit_key
+from wfengine.scopes import current_scope
 from wfengine_journal.errors import MissingContextError
 
 

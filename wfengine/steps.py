@@ -13,9 +13,9 @@ import threading
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
-from wfengine.context import LiveRun, Scope, reset_scope, set_scope
 from wfengine.futures import worker_hooks
 from wfengine.loop_commits import LoopCommits, uncancelled
+from wfengine.scopes import LiveRun, Scope, reset_scope, set_scope
 from wfengine.tracebacks import without_engine_frames
 from wfengine_journal.errors import (
     InternalError,

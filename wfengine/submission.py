@@ -10,10 +10,10 @@ import contextvars
 import threading
 from collections.abc import Iterable
 
-from wfengine.context import LiveRun, find_scope
 from wfengine.futures import TaskFuture, resolved, unsettled_in
 from wfengine.runners import Job, TaskRunner
 from wfengine.runners.threads import ThreadTaskRunner
+from wfengine.scopes import LiveRun, find_scope
 from wfengine.steps import Outcome, Steps
 from wfengine.task_engine import Call, Callee, issue, live, new_call, write_pending
 from wfengine_journal.errors import MissingContextError, RunHalted

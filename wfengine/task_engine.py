@@ -23,13 +23,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from wfengine import listeners
-from wfengine.context import LiveRun, Scope, current_tags
 from wfengine.fatal import note_task_run
 from wfengine.identity import Inputs, describe_inputs, explicit_key
 from wfengine.ids import render_name, typed
 from wfengine.replay import Recorded, drift_error
 from wfengine.result_hashes import known_result_hash, remember_result_hash
 from wfengine.retries import NO_RETRIES, RetryPolicy
+from wfengine.scopes import LiveRun, Scope, current_tags
 from wfengine.states import State
 from wfengine.steps import Delay, Invoke, Outcome, Settle, Steps, Write
 from wfengine_journal.clock import seconds_from_text, text_from_seconds

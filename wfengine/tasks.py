@@ -7,12 +7,12 @@ import inspect
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 
-from wfengine.context import find_scope
 from wfengine.flows import Flow
 from wfengine.futures import TaskFuture, TaskFutureList, resolved, unsettled_in
 from wfengine.loading import is_loading, note_skipped_call
 from wfengine.parameters import Parameters, known_options
 from wfengine.retries import DelaySeconds, make_policy
+from wfengine.scopes import find_scope
 from wfengine.states import State
 from wfengine.steps import Outcome, drive, drive_async
 from wfengine.submission import submit
