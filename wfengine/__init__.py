@@ -15,6 +15,7 @@ Every call of a task in a flow is journaled into `.wfengine/journal.db`. A run t
 from __future__ import annotations
 
 from wfengine._version import __version__
+from wfengine.annotations import allow_failure, unmapped
 from wfengine.flows import Flow, flow
 from wfengine.futures import TaskFuture, TaskFutureList, as_completed, wait
 from wfengine.journals import use_journal
@@ -24,7 +25,7 @@ from wfengine.runners.threads import ThreadTaskRunner
 from wfengine.runs import current_flow_run, current_task_run
 from wfengine.scopes import carry, tags
 from wfengine.states import State
-from wfengine.tasks import Task, task, unmapped
+from wfengine.tasks import Task, task
 from wfengine_journal.errors import WfengineError
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "ThreadTaskRunner",
     "WfengineError",
     "__version__",
+    "allow_failure",
     "as_completed",
     "carry",
     "current_flow_run",

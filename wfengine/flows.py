@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
 
 from wfengine.flow_engine import Ended, start, subflow
-from wfengine.futures import resolved
 from wfengine.journals import Durability, default_journal
 from wfengine.loading import is_loading, note_skipped_call
+from wfengine.methods import Binds, bound_place, class_part, lost_class, lost_class_text, origin_of, take_apart
 from wfengine.parameters import Parameters, known_options
 from wfengine.recovery import find_run_id, resume_steps, store_flow
+from wfengine.resolution import UpstreamFailure, is_plain, resolved_arguments
 from wfengine.retries import DelaySeconds, make_policy
 from wfengine.runners import TaskRunner
 from wfengine.scopes import Scope, current_scope, find_scope
 from wfengine.states import State
 from wfengine.steps import Outcome, Steps, drive, drive_async
-from wfengine.task_engine import Call, Callee, given, issue, live, new_call, origin_of
+from wfengine.submission import call_now
+from wfengine.task_engine import Call, Callee
+from wfengine.upstream import Prerequisites, prerequisites
 from wfengine_journal.errors import RunHalted, UsageError
 from wfengine_journal.store import Journal
 
@@ -35,13 +39,24 @@ class Flow(Generic[P, R]):
     """A function made a flow by `@flow`. Calling it starts a flow run; inside a run, a subflow."""
 
     __wfengine_flow__ = True
+    __wfengine_by_name__ = True  # see __reduce__
 
     def __init__(self, fn: Callable[P, R], options: Mapping[str, object], *, is_task: bool = False) -> None:
         given = {**_DEFAULTS, **options}
-        self.fn = fn
+        decorated = take_apart(fn)
+        if decorated is None:
+            raise UsageError(f"@flow decorates functions, not {fn!r}.")
+        functools.update_wrapper(self, decorated.fn)  # first: what the function carries along must not hide what is ours
+        self.__name__, self.__qualname__ = decorated.name, decorated.qualified_name
+        self._made_of = fn
+        self._binds = decorated.binds
+        self._origin: Flow[..., R] | None = None  # of a bound flow: the one that stands in the class
+        fn = self.fn = cast("Callable[P, R]", decorated.fn)
+        #: What the flow is bound to, the first argument of every call: an instance or a class; () for a plain function.
+        self.bound = decorated.bound
         self._is_task = is_task  # the flow around a task that was called outside of any flow
         self._options = dict(options)
-        self.name = str(given["name"] or getattr(fn, "__name__", "flow").replace("_", "-"))
+        self.name = str(given["name"] or decorated.name.replace("_", "-"))
         owner = f"flow '{self.name}'"
         self.description = cast("str | None", given["description"]) or inspect.getdoc(fn)
         self.version = given["version"]
@@ -62,72 +77,86 @@ class Flow(Generic[P, R]):
             raise UsageError(f"{owner}: durability must be 'power' or 'process', not {self.durability!r}.")
         if self.timeout_seconds is not None and self.timeout_seconds <= 0:
             raise UsageError(f"{owner}: timeout_seconds must be above 0, not {self.timeout_seconds!r}.")
+        # Methods of several classes often have one name; a subflow is told by that of its class too.
+        owning_class = "" if given["name"] else class_part(decorated.qualified_name)
         self._callee = Callee(
             kind="flow",
             origin=origin_of(fn),
             name=self.name,
-            key=self.name,
+            key=f"{owning_class}.{self.name}" if owning_class else self.name,
+            aliases=(self.name,) if owning_class else (),
             fn=self._as_subflow,
             is_async=self.is_async,
             parameters=self.parameters,
         )
-        functools.update_wrapper(self, fn)
-        self.__wfengine_key__ = f"flow:{self.name}"
+        self.__wfengine_key__ = f"flow:{self._callee.key}"
+        self._lost_class = lost_class(decorated, self.parameters.names)
 
     def __repr__(self) -> str:
         return f"<Flow '{self.name}'>"
 
     def __reduce__(self) -> tuple[object, ...]:
-        return functools.partial(flow, **self._options), (self.fn,)
+        if self._origin is not None:
+            return operator.methodcaller("__get__", *bound_place(self._binds, self.bound)), (self._origin,)
+        return functools.partial(flow, **self._options), (self._made_of,)  # by public names, which stay
 
-    def __get__(self, instance: object, owner: type | None = None) -> Flow[P, R]:
-        if instance is None:
+    def __get__(self, instance: object, owner: type | None = None) -> Flow[..., R]:
+        """Return the flow bound to the instance, or if it is a class method to the class, that it is looked up in.
+
+        The instance is a parameter of the run like any other: it is stored, and a resume calls the method of an equal one.
+        """
+        receiver = owner if self._binds is Binds.CLASS else instance
+        if receiver is None or self._binds is Binds.NOTHING or self.bound:
             return self
-        raise UsageError(
-            f"flow '{self.name}' is a method of {type(instance).__qualname__}, which is not supported yet: a resume could not "
-            "make the instance again. Make it a function or a @staticmethod that is given what it needs."
-        )
+        return self._with_bound((receiver,))
+
+    def _with_bound(self, bound: tuple[object, ...]) -> Flow[..., R]:
+        copied: Flow[..., R] = object.__new__(type(self))
+        copied.__dict__ = {**self.__dict__, "bound": bound, "_origin": self._origin or self}
+        return copied
 
     @overload
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload
-    def __call__(self, *args: object, return_state: bool, **kwargs: object) -> State[R]: ...
-    def __call__(self, *args: object, **kwargs: object) -> object:
+    def __call__(self, /, *args: object, return_state: bool, **kwargs: object) -> State[R]: ...
+    def __call__(self, /, *args: object, **kwargs: object) -> object:
         """Run the flow and return its result, or raise its exception, after the commit.
 
-        Inside another run this is a subflow. `return_state=True` returns the final state instead; an async flow gives a
+        Inside another run this is a subflow. Futures and states among the arguments, in containers too, stand for their
+        results; `wait_for=[...]` waits for more. `return_state=True` returns the final state instead; an async flow gives a
         coroutine. While a file is loaded to find its flows, a flow called at module level does nothing.
         """
         return_state = bool(kwargs.pop("return_state", False))
-        before = kwargs.pop("wait_for", None)
+        before = prerequisites(kwargs.pop("wait_for", None))
         if is_loading():
             note_skipped_call()
             return _nothing() if self.is_async else None
+        args = self.bound + args
         # A flow started in a thread of the user's own is a run of its own, whatever else runs in this process.
         scope = find_scope() if current_scope() is not None else None
         if scope is not None:
-            return self._call_subflow(scope, args, kwargs, before, return_state)
-        arguments = self._arguments(args, kwargs)
+            return call_now(self._callee, scope, args, kwargs, before=before, fit=self._fit, return_state=return_state)
+        arguments = self._arguments(args, kwargs, before)
         journal = default_journal()
-        if self.is_async:
-            return _end_async(start(self, journal, arguments), return_state)
-        return _end(start(self, journal, arguments), return_state)
+        steps = start(self._origin or self, journal, arguments)
+        return _end_async(steps, return_state) if self.is_async else _end(steps, return_state)
 
-    def _arguments(self, args: tuple[object, ...], kwargs: dict[str, object]) -> dict[str, object]:
-        arguments = {name: resolved(value) for name, value in self.parameters.bind(args, kwargs).items()}
+    def _fit(self, arguments: dict[str, object]) -> dict[str, object]:
         return self.parameters.coerce(arguments) if self.validate_parameters else arguments
 
-    def _call_subflow(
-        self, scope: Scope, args: tuple[object, ...], kwargs: dict[str, object], before: object, return_state: bool
-    ) -> object:
-        for other in cast("Iterable[object]", before or ()):
-            resolved(other)
-        call = new_call(self._callee, scope, args, kwargs, has_futures=False)  # they are waited for here, in this order
-        call.arguments = self._arguments(args, kwargs)
-        recorded = issue(call)
-        if self.is_async:
-            return _subflow_async(call, recorded, return_state)
-        return given(call, recorded or drive(live(call)), return_state)
+    def _arguments(
+        self, args: tuple[object, ...], kwargs: dict[str, object], before: Prerequisites | None
+    ) -> dict[str, object]:
+        arguments = self.parameters.bind(args, kwargs)
+        failure = None if before is None else before.failure
+        if failure is None and not is_plain(args, kwargs):
+            try:
+                arguments = resolved_arguments(arguments)
+            except UpstreamFailure as found:
+                failure = found
+        if failure is not None:
+            raise failure.error
+        return self._fit(arguments)
 
     def _as_subflow(self, _scope: Scope, call: Call) -> Steps[Outcome]:
         return subflow(self, call)
@@ -155,8 +184,11 @@ class Flow(Generic[P, R]):
         return store_flow(self, journal)
 
     def with_options(self, **options: object) -> Flow[P, R]:
-        """Return a copy of the flow with some options changed: those of `@flow`."""
-        return Flow(self.fn, {**self._options, **_known(options)})
+        """Return a copy of the flow with some options changed, those of `@flow`, bound to what it is bound to."""
+        if self._lost_class and not self.bound:
+            raise UsageError(lost_class_text(f"flow '{self.name}': with_options()", "flow", self.__name__))
+        made: Flow[P, R] = Flow(self._made_of, {**self._options, **_known(options)})
+        return made if self._origin is None else cast("Flow[P, R]", made._with_bound(self.bound))
 
 
 class _AnyParameters(Parameters):
@@ -206,10 +238,6 @@ def _outcome(ended: Ended, return_state: bool) -> object:
     if ended.outcome.error is not None:
         raise ended.outcome.error
     return ended.outcome.value
-
-
-async def _subflow_async(call: Call, recorded: Outcome | None, return_state: bool) -> object:
-    return given(call, recorded if recorded is not None else await drive_async(live(call)), return_state)
 
 
 @overload

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from wfengine.fatal import fatal_task_runs, note_task_run
-from wfengine.futures import TaskFuture
 from wfengine.states import State
 from wfengine.steps import Outcome
+from wfengine.task_future import TaskFuture
 from wfengine_journal.errors import FailedStateError
 
 

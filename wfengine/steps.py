@@ -13,9 +13,9 @@ import threading
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
-from wfengine.futures import worker_hooks
 from wfengine.loop_commits import LoopCommits, uncancelled
 from wfengine.scopes import LiveRun, Scope, reset_scope, set_scope
+from wfengine.task_future import worker_hooks
 from wfengine.tracebacks import without_engine_frames
 from wfengine_journal.errors import (
     InternalError,
@@ -29,7 +29,7 @@ from wfengine_journal.threads import start_thread
 from wfengine_journal.writer import Change, WriteRefused
 
 if TYPE_CHECKING:
-    from wfengine.futures import TaskFuture
+    from wfengine.task_future import TaskFuture
     from wfengine_journal.store import Journal
 
 T = TypeVar("T")

@@ -16,7 +16,6 @@ A subflow is called the same way; its "user code" is the life of a flow run.
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING, Literal
 
 from wfengine import listeners
 from wfengine.fatal import note_task_run
-from wfengine.identity import Inputs, describe_inputs, explicit_key
+from wfengine.identity import RECEIVER, Inputs, describe_inputs, explicit_key
 from wfengine.ids import render_name, typed
 from wfengine.replay import Recorded, drift_error
 from wfengine.result_hashes import known_result_hash, remember_result_hash
@@ -103,7 +102,7 @@ class Call:
 
     __slots__ = (
         "arguments", "attempt", "begin", "callee", "ended_at", "failures", "first_started", "fresh", "identity", "inputs",
-        "interruptions", "lane", "live_state", "own_scope", "row", "run", "scope", "seq", "task_run_id",
+        "interruptions", "lane", "live_state", "not_ready", "own_scope", "row", "run", "scope", "seq", "task_run_id",
     )  # fmt: skip
 
     def __init__(self, callee: Callee, scope: Scope, arguments: dict[str, object], lane: int) -> None:
@@ -126,6 +125,7 @@ class Call:
         self.first_started = 0.0
         self.ended_at = ""  # as journaled, of an outcome of this execution
         self.live_state = StateType.PENDING
+        self.not_ready: str | None = None  # why it does not begin: what it waits for failed
 
     def __str__(self) -> str:
         number = f" {self.task_run_id}" if self.task_run_id else ""
@@ -136,6 +136,10 @@ class Call:
         run_id, task_run_id = self.run.id, self.task_run_id or None
         if error is None:
             return State(StateType.COMPLETED, flow_run_id=run_id, task_run_id=task_run_id, data=value)
+        if self.not_ready is not None:
+            return State(
+                StateType.PENDING, "NotReady", self.not_ready, flow_run_id=run_id, task_run_id=task_run_id, error=error
+            )
         name = "TimedOut" if isinstance(error, TaskTimeoutError) else ""
         kind = StateType.FAILED if isinstance(error, Exception) else StateType.CRASHED
         return State(kind, name, error_message(error), flow_run_id=run_id, task_run_id=task_run_id, error=error)
@@ -183,12 +187,6 @@ def _same_key(known: Callee, callee: Callee) -> UsageError:
         "results could not be told apart, so the second was not called. Give one of them "
         + (f"a key of its own: @task(key='{callee.key}_2')." if callee.kind == "task" else "another name: @flow(name=...).")
     )
-
-
-def origin_of(fn: Callable[..., object]) -> str:
-    """Return where a function stands, for people and for telling two functions of one name apart."""
-    code = getattr(inspect.unwrap(fn), "__code__", None)
-    return f"{fn.__module__}:{code.co_firstlineno}" if code is not None else f"{type(fn).__module__}.{type(fn).__qualname__}"
 
 
 def _explicit_text(callee: Callee, arguments: Mapping[str, object]) -> str:
@@ -282,10 +280,11 @@ def _warn_of_opaque(callee: Callee, opaque: tuple[str, ...]) -> None:
         _warned.add(key)
         _logger.warning(
             "Task '%s': the argument%s %s has no canonical form, so it does not help to tell calls apart on resume; their "
-            "order does. Pass plain data, or give the task key_args or a call_key.",
+            "order does. %s, or give the task key_args or a call_key.",
             callee.name,
             "s" if len(opaque) > 1 else "",
             ", ".join(opaque),
+            "Make the class of self a dataclass" if opaque == (RECEIVER,) else "Pass plain data",
         )
 
 
@@ -371,7 +370,7 @@ def _begin_attempt(call: Call) -> BeginCall | StartAttempt:
     if call.first_started == 0.0:
         call.first_started = run.journal.clock.monotonic_seconds()
     if call.seq == 1:
-        return _first_row(call, at, running=True)
+        return first_row(call, at, running=True)
     begin = StartAttempt(
         call.begin, run.id, call.task_run_id, seq=call.seq, epoch=run.epoch, attempt=call.attempt, at=at, fresh=call.fresh
     )
@@ -385,11 +384,12 @@ def _begin_attempt(call: Call) -> BeginCall | StartAttempt:
 def write_pending(call: Call) -> None:
     """Post the row of a submitted call: it is in the file before any later call of the same lane begins."""
     call.seq = 1
-    call.begin = _first_row(call, call.run.journal.clock.now_text(), running=False)
+    call.begin = first_row(call, call.run.journal.clock.now_text(), running=False)
     call.run.journal.post(call.begin)
 
 
-def _first_row(call: Call, at: str, *, running: bool) -> BeginCall:
+def first_row(call: Call, at: str, *, running: bool) -> BeginCall:
+    """Return the change that writes the row of an issued call."""
     callee, inputs, identity = call.callee, call.inputs, call.identity
     assert inputs is not None
     assert identity is not None

@@ -5,7 +5,9 @@
     │   ├── ParameterError            WF101  an argument does not fit the flow's or task's parameters
     │   ├── EntrypointError           WF102  the file, module or flow named cannot be loaded
     │   ├── NotFoundError             WF103  no such run (or the name fits several)
-    │   └── MissingContextError       WF104  a task call that lost, or never had, its flow run
+    │   ├── MissingContextError       WF104  a task call that lost, or never had, its flow run
+    │   ├── MappingLengthMismatch     WF105  the iterables given to map() differ in length
+    │   └── MappingMissingIterable    WF106  map() was given nothing to iterate over
     ├── RunError                      WF200  about one run or task run
     │   ├── RunOwnedError             WF201  another process executes this run
     │   ├── DriftError                WF202  a replayed call's inputs changed; the run is parked
@@ -71,6 +73,18 @@ class MissingContextError(UsageError):
     """A task was called where its flow run cannot be known (a thread of the user's own)."""
 
     code = "WF104"
+
+
+class MappingLengthMismatch(UsageError):
+    """The iterables given to `map` differ in length."""
+
+    code = "WF105"
+
+
+class MappingMissingIterable(UsageError):
+    """`map` was given nothing to iterate over."""
+
+    code = "WF106"
 
 
 class RunError(WfengineError):

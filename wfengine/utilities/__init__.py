@@ -1,0 +1,1 @@
+"""Small things under the names that Prefect gives their modules."""
