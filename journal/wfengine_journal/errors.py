@@ -5,7 +5,8 @@
     │   ├── ParameterError            WF101  an argument does not fit the flow's or task's parameters
     │   ├── EntrypointError           WF102  the file, module or flow named cannot be loaded
     │   ├── NotFoundError             WF103  no such run (or the name fits several)
-    │   └── MissingContextError       WF104  a task call that lost, or never had, its flow run
+    │   ├── MissingContextError       WF104  a task call that lost, or never had, its flow run
+    │   └── NoCacheKeyError           WF105  a cache policy cannot make a key of these arguments; a task is then not cached
     ├── RunError                      WF200  about one run or task run
     │   ├── RunOwnedError             WF201  another process executes this run
     │   ├── DriftError                WF202  a replayed call's inputs changed; the run is parked
@@ -24,7 +25,8 @@
     │   ├── JournalCorruptError       WF404  a checksum or page does not hold
     │   ├── JournalUnwritableError    WF405  disk full, read-only, I/O error
     │   ├── JournalBusyError          WF406  another process held the write lock too long
-    │   └── NetworkFileSystemError    WF407  SQLite's locks do not hold there
+    │   ├── NetworkFileSystemError    WF407  SQLite's locks do not hold there
+    │   └── StoredResultError         WF408  a result that is kept in a file of its own is missing or damaged
     ├── ForkedProcessError            WF500  the engine was used in a forked child
     └── InternalError                 WF900  a broken invariant: please report it
 
@@ -71,6 +73,12 @@ class MissingContextError(UsageError):
     """A task was called where its flow run cannot be known (a thread of the user's own)."""
 
     code = "WF104"
+
+
+class NoCacheKeyError(UsageError, ValueError):
+    """A cache policy cannot make a key: an argument has no canonical form. A task that meets it runs, and is not cached."""
+
+    code = "WF105"
 
 
 class RunError(WfengineError):
@@ -199,6 +207,12 @@ class NetworkFileSystemError(JournalError):
     """The path lies on a network file system, where SQLite's locks do not hold."""
 
     code = "WF407"
+
+
+class StoredResultError(JournalError):
+    """A result that `result_storage` keeps outside of the journal is missing, or is not what was written."""
+
+    code = "WF408"
 
 
 class ForkedProcessError(WfengineError):
