@@ -347,6 +347,8 @@ def _live(
     run.tags = tags
     run.parent = None if parent is None else parent.run
     run.parent_call = parent
+    outer = None if run.parent is None else run.parent.results
+    run.results = outer if run.flow.results is None else run.flow.results.under(outer)
     run.log_prints = run.flow.log_prints if run.flow.log_prints is not None else bool(run.parent and run.parent.log_prints)
     if run.log_prints:
         record_prints()
@@ -435,7 +437,11 @@ def _end(run: LiveRun, outcome: Outcome, next_attempt: float | None) -> tuple[En
     run.version += 1
     if outcome.error is None:
         try:
-            result = encode(outcome.value, f"the result of {run}")
+            if run.results is None:
+                result = encode(outcome.value, f"the result of {run}")
+            else:
+                result, value = run.results.encode(outcome.value, f"the result of {run}")
+                outcome = Outcome(value, None)
         except ValueNotStorableError as refusal:
             outcome = Outcome(None, refusal)
         else:

@@ -20,6 +20,7 @@ from wfengine_journal.errors import MissingContextError, RunHalted
 if TYPE_CHECKING:
     from wfengine.flows import AnyFlow
     from wfengine.futures import TaskFuture
+    from wfengine.keeping import Keeping
     from wfengine.loop_commits import LoopCommits
     from wfengine.replay import Recorded
     from wfengine.runners import TaskRunner
@@ -35,8 +36,8 @@ class LiveRun:
 
     __slots__ = (
         "__weakref__", "callees", "durability", "epoch", "flow", "halted", "id", "issue_lock", "journal", "left_open",
-        "log_prints", "name", "on_drift", "outstanding", "parameters", "parent", "parent_call", "recorded", "runner", "synced",
-        "tags", "told", "turns", "version",
+        "log_prints", "name", "on_drift", "outstanding", "parameters", "parent", "parent_call", "recorded", "results", "runner",
+        "synced", "tags", "told", "turns", "version",
     )  # fmt: skip
 
     def __init__(self, journal: Journal, flow: AnyFlow, run_id: int, name: str, *, epoch: int, version: int) -> None:
@@ -55,6 +56,7 @@ class LiveRun:
         self.told: set[tuple[int, int, str]] = set()  # hooks that were called: task run (0: the flow), seq, name
         self.recorded: Recorded | None = None  # what earlier executions recorded; None in a first execution
         self.on_drift: str | None = None
+        self.results: Keeping | None = None  # how its results are written, where its flow or one around it says so
         self.runner: TaskRunner | None = None
         self.outstanding: set[TaskFuture[object]] = set()  # submitted and not settled
         self.issue_lock = threading.Lock()

@@ -59,6 +59,7 @@ from wfengine_journal.transitions import (
 )
 
 if TYPE_CHECKING:
+    from wfengine.caching import Asking, ResultOptions
     from wfengine.parameters import Parameters
 
 _logger = logging.getLogger("wfengine.engine")
@@ -89,6 +90,7 @@ class Callee:
     ignore_args: tuple[str, ...] = ()
     log_prints: bool | None = None
     hooks: Hooks | None = None
+    results: ResultOptions | None = None  # cached, or written in a way of the author's choice; None: neither
     origin: str = ""  # where the function stands: two functions with one key would get each other's results
 
     @property
@@ -101,9 +103,9 @@ class Call:
     """One call in a running flow. Its row in the journal is written by `life`; before that it has no id."""
 
     __slots__ = (
-        "answered", "arguments", "attempt", "begin", "callee", "ended_at", "failures", "first_started", "fresh", "identity",
-        "inputs", "interruptions", "lane", "live_state", "own_scope", "row", "run", "run_name", "scope", "seq", "tags",
-        "task_run_id",
+        "answered", "arguments", "asking", "attempt", "begin", "callee", "end_name", "ended_at", "failures", "first_started",
+        "fresh", "identity", "inputs", "interruptions", "lane", "live_state", "own_scope", "row", "run", "run_name", "scope",
+        "seq", "tags", "task_run_id",
     )  # fmt: skip
 
     def __init__(self, callee: Callee, scope: Scope, arguments: dict[str, object], lane: int) -> None:
@@ -118,6 +120,8 @@ class Call:
         self.row: CallRow | None = None  # what an earlier execution recorded for this identity
         self.begin: BeginCall | None = None  # the change that writes the row, when it was posted and not awaited
         self.answered: Outcome | None = None  # recorded, with hooks still to be called for it
+        self.asking: Asking | None = None  # what it asks the cache, if its task is cached
+        self.end_name = ""  # of its outcome, where that is not the state's own: 'Cached'
         self.run_name: str | None = None
         self.tags: frozenset[str] = callee.tags
         self.task_run_id = 0
@@ -138,7 +142,7 @@ class Call:
         """Return the state that an outcome means."""
         run_id, task_run_id = self.run.id, self.task_run_id or None
         if error is None:
-            return State(StateType.COMPLETED, flow_run_id=run_id, task_run_id=task_run_id, data=value)
+            return State(StateType.COMPLETED, self.end_name, flow_run_id=run_id, task_run_id=task_run_id, data=value)
         name = "TimedOut" if isinstance(error, TaskTimeoutError) else ""
         kind = StateType.FAILED if isinstance(error, Exception) else StateType.CRASHED
         return State(kind, name, error_message(error), flow_run_id=run_id, task_run_id=task_run_id, error=error)
@@ -258,6 +262,7 @@ def answer(call: Call, row: CallRow) -> Outcome | None:
         value = call.run.journal.records.load_result(row.result, row.result_codec, row.result_hash, f"the result of {call}")
         if row.result_codec != "json":
             remember_result_hash(value, row.result_hash)
+        call.end_name = row.state_name or ""
         return Outcome(value, None)
     if row.state == "FAILED" and row.error_id is not None:
         rerun = recorded.rerun_of(row)
@@ -307,10 +312,18 @@ def life(call: Call) -> Steps[Outcome]:
         yield from settle_doubt(call, call.row)
         if call.failures and not call.fresh:  # cut off between two attempts, or in a later one than the first
             yield from _recall(call)
+    if call.seq == 0 and call.callee.results is not None and call.callee.results.is_serializable:
+        write_pending(call)  # it may wait for others, and is seen to do so
     while True:
-        # 4  begin attempt
+        # 4  begin attempt, unless the cache has the result
         begin = _begin_attempt(call)
-        yield Write(run, begin, call.callee.is_guarded and run.synced)
+        if call.callee.results is None:
+            yield Write(run, begin, call.callee.is_guarded and run.synced)
+        else:
+            cached = yield from call.callee.results.begin(call, begin)
+            if cached is not None:
+                _tell(call, cached)
+                return (yield from _tell_late(call, cached))
         call.task_run_id = begin.task_run_id
         call.live_state = StateType.RUNNING
         if call.callee.hooks is not None:
@@ -321,7 +334,8 @@ def life(call: Call) -> Steps[Outcome]:
             yield from cut_off(call, outcome.error)
         # 6  outcome committed
         change, outcome, next_attempt = _outcome_change(call, outcome)
-        yield Write(run, change, run.synced, final=next_attempt is None and call.callee.hooks is None)
+        written = change if call.asking is None else call.asking.completed(call, change)
+        yield Write(run, written, run.synced, final=next_attempt is None and call.callee.hooks is None)
         # 8  told
         if next_attempt is None:
             _tell(call, outcome)
@@ -455,8 +469,13 @@ def _outcome_change(call: Call, outcome: Outcome) -> tuple[CompleteCall | FailAt
     run, at = call.run, call.run.journal.clock.now_text()
     call.seq += 1
     if outcome.error is None:
+        results = call.callee.results or run.results
         try:
-            result = encode(outcome.value, f"the result of {call}")
+            if results is None:
+                result = encode(outcome.value, f"the result of {call}")
+            else:
+                result, value = results.encode_call(call, outcome.value)
+                outcome = Outcome(value, None)
         except ValueNotStorableError as refusal:
             # Another attempt would return the same kind of value, so this is final at once.
             return _failure(call, refusal, at, None), Outcome(None, note_task_run(refusal, call.task_run_id)), None
@@ -498,7 +517,8 @@ def _tell(call: Call, outcome: Outcome) -> None:
     call.live_state = StateType.COMPLETED if outcome.error is None else StateType.FAILED
     if listeners.LISTENERS:
         at = call.run.journal.clock.now_text()
-        listeners.tell(listeners.Event(call.run.id, call.task_run_id, call.callee.name, call.live_state.value, None, at))
+        state, name = call.live_state.value, call.end_name or None
+        listeners.tell(listeners.Event(call.run.id, call.task_run_id, call.callee.name, state, name, at))
 
 
 # ------------------------------------------------------------------------------------------- small helpers
@@ -521,7 +541,7 @@ def _live_again(call: Call) -> Steps[Outcome]:
 
 
 def _tell_late(call: Call, outcome: Outcome) -> Steps[Outcome]:
-    """Call the hooks of a recorded outcome that the process which recorded it did not come to."""
+    """Call the hooks of an outcome that no attempt of this execution produced: a cached one, or one whose hooks are due."""
     yield from call_task_hooks(call, call.final_state(outcome.value, outcome.error), call.seq)
     return outcome
 
