@@ -22,13 +22,15 @@ from wfengine.fingerprint import flow_code
 from wfengine.hooks import call_flow_hooks
 from wfengine.ids import new_run_name, render_name, typed
 from wfengine.journals import default_durability
+from wfengine.keeping import encode_kept, keeping_in
 from wfengine.loading import entrypoint_of
 from wfengine.logging import record_prints
 from wfengine.replay import Recorded, Rerun
 from wfengine.returned import flow_outcome
-from wfengine.scopes import ABANDONED, ACTIVE, LiveRun, Scope, current_tags
+from wfengine.scopes import ABANDONED, ACTIVE, ACTIVE_TRANSACTION, LiveRun, Scope, current_tags
 from wfengine.states import State
 from wfengine.steps import Create, Delay, Invoke, Outcome, Settle, Steps, Write
+from wfengine.streams import Feed, stream
 from wfengine.task_engine import Call
 from wfengine_journal.clock import seconds_from_text, text_from_seconds
 from wfengine_journal.codec import encode, encode_error, is_json_exact, json_text, preview
@@ -235,7 +237,7 @@ def take_up(flow: AnyFlow, journal: Journal, run_id: int, how: How, *, parent: C
     Raises RunOwnedError when a living process executes it, or was quicker to claim it.
     """
     row = journal.records.get_flow_run(run_id)
-    if row.state == "COMPLETED":
+    if row.state == "COMPLETED" and not (row.state_name == "RolledBack" and how.rerun == "failed"):
         return recorded_end(journal, row)
     if row.state in ("RUNNING", "CANCELLING", "SCHEDULED"):
         _refuse_living(journal, row)
@@ -347,8 +349,8 @@ def _live(
     run.tags = tags
     run.parent = None if parent is None else parent.run
     run.parent_call = parent
-    outer = None if run.parent is None else run.parent.results
-    run.results = outer if run.flow.results is None else run.flow.results.under(outer)
+    run.results = keeping_in(run.flow.results, run.parent)
+    run.uses_transactions = ACTIVE_TRANSACTION.get() is not None or (parent is not None and parent.run.uses_transactions)
     run.log_prints = run.flow.log_prints if run.flow.log_prints is not None else bool(run.parent and run.parent.log_prints)
     if run.log_prints:
         record_prints()
@@ -411,7 +413,8 @@ def _body(run: LiveRun) -> Steps[Outcome]:
     """Run the flow's function and wait for what it submitted."""
     yield from call_flow_hooks(run, State(StateType.RUNNING, flow_run_id=run.id), run.version)
     args, kwargs = run.flow.parameters.unbind(run.parameters)
-    outcome = yield Invoke(Scope(run, None), run.flow.fn, args, kwargs, run.flow.is_async, run.flow.timeout_seconds)
+    step = Invoke(Scope(run, None), run.flow.fn, args, kwargs, run.flow.is_async, run.flow.timeout_seconds)
+    outcome = (yield from _stream(run, step)) if run.flow.is_generator else (yield step)
     assert isinstance(outcome, Outcome)
     if outcome.error is not None and not isinstance(outcome.error, Exception):
         return outcome
@@ -426,6 +429,16 @@ def _body(run: LiveRun) -> Steps[Outcome]:
     return flow_outcome(outcome)
 
 
+def _stream(run: LiveRun, step: Invoke) -> Steps[Outcome]:
+    """Run the body of a generator flow; a subflow's consumer is the flow that called it."""
+    call = run.parent_call
+    if run.feed is None:
+        run.feed = call.feed if call is not None and call.feed is not None else Feed()
+    if call is not None:
+        call.feed = run.feed
+    return (yield from stream(step.scope, step, run.feed, 0, str(run)))
+
+
 def is_own_timeout(run: LiveRun, error: BaseException | None) -> bool:
     """Tell whether the flow itself, and not one of its tasks, ran longer than its limit."""
     return isinstance(error, TaskTimeoutError) and error.flow_run_id == run.id and error.task_run_id is None
@@ -437,18 +450,17 @@ def _end(run: LiveRun, outcome: Outcome, next_attempt: float | None) -> tuple[En
     run.version += 1
     if outcome.error is None:
         try:
-            if run.results is None:
-                result = encode(outcome.value, f"the result of {run}")
-            else:
-                result, value = run.results.encode(outcome.value, f"the result of {run}")
-                outcome = Outcome(value, None)
+            result, value = encode_kept(run.results, outcome.value, f"the result of {run}")
+            outcome = Outcome(value, None)
         except ValueNotStorableError as refusal:
             outcome = Outcome(None, refusal)
         else:
             orphans = run.recorded.list_orphans() if run.recorded is not None else ()
             message = f"{len(orphans)} recorded calls were not asked for" if orphans else None
+            closed = run.feed is not None and run.feed.closed
             return EndFlowRun(
-                run.id, seq=run.version, epoch=run.epoch, at=at, state="COMPLETED", message=message, result=result,
+                run.id, seq=run.version, epoch=run.epoch, at=at, state="COMPLETED", state_name="Closed" if closed else None,
+                message=message, result=result,
                 orphan_ids=orphans, adopted_ids=run.recorded.list_adopted() if run.recorded is not None else (),
             ), outcome  # fmt: skip
     error = outcome.error
@@ -566,8 +578,10 @@ def _subflow_again(flow: AnyFlow, journal: Journal, run_id: int, call: Call) -> 
     row = journal.records.get_flow_run(run_id)
     # Cut off when its failure was being run again: that has to be done still.
     begun_again = call.row is not None and call.row.state == "CRASHED" and call.row.error_id is not None
+    undone = call.row is not None and call.row.state_name == "RolledBack" and row.state_name == "RolledBack"
+    begun_again = begun_again or undone
     runs_again = begun_again or (call.row is not None and call.row.state == "FAILED")
-    if row.state in ("COMPLETED", "CANCELLED") or (row.state == "FAILED" and not runs_again):
+    if (row.state in ("COMPLETED", "CANCELLED") and not undone) or (row.state == "FAILED" and not runs_again):
         return recorded_end(journal, row)  # it ended, and the process died before the call's outcome was written
     recorded = call.run.recorded
     rerun: Rerun = "none"

@@ -13,6 +13,7 @@ from wfengine_journal.codec import Encoded, encode, register_codec
 
 if TYPE_CHECKING:
     from wfengine.result_storage import Storage
+    from wfengine.scopes import LiveRun
     from wfengine.serializers import Serializer
     from wfengine.task_engine import Call
 
@@ -54,6 +55,17 @@ class Keeping(NamedTuple):
         # What a subflow returned went through its own serializer already.
         keeping = self if call.callee.kind == "task" else Keeping(None, self.storage)
         return keeping.encode(value, f"the result of {call}")
+
+
+def keeping_in(own: Keeping | None, parent: LiveRun | None) -> Keeping | None:
+    """Return how the results of a run are written, by its flow's options and those of the run that called it."""
+    outer = None if parent is None else parent.results
+    return outer if own is None else own.under(outer)
+
+
+def encode_kept(keeping: Keeping | None, value: object, what: str) -> tuple[Encoded, object]:
+    """Return a result as it is written, and as it is given; see Keeping.encode."""
+    return (encode(value, what), value) if keeping is None else keeping.encode(value, what)
 
 
 def keeping_of(owner: str, options: Mapping[str, object]) -> Keeping | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from wfengine.flows import Flow
@@ -17,6 +17,7 @@ from wfengine.retries import DelaySeconds, exponential_backoff, make_policy
 from wfengine.scopes import find_scope
 from wfengine.states import State
 from wfengine.steps import Outcome, drive, drive_async
+from wfengine.streams import collected, is_generator_function, items_of_call, items_of_call_async
 from wfengine.submission import submit
 from wfengine.task_engine import Call, Callee, OnInterrupt, given, issue, live, new_call, origin_of
 from wfengine_journal.errors import UsageError
@@ -33,7 +34,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
-HOOK_OPTIONS = ("on_running", "on_completion", "on_failure")
+HOOK_OPTIONS = ("on_running", "on_completion", "on_failure", "on_rollback", "on_commit")
 __all__ = ["Task", "exponential_backoff", "task", "task_input_hash", "unmapped"]  # noqa: F822 - one is imported when asked for
 
 #: Names a task's own parameters cannot have: they are options of the call.
@@ -64,6 +65,7 @@ class Task(Generic[P, R]):
         self.key = self._callee.key
         self.tags = self._callee.tags
         self.is_async = self._callee.is_async
+        self.is_generator = self._callee.is_generator
         self.parameters = self._callee.parameters
         functools.update_wrapper(self, fn)
         self.__wfengine_key__ = f"task:{self.key}"
@@ -83,9 +85,18 @@ class Task(Generic[P, R]):
             "instances apart on resume? Make it a function or a @staticmethod that is given what it needs."
         )
 
+    @functools.cached_property
+    def _submitted(self) -> Callee:
+        """What is submitted: of a generator, a task that returns the list of its items, with a key of its own."""
+        callee = self._callee
+        if not callee.is_generator:
+            return callee
+        return dataclasses.replace(callee, fn=collected(callee.fn), key=f"{callee.key}[]", aliases=(), is_generator=False)
+
     def _set_hooks(self) -> None:
         if any(self._hooks.values()):
             self._callee = dataclasses.replace(self._callee, hooks=Hooks(self, self._hooks))
+            self.__dict__.pop("_submitted", None)
 
     def _add_hook(self, option: str, hook: Hook) -> Hook:
         self._hooks[option] = (*self._hooks[option], *checked_hooks(f"task '{self.name}'", option, [hook]))
@@ -105,6 +116,14 @@ class Task(Generic[P, R]):
         """Decorate a function to be called as `hook(task, task_run, state)` after the last attempt failed."""
         return self._add_hook("on_failure", hook)
 
+    def on_rollback(self, hook: Hook) -> Hook:
+        """Decorate a function to be called as `hook(transaction)` to undo the task, see `wfengine.transactions`."""
+        return self._add_hook("on_rollback", hook)
+
+    def on_commit(self, hook: Hook) -> Hook:
+        """Decorate a function to be called as `hook(transaction)` when what the task did is committed."""
+        return self._add_hook("on_commit", hook)
+
     @property
     def retries(self) -> int:
         """How often the task is tried again."""
@@ -118,7 +137,8 @@ class Task(Generic[P, R]):
         """Run the task in the present flow run and return its result, or raise its exception, after the commit.
 
         `return_state=True` returns the final state instead; `wait_for=[...]` waits for futures first. An async task
-        gives a coroutine; the call takes its place in the order of calls here, not when it is awaited.
+        gives a coroutine; the call takes its place in the order of calls here, not when it is awaited. A generator gives an
+        iterator whose items are recorded one by one, see `wfengine.streams`; its state has the list of items as result.
         """
         return_state = bool(kwargs.pop("return_state", False))
         before = kwargs.pop("wait_for", None)
@@ -130,7 +150,12 @@ class Task(Generic[P, R]):
         if before is not None:
             has_futures = unsettled_in(list(cast("Iterable[object]", before)), pending) or has_futures
         # A direct call waits for its futures in the body's own thread, so it keeps its place in the order of calls there.
-        call = new_call(self._callee, scope, args, kwargs, has_futures=has_futures and self.is_async)
+        callee = self._submitted if return_state else self._callee
+        call = new_call(callee, scope, args, kwargs, has_futures=has_futures and self.is_async)
+        if callee.is_generator:
+            if has_futures:
+                _resolve(call, pending, before)
+            return (items_of_call_async if self.is_async else items_of_call)(call, issue(call), live)
         if self.is_async:
             recorded = issue(call) if not has_futures else None
             return _run_async(call, pending, before, recorded, has_futures, return_state)
@@ -143,7 +168,7 @@ class Task(Generic[P, R]):
         self, *args: object, wait_for: Iterable[TaskFuture[object]] | None = None, return_state: bool = False, **kwargs: object
     ) -> TaskFuture[R]:
         """Run the task on the flow's runner and return a future at once. Futures among the arguments are waited for."""
-        future = submit(self._callee, args, kwargs, wait_for)
+        future = submit(self._submitted, args, kwargs, wait_for)
         if return_state:
             future.wait()
             return cast("TaskFuture[R]", future.state)
@@ -157,7 +182,8 @@ class Task(Generic[P, R]):
         All iterables must have one length. Text, bytes, and what is marked `unmapped` go whole to each item.
         """
         futures = TaskFutureList(
-            submit(self._callee, item_args, item_kwargs, wait_for) for item_args, item_kwargs in _items(self.name, args, kwargs)
+            submit(self._submitted, item_args, item_kwargs, wait_for)
+            for item_args, item_kwargs in _items(self.name, args, kwargs)
         )
         if return_state:
             futures.wait()
@@ -184,6 +210,7 @@ _DEFAULTS: dict[str, object] = {
     "retries": 0, "retry_delay_seconds": None, "retry_jitter_factor": None, "retry_condition_fn": None,
     "timeout_seconds": None, "log_prints": None, "call_key": None, "key_args": None, "ignore_args": (),
     "on_running": None, "on_completion": None, "on_failure": None,
+    "on_rollback": None, "on_commit": None,
     "on_interrupt": "rerun", "once": False, "max_interruptions": 3,
     "cache_policy": None, "cache_key_fn": None, "cache_expiration": None, "refresh_cache": None, "persist_result": None,
     "result_storage": None, "result_storage_key": None, "result_serializer": None, "cache_result_in_memory": True,
@@ -228,7 +255,8 @@ def _make_callee(fn: Callable[..., object], options: Mapping[str, object]) -> Ca
         name=name,
         key=key,
         fn=fn,
-        is_async=inspect.iscoroutinefunction(inspect.unwrap(fn)) or inspect.iscoroutinefunction(getattr(fn, "func", None)),
+        is_async=_is_async(inspect.unwrap(fn)) or _is_async(getattr(fn, "func", None)),
+        is_generator=is_generator_function(fn),
         parameters=parameters,
         policy=make_policy(
             owner,
@@ -259,6 +287,10 @@ def _result_options(owner: str, fn: Callable[..., object], chosen: Mapping[str, 
     from wfengine.caching import result_options  # takes some milliseconds, which most programs need not spend
 
     return result_options(owner, fn, chosen)
+
+
+def _is_async(fn: object) -> bool:
+    return inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn)
 
 
 def _resolve(call: Call, pending: list[TaskFuture[object]], before: object) -> None:
@@ -334,7 +366,17 @@ def _call_alone(called: Task[..., Any], args: tuple[object, ...], kwargs: dict[s
         bound_args, bound_kwargs = called.parameters.unbind(inputs)
         return await cast("Coroutine[object, object, object]", called(*bound_args, **bound_kwargs))
 
-    body = alone_async if called.is_async else alone
+    def items_alone(**inputs: object) -> Generator[object, None, object]:
+        bound_args, bound_kwargs = called.parameters.unbind(inputs)
+        return (yield from cast("Generator[object, None, object]", called(*bound_args, **bound_kwargs)))
+
+    async def items_alone_async(**inputs: object) -> AsyncGenerator[object, None]:
+        bound_args, bound_kwargs = called.parameters.unbind(inputs)
+        async for item in cast("AsyncGenerator[object, None]", called(*bound_args, **bound_kwargs)):
+            yield item
+
+    bodies = {(False, False): alone, (True, False): alone_async, (False, True): items_alone, (True, True): items_alone_async}
+    body = cast("Callable[..., object]", bodies[called.is_async, called.is_generator])
     own_flow: Flow[..., object] = Flow(body, {"name": called.name, "validate_parameters": False}, is_task=True)
     return own_flow(**arguments, return_state=return_state)
 

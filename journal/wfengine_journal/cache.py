@@ -172,7 +172,8 @@ class ServeCached(RecordedChange):
             "UPDATE task_run SET state = 'COMPLETED', state_name = 'Cached', state_message = ?, version = ?, epoch = ?,"
             " result = ?, result_codec = ?, result_hash = ?, result_preview = ?, ended_at = ?, error_id = NULL,"
             " next_attempt_at = NULL, orphaned_in = NULL, fatal = NULL"
-            " WHERE id = ? AND version = ? AND state IN ('PENDING', 'SCHEDULED', 'CRASHED', 'FAILED', 'PAUSED', 'CANCELLED')"
+            " WHERE id = ? AND version = ? AND (state IN ('PENDING', 'SCHEDULED', 'CRASHED', 'FAILED', 'PAUSED', 'CANCELLED')"
+            "  OR (state = 'COMPLETED' AND state_name = 'RolledBack'))"
             " AND EXISTS (SELECT 1 FROM flow_run WHERE id = ? AND epoch = ? AND state = 'RUNNING')",
             (
                 message,
