@@ -1,4 +1,4 @@
-"""Cached tasks: which calls get the result of an earlier one, over runs and processes, and what happens to those that do not."""
+"""Cached tasks: which calls get the result of an earlier one, over runs and processes, and what becomes of the others."""
 
 from __future__ import annotations
 
