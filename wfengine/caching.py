@@ -228,9 +228,9 @@ class ResultOptions:
 def _loaded(call: Call, entry: Entry, what: str) -> object:
     records = call.run.journal.records
     if entry.result_codec == "stored":
-        from wfengine.result_storage import check_named_file
+        from wfengine.result_storage import check_in_place
 
-        check_named_file(entry.result or records.get_raw_value(entry.result_hash, what)[1], what)
+        check_in_place(entry.result or records.get_raw_value(entry.result_hash, what)[1], what)
     value = records.load_result(entry.result, entry.result_codec, entry.result_hash, what)
     if entry.result_codec != "json":
         remember_result_hash(value, entry.result_hash)

@@ -146,29 +146,30 @@ def _address(storage: Storage) -> str:
 def load_stored(codec: str, data: str | bytes, what: str) -> object:
     """Return the value that a reference leads to. Raises StoredResultError where its file is missing or damaged."""
     reference = _reference(data)
-    content = _find(reference, reference.path, what)
+    content = _find(reference, reference.path, what, _candidates(reference))
     inner: str | bytes = content.decode() if reference.codec == "json" else content
     return decode(reference.codec, inner, bytes.fromhex(reference.hash), what)
 
 
-def check_named_file(data: str | bytes, what: str) -> None:
-    """Raise StoredResultError unless the file that the author named with result_storage_key is there and unchanged.
+def check_in_place(data: str | bytes, what: str) -> None:
+    """Raise StoredResultError unless the file that people see is where it was written, and unchanged.
 
-    Whoever deletes or replaces that file means that it is to be computed again.
+    It is asked before a cached result is used: whoever deletes or replaces its file means that it is to be computed again.
     """
     reference = _reference(data)
-    if reference.key is not None:
-        _find(reference, reference.key, what)
+    storages = _candidates(reference)
+    recorded = storages[:1] if reference.at.startswith("file:") else storages
+    _find(reference, reference.key or reference.path, what, recorded)
 
 
 def _reference(data: str | bytes) -> Reference:
     return Reference(**json.loads(data))
 
 
-def _find(reference: Reference, path: str, what: str) -> bytes:
+def _find(reference: Reference, path: str, what: str, storages: list[Storage]) -> bytes:
     """Return the content of a file with the right checksum, from the first storage that has it."""
     problems: list[str] = []
-    for storage in _candidates(reference):
+    for storage in storages:
         try:
             content = cast(bytes, _completed(storage.read_path(path)))
         except Exception as error:

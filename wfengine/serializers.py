@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Callable, Iterator
+from pathlib import PurePath
 from typing import Any, cast
 
 from wfengine_journal import pickling
@@ -205,7 +206,8 @@ def encode_object(obj: object) -> dict[str, object]:
     reference = pickling.reference_of(origin)
     if cls.__module__ == "builtins" and cls not in (set, frozenset, bytes, complex):
         raise TypeError(f"a {cls.__qualname__} cannot be written as JSON")
-    return {"__class__": reference, "data": to_jsonable_python(obj, serialize_unknown=False)}
+    data = str(obj) if isinstance(obj, PurePath) else to_jsonable_python(obj)
+    return {"__class__": reference, "data": data}
 
 
 def decode_object(found: dict[str, Any]) -> object:
