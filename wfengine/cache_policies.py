@@ -311,7 +311,7 @@ def _value_parts(kind: str, values: Values) -> dict[str, str]:
             parts[f"{kind} {name}"] = found.hex()
     if walk.opaque:
         raise NoCacheKeyError(
-            f"no key: {kind} {', '.join(walk.opaque)} ({_types(values, walk.opaque)}) has no canonical form, so it cannot be "
+            f"{kind} {', '.join(walk.opaque)} ({_types(values, walk.opaque)}) has no canonical form, so it cannot be "
             "told whether another call has the same. Pass plain data, leave it out (INPUTS - 'name'), or give a cache_key_fn."
         )
     return parts

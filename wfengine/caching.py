@@ -377,7 +377,7 @@ def _rendered(template: str, call: Call, keeping: Keeping) -> str:
         check_key(keeping.storage, name)
     except Exception as error:
         raise NoCacheKeyError(
-            f"no key: the result_storage_key {template!r} does not fit this call ({type(error).__name__}: {error}). It may use "
+            f"the result_storage_key {template!r} does not fit this call ({type(error).__name__}: {error}). It may use "
             "{parameters[NAME]}, {flow_run.name}, {flow_run.flow_name}, {flow_run.id}, {task_run.task_name}."
         ) from error
     return name
