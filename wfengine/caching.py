@@ -217,7 +217,7 @@ class ResultOptions:
             return Found("miss", None, None, None)
         if entry.is_expired(journal.clock.now_text()):
             return Found("expired", f"the entry was to be used until {entry.expires_at}", entry, None)
-        what = f"the cached result of task run {entry.task_run_id}"
+        what = f"the cached {entry}"
         try:
             return Found("hit", None, entry, _loaded(call, entry, what))
         except (JournalCorruptError, StoredResultError, ValueNotStorableError) as error:
@@ -242,7 +242,7 @@ def _serve(call: Call, begin: BeginCall | StartAttempt, asking: Asking, entry: E
     run, at = call.run, call.run.journal.clock.now_text()
     call.attempt -= 1  # the one that was about to begin is not to be
     serve = ServeCached(begin, attempt=call.attempt, at=at, entry=entry)
-    note = NoteUse(run.id, Use(asking.key, "hit", asking.parts, None, entry.task_run_id), at)
+    note = NoteUse(run.id, Use(asking.key, "hit", asking.parts, None, entry.task_run_id or None), at)
     call.seq = serve.seq
     call.ended_at = at
     call.end_name = "Cached"

@@ -35,6 +35,11 @@ class Entry(NamedTuple):
     created_at: str
     expires_at: str | None
 
+    def __str__(self) -> str:
+        if self.task_run_id:
+            return f"result of task run {self.task_run_id} of flow run {self.flow_run_id}"
+        return f"value that was kept under the key '{self.key}' by hand"
+
     def is_expired(self, now: str) -> bool:
         """Tell whether the entry was to be used until an instant that has come."""
         return self.expires_at is not None and self.expires_at <= now
@@ -167,7 +172,7 @@ class ServeCached(RecordedChange):
             self.task_run_id = begin.task_run_id
         elif begin.call is not None:
             self.task_run_id = begin.call.task_run_id
-        message = f"the cached result of task run {self.entry.task_run_id} of flow run {self.entry.flow_run_id}"
+        message = f"the cached {self.entry}"
         cursor = connection.execute(
             "UPDATE task_run SET state = 'COMPLETED', state_name = 'Cached', state_message = ?, version = ?, epoch = ?,"
             " result = ?, result_codec = ?, result_hash = ?, result_preview = ?, ended_at = ?, error_id = NULL,"

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from tests.engine.conftest import Program, Rows
+from tests.engine.conftest import FakeClock, Program, Rows
 from wfengine import flow, task, use_journal
 from wfengine.cache_policies import INPUTS
 from wfengine.filesystems import LocalFileSystem, WritableFileSystem
 from wfengine.recovery import resume_run
-from wfengine_journal.errors import StoredResultError, UsageError, ValueNotStorableError
+from wfengine.results import ResultStore, get_result_store
+from wfengine_journal.errors import NotFoundError, StoredResultError, UsageError, ValueNotStorableError
 
 LARGE = "x" * 5000
 
@@ -435,3 +437,45 @@ def test_a_folder_that_cannot_be_made_fails_the_task_with_its_name(folder: Path)
 
     with pytest.raises(ValueNotStorableError, match="did not take the file"):
         main()
+
+
+# ---------------------------------------------------------------------------------------------------- keys of one's own
+
+
+def test_a_result_store_keeps_values_under_keys(folder: Path, clock: FakeClock, rows: Rows) -> None:
+    store = ResultStore(result_storage=folder, serializer="json")
+    assert not store.exists("report")
+    with pytest.raises(NotFoundError, match="no result under the key 'report'"):
+        store.read("report")
+    store.write((1, 2), key="report", expiration=datetime.fromtimestamp(clock.now + 60, UTC))
+    store.write(LARGE, key="large")
+    assert store.exists("report")
+    assert store.read("report").result == [1, 2]
+    assert store.read("report").expiration == datetime.fromtimestamp(clock.now + 60, UTC)
+    assert asyncio.run(store.aread("large")).result == LARGE
+    assert len(files(folder)) == 1
+    clock.now += 60
+    assert not store.exists("report")
+    assert rows("SELECT key, task, run_id FROM cache_entries ORDER BY key") == [("large", None, 0), ("report", None, 0)]
+    with pytest.raises(UsageError, match="time zone"):
+        store.write(1, key="naive", expiration=datetime(2026, 1, 1))  # noqa: DTZ001 - what is refused
+
+
+def test_a_result_store_and_a_cached_task_share_their_keys(rows: Rows) -> None:
+    ran: list[int] = []
+
+    @task(cache_key_fn=lambda context, parameters: f"square of {parameters['x']}")
+    def square(x: int) -> int:
+        ran.append(x)
+        return x * x
+
+    @flow(result_serializer="json")
+    def main() -> list[object]:
+        get_result_store().write(100, key="square of 10")
+        return [square(10), square(3), get_result_store().read("square of 3").result]
+
+    assert main() == [100, 9, 9]
+    assert ran == [3]
+    assert rows("SELECT message FROM tasks WHERE state_name = 'Cached'") == [
+        ("the cached value that was kept under the key 'square of 10' by hand",)
+    ]

@@ -152,6 +152,8 @@ def _hit(found: Found) -> list[str]:
         expires = found.entry.expires_at
         until = f" The entry is used until {instant_text(expires)}." if expires else " The entry has no expiration."
     who = "a task run that is not in the journal any more"
+    if found.asked.source_run is None:
+        who = "no task run: the value was kept under that key by hand (ResultStore, transaction)"
     if source is not None:
         who = f"task run {source.id} of run {source.run_id} '{clean(source.run_name)}'"
     return [f"It did not run: its key {_key(found.asked)} had the result of {who}.{until}"]
