@@ -5,7 +5,7 @@ A call goes through eight hops, in this order on this page:
     1  bind               the arguments, by parameter name                              `new_call`
     2  identity           (flow run, scope, task key, call key, occurrence)             `issue`
     3  replay lookup      an outcome recorded by an earlier execution is the answer     `issue`, `answer`
-    4  begin attempt      committed before user code runs                               `life`
+    4  begin attempt      committed before user code runs - or a cached result is it    `life`, `caching`
     5  user code          in its own scope, under the time limit                        `life`
     6  outcome committed  value, checksum, state and transition in one transaction      `life`
     7  retry?             the next instant is journaled, then waited for                `life`
@@ -326,20 +326,20 @@ def _warn_of_opaque(callee: Callee, opaque: tuple[str, ...]) -> None:
 
 def life(call: Call) -> Steps[Outcome]:
     """Live an issued call that has no recorded outcome: attempts until it completes or fails, each committed."""
-    run = call.run
+    run, results = call.run, call.callee.results
     if call.row is not None:
         yield from settle_doubt(call, call.row)
         if call.failures and not call.fresh:  # cut off between two attempts, or in a later one than the first
             yield from _recall(call)
-    if call.seq == 0 and call.callee.results is not None and call.callee.results.is_serializable:
+    if results is not None and results.is_serializable and call.seq == 0:
         write_pending(call)  # it may wait for others, and is seen to do so
     while True:
         # 4  begin attempt, unless the cache has the result
         begin = _begin_attempt(call)
-        if call.callee.results is None:
+        if results is None:
             yield Write(run, begin, call.callee.is_guarded and run.synced)
         else:
-            cached = yield from call.callee.results.begin(call, begin)
+            cached = yield from results.begin(call, begin)
             if cached is not None:
                 _tell(call, cached)
                 return (yield from _tell_late(call, cached))
@@ -353,7 +353,7 @@ def life(call: Call) -> Steps[Outcome]:
             yield from cut_off(call, outcome.error)
         # 6  outcome committed
         change, outcome, next_attempt = _outcome_change(call, outcome)
-        written = change if call.asking is None else call.asking.completed(call, change)
+        written = change if results is None or call.asking is None else call.asking.completed(call, change)
         yield Write(run, written, run.synced, final=next_attempt is None and call.callee.hooks is None)
         # 8  told
         if next_attempt is None:
@@ -494,12 +494,12 @@ def _outcome_change(call: Call, outcome: Outcome) -> tuple[CompleteCall | FailAt
     run, at = call.run, call.run.journal.clock.now_text()
     call.seq += 1
     if outcome.error is None:
-        results = call.callee.results or run.results
+        kept = call.callee.results or run.results
         try:
-            if results is None:
+            if kept is None:
                 result = encode(outcome.value, f"the result of {call}")
             else:
-                result, value = results.encode_call(call, outcome.value)
+                result, value = kept.encode_call(call, outcome.value)
                 outcome = Outcome(value, None)
         except ValueNotStorableError as refusal:
             # Another attempt would return the same kind of value, so this is final at once.

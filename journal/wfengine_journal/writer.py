@@ -169,7 +169,9 @@ class Writer:
         finally:
             self._leading = False
             self._hand_over()
-            self._tell_watchers()
+            after_commit = self.after_commit  # read once: the last who waits may go away just now
+            if after_commit is not None:
+                after_commit()
 
     def post(
         self, change: Change, *, synced: bool = False, on_commit: Callable[[BaseException | None], None] | None = None
@@ -222,7 +224,9 @@ class Writer:
             self._leading = False
             self._tell(batch)
             self._hand_over()
-            self._tell_watchers()
+            after_commit = self.after_commit  # read once: the last who waits may go away just now
+            if after_commit is not None:
+                after_commit()
 
     def _give_back(self, batch: list[_Ticket]) -> None:
         """Queue again, in front, what an interrupted leader took and did not settle."""
@@ -245,11 +249,6 @@ class Writer:
                 interruption = error
         if interruption is not None:
             raise interruption
-
-    def _tell_watchers(self) -> None:
-        after_commit = self.after_commit  # read once: the last who waits may go away just now
-        if after_commit is not None:
-            after_commit()
 
     def _hand_over(self) -> None:
         """Wake the first of those who queued up meanwhile: it leads next, and commits for all of them."""
