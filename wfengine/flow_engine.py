@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING
 from wfengine import listeners
 from wfengine.fatal import fatal_task_runs
 from wfengine.fingerprint import flow_code
-from wfengine.ids import new_run_name, render_name, typed
+from wfengine.ids import new_run_name, render_name, render_run_name, typed
 from wfengine.journals import default_durability
 from wfengine.loading import entrypoint_of
 from wfengine.logging import record_prints
 from wfengine.replay import Recorded, Rerun
 from wfengine.returned import flow_outcome
-from wfengine.scopes import ABANDONED, ACTIVE, LiveRun, Scope, current_tags
+from wfengine.scopes import ABANDONED, ACTIVE, LiveRun, Scope, current_tags, entered
 from wfengine.states import State
 from wfengine.steps import Create, Delay, Invoke, Outcome, Settle, Steps, Write
 from wfengine.task_engine import Call
@@ -92,10 +92,10 @@ def start(flow: AnyFlow, journal: Journal, arguments: dict[str, object], *, pare
             return (yield from _again(flow, journal, existing, key, text, stored))
     if parent is None:
         mention_earlier_runs(flow, journal)
-    tags = flow.tags | current_tags()
+    tags = flow.tags | current_tags() | (frozenset() if parent is None else parent.run.outer_tags)
     code_hash, source = flow_code(flow.fn)
     entrypoint = entrypoint_of(flow.fn)
-    name = _run_name(flow, journal, arguments)
+    name = _run_name(flow, journal, arguments, tags, parent)
     durability = parent.run.durability if parent is not None else flow.durability or default_durability(journal)
     create = CreateFlowRun(
         name=name,
@@ -128,10 +128,17 @@ def start(flow: AnyFlow, journal: Journal, arguments: dict[str, object], *, pare
     return (yield from _live(run, arguments, tags, parent))
 
 
-def _run_name(flow: AnyFlow, journal: Journal, arguments: dict[str, object]) -> str:
-    if flow.flow_run_name is not None:
-        return render_name(flow.flow_run_name, arguments, f"flow '{flow.name}'")
-    return new_run_name(journal.records.is_run_name_taken)
+def _run_name(flow: AnyFlow, journal: Journal, arguments: dict[str, object], tags: frozenset[str], parent: Call | None) -> str:
+    made = None
+    if callable(flow.flow_run_name):
+        # It may ask about the run it names, as far as that is known: all but the id and the name.
+        run = LiveRun(journal, flow, 0, "", epoch=1, version=0)
+        run.parameters, run.tags, run.parent = arguments, tags, None if parent is None else parent.run
+        with entered(Scope(run, None)):
+            made = render_run_name(flow.flow_run_name, arguments, f"flow '{flow.name}'")
+    elif flow.flow_run_name is not None:
+        made = render_run_name(flow.flow_run_name, arguments, f"flow '{flow.name}'")
+    return made or new_run_name(journal.records.is_run_name_taken)
 
 
 def _idempotency_key(flow: AnyFlow, arguments: dict[str, object]) -> str | None:
@@ -250,7 +257,9 @@ def take_up(flow: AnyFlow, journal: Journal, run_id: int, how: How, *, parent: C
     load_recorded(run, code_hash, rerun, how.by_person)
     failures = 0 if how.reason == "resume" else row.failures  # a person's resume grants all retries anew
     due = None if row.next_attempt_at is None else seconds_from_text(row.next_attempt_at)
-    return (yield from _live(run, arguments, frozenset(json.loads(row.tags or "[]")), parent, failures, due))
+    tags = frozenset(json.loads(row.tags or "[]"))
+    run.outer_tags = tags - flow.tags
+    return (yield from _live(run, arguments, tags, parent, failures, due))
 
 
 def _refuse_living(journal: Journal, row: FlowRunRow) -> None:

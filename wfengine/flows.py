@@ -9,6 +9,7 @@ from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
 
 from wfengine.flow_engine import Ended, start, subflow
 from wfengine.futures import resolved
+from wfengine.ids import checked_run_name
 from wfengine.journals import Durability, default_journal
 from wfengine.loading import is_loading, note_skipped_call
 from wfengine.parameters import Parameters, known_options
@@ -48,7 +49,7 @@ class Flow(Generic[P, R]):
         self.is_async = inspect.iscoroutinefunction(inspect.unwrap(fn))
         self.parameters = _AnyParameters(fn, owner=owner) if is_task else Parameters(fn, owner=owner, reserved=RESERVED)
         self.validate_parameters = bool(given["validate_parameters"])
-        self.flow_run_name = cast("str | Callable[..., str] | None", given["flow_run_name"])
+        self.flow_run_name = checked_run_name(given["flow_run_name"], "flow_run_name", owner)
         self.idempotency_key = cast("str | Callable[..., str] | None", given["idempotency_key"])
         self.tags = frozenset(cast("Iterable[str]", given["tags"] or ()))
         self.task_runner = cast("TaskRunner | None", given["task_runner"])

@@ -35,7 +35,7 @@ class LiveRun:
 
     __slots__ = (
         "__weakref__", "callees", "durability", "epoch", "flow", "halted", "id", "issue_lock", "journal", "left_open",
-        "log_prints", "name", "on_drift", "outstanding", "parameters", "parent", "recorded", "runner", "synced", "tags",
+        "log_prints", "name", "on_drift", "outer_tags", "outstanding", "parameters", "parent", "recorded", "runner", "synced", "tags",
         "turns", "version",
     )  # fmt: skip
 
@@ -50,6 +50,7 @@ class LiveRun:
         self.synced = True  # outcomes wait for the disk (durability "power")
         self.parameters: dict[str, object] = {}
         self.tags: frozenset[str] = frozenset()
+        self.outer_tags: frozenset[str] = frozenset()  # of a resumed run: those of the `with tags(...)` it was started in
         self.parent: LiveRun | None = None
         self.recorded: Recorded | None = None  # what earlier executions recorded; None in a first execution
         self.on_drift: str | None = None
@@ -196,6 +197,16 @@ class _Carried(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         # A context can be entered once at a time; each call gets a copy, so that a pool may run many at once.
         return self._context.copy().run(self._fn, *args, **kwargs)
+
+
+@contextmanager
+def entered(scope: Scope) -> Iterator[None]:
+    """Let the code in the block belong to a scope: what names a run may ask about the run it names."""
+    token = _SCOPE.set(scope)
+    try:
+        yield
+    finally:
+        _SCOPE.reset(token)
 
 
 @contextmanager

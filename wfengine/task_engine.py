@@ -25,11 +25,11 @@ from typing import TYPE_CHECKING, Literal
 from wfengine import listeners
 from wfengine.fatal import note_task_run
 from wfengine.identity import Inputs, describe_inputs, explicit_key
-from wfengine.ids import render_name, typed
+from wfengine.ids import render_run_name, typed
 from wfengine.replay import Recorded, drift_error
 from wfengine.result_hashes import known_result_hash, remember_result_hash
 from wfengine.retries import NO_RETRIES, RetryPolicy
-from wfengine.scopes import LiveRun, Scope, current_tags
+from wfengine.scopes import LiveRun, Scope, current_tags, entered
 from wfengine.states import State
 from wfengine.steps import Delay, Invoke, Outcome, Settle, Steps, Write
 from wfengine_journal.clock import seconds_from_text, text_from_seconds
@@ -393,7 +393,8 @@ def _first_row(call: Call, at: str, *, running: bool) -> BeginCall:
     callee, inputs, identity = call.callee, call.inputs, call.identity
     assert inputs is not None
     assert identity is not None
-    tags = callee.tags | current_tags() if callee.tags or current_tags() else None
+    outer = call.run.outer_tags
+    tags = callee.tags | current_tags() | outer if callee.tags or current_tags() or outer else None
     return BeginCall(
         identity,
         epoch=call.run.epoch,
@@ -401,10 +402,18 @@ def _first_row(call: Call, at: str, *, running: bool) -> BeginCall:
         inputs=inputs.text,
         at=at,
         running=running,
-        name=None if callee.run_name is None else render_name(callee.run_name, call.arguments, f"task '{callee.name}'"),
+        name=None if callee.run_name is None else _run_name(call, callee.run_name),
         tags=None if tags is None else tags_text(tags),
         arguments=_stored_arguments(call.arguments, inputs) if inputs.partial else (),
     )
+
+
+def _run_name(call: Call, name: str | Callable[..., str]) -> str | None:
+    owner = f"task '{call.callee.name}'"
+    if not callable(name):
+        return render_run_name(name, call.arguments, owner)
+    with entered(Scope(call.run, call)):  # it may ask about the run it names, as far as that is known: all but the id
+        return render_run_name(name, call.arguments, owner)
 
 
 def _stored_arguments(arguments: Mapping[str, object], inputs: Inputs) -> list[Argument]:

@@ -9,6 +9,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from wfengine.flows import Flow
 from wfengine.futures import TaskFuture, TaskFutureList, resolved, unsettled_in
+from wfengine.ids import checked_run_name
 from wfengine.loading import is_loading, note_skipped_call
 from wfengine.parameters import Parameters, known_options
 from wfengine.retries import DelaySeconds, make_policy
@@ -190,7 +191,7 @@ def _make_callee(fn: Callable[..., object], options: Mapping[str, object]) -> Ca
         origin=origin_of(fn),
         tags=frozenset(cast("Iterable[str]", chosen["tags"] or ())),
         timeout_seconds=None if timeout is None else float(timeout),
-        run_name=cast("str | None", chosen["task_run_name"]),
+        run_name=checked_run_name(chosen["task_run_name"], "task_run_name", owner),
         on_interrupt="ask" if once and chosen["on_interrupt"] == "rerun" else chosen["on_interrupt"],
         once=once,
         max_interruptions=cast(int, chosen["max_interruptions"]),
