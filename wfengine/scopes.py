@@ -35,8 +35,8 @@ class LiveRun:
 
     __slots__ = (
         "__weakref__", "callees", "durability", "epoch", "flow", "halted", "id", "issue_lock", "journal", "left_open",
-        "log_prints", "name", "on_drift", "outer_tags", "outstanding", "parameters", "parent", "recorded", "runner", "synced", "tags",
-        "turns", "version",
+        "log_prints", "name", "on_drift", "outer_tags", "outstanding", "parameters", "parent", "parent_call", "recorded",
+        "runner", "synced", "tags", "told", "turns", "version",
     )  # fmt: skip
 
     def __init__(self, journal: Journal, flow: AnyFlow, run_id: int, name: str, *, epoch: int, version: int) -> None:
@@ -52,6 +52,8 @@ class LiveRun:
         self.tags: frozenset[str] = frozenset()
         self.outer_tags: frozenset[str] = frozenset()  # of a resumed run: those of the `with tags(...)` it was started in
         self.parent: LiveRun | None = None
+        self.parent_call: Call | None = None  # the call that a subflow's run stands for
+        self.told: set[tuple[int, int, str]] = set()  # hooks that were called: task run (0: the flow), seq, name
         self.recorded: Recorded | None = None  # what earlier executions recorded; None in a first execution
         self.on_drift: str | None = None
         self.runner: TaskRunner | None = None
@@ -81,7 +83,7 @@ class LiveRun:
 class Scope:
     """An enclosing call, and the counters that tell equal calls in it apart."""
 
-    __slots__ = ("_lane_task", "_lane_thread", "attempt_over", "call", "enclosing", "epoch", "issued", "run")
+    __slots__ = ("_lane_task", "_lane_thread", "attempt_over", "call", "closed", "enclosing", "epoch", "issued", "run")
 
     def __init__(self, run: LiveRun, call: Call | None) -> None:
         self.run = run
@@ -90,6 +92,7 @@ class Scope:
         self.epoch = run.epoch
         self.issued: dict[tuple[int, bytes], int] = {}
         self.attempt_over = False  # set when the attempt was given up (timeout) though its thread may still run
+        self.closed = False  # set for hooks, and what names a run: what they call is not part of this run
         self._lane_thread = 0
         self._lane_task: object | None = None
 
@@ -151,7 +154,7 @@ reset_scope = _SCOPE.reset
 
 
 def find_scope() -> Scope | None:
-    """Return the scope a task call belongs to, or None outside of any run.
+    """Return the scope a task call belongs to, or None outside of any run and in a hook.
 
     Raises MissingContextError in a thread that lost its scope, and unwinds a run that was stopped.
     """
@@ -159,6 +162,8 @@ def find_scope() -> Scope | None:
     if scope is None:
         if ACTIVE and threading.current_thread() is not threading.main_thread():
             _refuse_lost_thread()
+        return None
+    if scope.closed:
         return None
     if scope.run.halted is not None:
         scope.run.check_not_halted()
@@ -200,8 +205,10 @@ class _Carried(Generic[P, R]):
 
 
 @contextmanager
-def entered(scope: Scope) -> Iterator[None]:
-    """Let the code in the block belong to a scope: what names a run may ask about the run it names."""
+def naming(run: LiveRun, call: Call | None) -> Iterator[None]:
+    """Let the function in the block, which names a run, ask about that run, as far as it is known: it has no id yet."""
+    scope = Scope(run, call)
+    scope.closed = True
     token = _SCOPE.set(scope)
     try:
         yield

@@ -133,6 +133,15 @@ class Records:
             raise NotFoundError(f"There is no flow run {flow_run_id} in {self._path}. See them with: wfengine runs ls")
         return FlowRunRow._make(row)
 
+    def find_last_start(self, flow_run_id: int, task_run_id: int) -> str | None:
+        """Return when the last attempt of a call began; task_run_id 0: when the run's body was started the last time."""
+        row = self.row(
+            "SELECT at FROM transition WHERE flow_run_id = ? AND task_run_id = ? AND state = 'RUNNING'"
+            " ORDER BY seq DESC LIMIT 1",
+            (flow_run_id, task_run_id),
+        )
+        return None if row is None else str(row[0])
+
     def find_flow_run_by_key(self, flow_id: int, idempotency_key: str) -> int | None:
         """Return the id of the flow's run with that idempotency key."""
         row = self.row("SELECT id FROM flow_run WHERE flow_id = ? AND idempotency_key = ?", (flow_id, idempotency_key))
@@ -178,6 +187,11 @@ class Records:
         """Return epoch -> why the body was started: 'start', 'resume', 'recovery' or 'retry'."""
         rows = self.rows("SELECT epoch, reason FROM execution WHERE flow_run_id = ?", (flow_run_id,))
         return {cast(int, epoch): str(reason) for epoch, reason in rows}
+
+    def list_hook_runs(self, flow_run_id: int) -> set[tuple[int, int, str]]:
+        """Return the hooks that were called: task run (0: the flow run itself), seq of the transition, name."""
+        rows = self.rows("SELECT task_run_id, seq, name FROM hook_run WHERE flow_run_id = ?", (flow_run_id,))
+        return {(cast(int, task_run_id), cast(int, seq), str(name)) for task_run_id, seq, name in rows}
 
     def get_call(self, flow_run_id: int, task_run_id: int) -> CallRow:
         """Return one recorded call of a flow run; NotFoundError if it has none with that id."""
