@@ -101,6 +101,11 @@ class TaskRunContext:
         return task_run_of(self._call)
 
     @property
+    def flow_run_context(self) -> FlowRunContext:
+        """Return that of the flow run which called the task."""
+        return FlowRunContext(self._call.run)
+
+    @property
     def parameters(self) -> dict[str, object]:
         """Return the values the task was called with, defaults included."""
         return dict(self._call.arguments)

@@ -23,7 +23,7 @@ from wfengine.hooks import call_flow_hooks
 from wfengine.ids import new_run_name, render_name, render_run_name, typed
 from wfengine.journals import default_durability
 from wfengine.loading import entrypoint_of
-from wfengine.logging import record_prints
+from wfengine.prints import record_prints, wants_prints
 from wfengine.replay import Recorded, Rerun
 from wfengine.returned import flow_outcome
 from wfengine.scopes import ABANDONED, ACTIVE, LiveRun, Scope, current_tags, naming
@@ -355,7 +355,7 @@ def _live(
     run.tags = tags
     run.parent = None if parent is None else parent.run
     run.parent_call = parent
-    run.log_prints = run.flow.log_prints if run.flow.log_prints is not None else bool(run.parent and run.parent.log_prints)
+    run.log_prints = wants_prints(run.flow.log_prints, None if run.parent is None else run.parent.log_prints)
     if run.log_prints:
         record_prints()
     key = (str(run.journal.path), run.id)

@@ -28,6 +28,7 @@ from wfengine.fatal import note_task_run
 from wfengine.hooks import Hooks, call_task_hooks, has_untold
 from wfengine.identity import Inputs, describe_inputs, explicit_key
 from wfengine.ids import render_run_name
+from wfengine.prints import record_prints
 from wfengine.replay import Recorded, drift_error
 from wfengine.result_hashes import known_result_hash, remember_result_hash
 from wfengine.retries import NO_RETRIES, RetryPolicy
@@ -461,6 +462,8 @@ def _user_code(call: Call) -> Steps[Outcome]:
         subflow = callee.fn(scope, call)  # the steps of the child's life, from flow_engine
         outcome = yield from subflow  # type: ignore[misc]  # Callee.fn of a flow returns Steps[Outcome]
     else:
+        if callee.log_prints:
+            record_prints()
         outcome = yield Invoke(scope, callee.fn, args, kwargs, callee.is_async, callee.timeout_seconds)
     assert isinstance(outcome, Outcome)
     return outcome

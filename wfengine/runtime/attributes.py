@@ -6,32 +6,26 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import NamedTuple
 
 from wfengine_journal.errors import UsageError
 
 
-class Attribute(NamedTuple):
-    """One attribute: what gives its value, and what its environment variable's text means."""
+def value_of(
+    module: str, from_text: Mapping[str, Callable[[str], object]], live_value: Callable[[str], object], name: str
+) -> object:
+    """Return an attribute of the module `flow_run`, `task_run` or `deployment`: what the environment says, else `live_value`.
 
-    get: Callable[[], object]
-    from_text: Callable[[str], object] = str
-
-
-def value_of(module: str, attributes: Mapping[str, Attribute], name: str) -> object:
-    """Return an attribute of the module `flow_run`, `task_run` or `deployment`. Raises AttributeError.
-
-    A variable may also stand for an attribute that does not exist; its text is the value.
+    `from_text` lists the attributes, and what the text of a variable means for each. A variable may also stand for an
+    attribute that does not exist; its text is the value. Raises AttributeError.
     """
     variable = f"WFENGINE__RUNTIME__{module.upper()}__{name.upper()}"
     text = os.environ.get(variable)
-    attribute = attributes.get(name)
     if text is None:
-        if attribute is None:
-            raise AttributeError(f"wfengine.runtime.{module} has no attribute {name!r}. It has: {', '.join(attributes)}.")
-        return attribute.get()
+        if name not in from_text:
+            raise AttributeError(f"wfengine.runtime.{module} has no attribute {name!r}. It has: {', '.join(from_text)}.")
+        return live_value(name)
     try:
-        return text if attribute is None else attribute.from_text(text)
+        return from_text.get(name, str)(text)
     except ValueError as error:
         raise UsageError(f"{variable}={text!r} cannot stand for {module}.{name}: {error}") from error
 
@@ -61,7 +55,3 @@ def instant(text: str) -> datetime:
     """Return an ISO-8601 instant; UTC where it names no zone."""
     found = datetime.fromisoformat(text)
     return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
-
-
-def nothing() -> None:
-    """Return None: what there is no server for, or is not known here."""

@@ -6,8 +6,10 @@ deployment's `id`, `name` and `version`: they are None.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from wfengine.runtime import flow_run
-from wfengine.runtime.attributes import Attribute, integer, json_object, nothing, value_of
+from wfengine.runtime.attributes import integer, json_object, value_of
 
 id: int | None
 name: str | None
@@ -15,20 +17,22 @@ version: str | None
 parameters: dict[str, object]
 flow_run_id: int | None
 
-_ATTRIBUTES: dict[str, Attribute] = {
-    "id": Attribute(nothing, integer),
-    "name": Attribute(nothing),
-    "version": Attribute(nothing),
-    "parameters": Attribute(lambda: flow_run.parameters, json_object),
-    "flow_run_id": Attribute(lambda: flow_run.id, integer),
-}
+_FROM_TEXT: dict[str, Callable[[str], object]] = {
+    "id": integer, "name": str, "version": str, "parameters": json_object, "flow_run_id": integer,
+}  # fmt: skip
 
 __all__ = ["flow_run_id", "id", "name", "parameters", "version"]
 
 
 def __getattr__(name: str) -> object:
-    return value_of("deployment", _ATTRIBUTES, name)
+    return value_of("deployment", _FROM_TEXT, _live_value, name)
 
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+def _live_value(name: str) -> object:
+    if name == "parameters":
+        return flow_run.parameters
+    return flow_run.id if name == "flow_run_id" else None

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
-from wfengine.runtime.attributes import Attribute, instant, integer, json_list, json_object, nothing, value_of
+from wfengine.runtime.attributes import instant, integer, json_list, json_object, value_of
 from wfengine.scopes import LiveRun, current_scope
 from wfengine_journal.clock import SystemClock
 
@@ -30,58 +30,11 @@ api_url: str | None
 ui_url: str | None
 
 
-def _run() -> LiveRun | None:
-    scope = current_scope()
-    return None if scope is None else scope.run
-
-
-def _of_run(get: Callable[[LiveRun], object], empty: Callable[[], object] = nothing) -> Callable[[], object]:
-    def value() -> object:
-        run = _run()
-        return empty() if run is None else get(run)
-
-    return value
-
-
-def _parent_id(run: LiveRun) -> int | None:
-    return None if run.parent is None else run.parent.id
-
-
-def _root_id(run: LiveRun) -> int | None:
-    while run.parent is not None:
-        run = run.parent
-    return run.id or None
-
-
-def _version(run: LiveRun) -> str | None:
-    return None if run.flow.version is None else str(run.flow.version)
-
-
-def _scheduled(run: LiveRun) -> datetime:
-    created = run.journal.records.get_flow_run(run.id).created_at if run.id else run.journal.clock.now_text()
-    return datetime.fromisoformat(created)
-
-
-def _now() -> datetime:
-    return datetime.fromisoformat(SystemClock().now_text())
-
-
-_ATTRIBUTES: dict[str, Attribute] = {
-    "id": Attribute(_of_run(lambda run: run.id or None), integer),
-    "name": Attribute(_of_run(lambda run: run.name or None)),
-    "tags": Attribute(_of_run(lambda run: sorted(run.tags), list), json_list),
-    "run_count": Attribute(_of_run(lambda run: run.epoch, int), int),
-    "parameters": Attribute(_of_run(lambda run: dict(run.parameters), dict), json_object),
-    "scheduled_start_time": Attribute(_of_run(_scheduled, _now), instant),
-    "flow_name": Attribute(_of_run(lambda run: run.flow.name)),
-    "flow_version": Attribute(_of_run(_version)),
-    "parent_flow_run_id": Attribute(_of_run(_parent_id), integer),
-    "root_flow_run_id": Attribute(_of_run(_root_id), integer),
-    "parent_deployment_id": Attribute(nothing, integer),
-    "job_variables": Attribute(nothing, json_object),
-    "api_url": Attribute(nothing),
-    "ui_url": Attribute(nothing),
-}
+_FROM_TEXT: dict[str, Callable[[str], object]] = {
+    "id": integer, "name": str, "tags": json_list, "run_count": int, "parameters": json_object,
+    "scheduled_start_time": instant, "flow_name": str, "flow_version": str, "parent_flow_run_id": integer,
+    "root_flow_run_id": integer, "parent_deployment_id": integer, "job_variables": json_object, "api_url": str, "ui_url": str,
+}  # fmt: skip
 
 __all__ = [
     "api_url",
@@ -102,8 +55,44 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    return value_of("flow_run", _ATTRIBUTES, name)
+    return value_of("flow_run", _FROM_TEXT, _live_value, name)
 
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+def _live_value(name: str) -> object:
+    scope = current_scope()
+    if scope is None:
+        return _empty_value(name)
+    run = scope.run
+    if name == "scheduled_start_time":
+        return datetime.fromisoformat(
+            run.journal.records.get_flow_run(run.id).created_at if run.id else run.journal.clock.now_text()
+        )
+    values: dict[str, object] = {
+        "id": run.id or None,
+        "name": run.name or None,
+        "tags": sorted(run.tags),
+        "run_count": run.epoch,
+        "parameters": dict(run.parameters),
+        "flow_name": run.flow.name,
+        "flow_version": None if run.flow.version is None else str(run.flow.version),
+        "parent_flow_run_id": None if run.parent is None else run.parent.id,
+        "root_flow_run_id": _root_id(run),
+    }
+    return values.get(name)
+
+
+def _empty_value(name: str) -> object:
+    if name == "scheduled_start_time":
+        return datetime.fromisoformat(SystemClock().now_text())
+    empty: dict[str, object] = {"tags": [], "run_count": 0, "parameters": {}}
+    return empty.get(name)
+
+
+def _root_id(run: LiveRun) -> int | None:
+    while run.parent is not None:
+        run = run.parent
+    return run.id or None

@@ -6,13 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-from wfengine.runtime.attributes import Attribute, integer, json_list, json_object, nothing, value_of
+from wfengine.runtime.attributes import integer, json_list, json_object, value_of
 from wfengine.scopes import current_scope
-
-if TYPE_CHECKING:
-    from wfengine.task_engine import Call
 
 id: int | None
 name: str | None
@@ -24,35 +20,34 @@ api_url: str | None
 ui_url: str | None
 
 
-def _of_call(get: Callable[[Call], object], empty: Callable[[], object] = nothing) -> Callable[[], object]:
-    def value() -> object:
-        scope = current_scope()
-        return empty() if scope is None or scope.call is None else get(scope.call)
-
-    return value
-
-
-def _name(call: Call) -> str | None:
-    return call.run_name or (f"{call.callee.name}-{call.task_run_id}" if call.task_run_id else None)
-
-
-_ATTRIBUTES: dict[str, Attribute] = {
-    "id": Attribute(_of_call(lambda call: call.task_run_id or None), integer),
-    "name": Attribute(_of_call(_name)),
-    "tags": Attribute(_of_call(lambda call: sorted(call.tags), list), json_list),
-    "run_count": Attribute(_of_call(lambda call: call.attempt, int), int),
-    "parameters": Attribute(_of_call(lambda call: dict(call.arguments), dict), json_object),
-    "task_name": Attribute(_of_call(lambda call: call.callee.name)),
-    "api_url": Attribute(nothing),
-    "ui_url": Attribute(nothing),
-}
+_FROM_TEXT: dict[str, Callable[[str], object]] = {
+    "id": integer, "name": str, "tags": json_list, "run_count": int, "parameters": json_object, "task_name": str,
+    "api_url": str, "ui_url": str,
+}  # fmt: skip
 
 __all__ = ["api_url", "id", "name", "parameters", "run_count", "tags", "task_name", "ui_url"]
 
 
 def __getattr__(name: str) -> object:
-    return value_of("task_run", _ATTRIBUTES, name)
+    return value_of("task_run", _FROM_TEXT, _live_value, name)
 
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+def _live_value(name: str) -> object:
+    scope = current_scope()
+    call = None if scope is None else scope.call
+    if call is None:
+        empty: dict[str, object] = {"tags": [], "run_count": 0, "parameters": {}}
+        return empty.get(name)
+    values: dict[str, object] = {
+        "id": call.task_run_id or None,
+        "name": call.run_name or (f"{call.callee.name}-{call.task_run_id}" if call.task_run_id else None),
+        "tags": sorted(call.tags),
+        "run_count": call.attempt,
+        "parameters": dict(call.arguments),
+        "task_name": call.callee.name,
+    }
+    return values.get(name)

@@ -1,0 +1,100 @@
+"""Where log lines go: into the journal, and to stderr as long as the program has not configured logging itself."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+from wfengine.scopes import ACTIVE, Scope, current_scope
+from wfengine_journal.errors import UsageError
+from wfengine_journal.store import Journal
+from wfengine_journal.transitions import utf8_text
+
+ROOT = "wfengine"
+FLOW_RUNS = "wfengine.flow_runs"
+TASK_RUNS = "wfengine.task_runs"
+#: A longer log line is cut in the journal, in characters.
+LINE_LIMIT = 65_536
+#: The level of our loggers where the program has set none: a name or a number. Default: INFO.
+LEVEL_VARIABLE = "WFENGINE_LOGGING_LEVEL"
+
+
+class JournalHandler(logging.Handler):
+    """Writes a record into the journal, beside the run that its logger was made for; other records go nowhere.
+
+    The line is committed with the next commit of the run, at the latest some tens of milliseconds later.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See logging.Handler."""
+        flow_run_id = getattr(record, "flow_run_id", None)
+        scope = current_scope()
+        try:
+            if scope is not None and flow_run_id in (None, scope.run.id):
+                if scope.run.id:  # 0 while a function gives the run its name: there is nothing to stand beside yet
+                    _write(scope.run.journal, scope.run.id, _task_run_id(record, scope), record)
+            elif flow_run_id is not None and (journal := _journal_of(flow_run_id)) is not None:
+                _write(journal, flow_run_id, getattr(record, "task_run_id", None), record)
+        except Exception:
+            self.handleError(record)
+
+
+def _task_run_id(record: logging.LogRecord, scope: Scope) -> int | None:
+    """Return whose line it is: a flow's logger used in a task still speaks for the flow."""
+    if hasattr(record, "flow_run_id"):
+        return getattr(record, "task_run_id", None) or None
+    return scope.task_run_id or None
+
+
+def _journal_of(flow_run_id: object) -> Journal | None:
+    """Return the journal of a run that this process executes, for a line from a thread that does not know its run."""
+    return next((run.journal for (_, run_id), run in list(ACTIVE.items()) if run_id == flow_run_id), None)
+
+
+def _write(journal: Journal, flow_run_id: int, task_run_id: int | None, record: logging.LogRecord) -> None:
+    formatter = logging.Formatter()
+    message = record.getMessage()
+    if record.exc_info:
+        message += "\n" + formatter.formatException(record.exc_info)
+    if record.stack_info:
+        message += "\n" + formatter.formatStack(record.stack_info)
+    text = message if len(message) <= LINE_LIMIT else message[:LINE_LIMIT] + " ... (cut)"
+    journal.put_log(flow_run_id, task_run_id, record.levelno, record.name, utf8_text(text))
+
+
+class _ConsoleHandler(logging.StreamHandler):  # type: ignore[type-arg]  # generic only for the type checker
+    """Shows lines on stderr as long as the program has not configured logging itself."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not logging.getLogger().handlers and not getattr(record, "printed", False):  # print() shows its text itself
+            self.stream = sys.stderr  # looked up anew: a test or notebook may have replaced it
+            super().emit(record)
+
+
+_installed = False
+
+
+def install() -> None:
+    """Attach our handlers to our loggers, once."""
+    global _installed
+    if _installed:
+        return
+    _installed = True
+    root = logging.getLogger(ROOT)
+    if root.level == logging.NOTSET:
+        root.setLevel(_level())
+    console = _ConsoleHandler()
+    console.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root.addHandler(console)
+    handler = JournalHandler()
+    for name in (FLOW_RUNS, TASK_RUNS):
+        logging.getLogger(name).addHandler(handler)
+
+
+def _level() -> int:
+    text = os.environ.get(LEVEL_VARIABLE) or "INFO"
+    level = int(text) if text.isdigit() else logging.getLevelName(text.upper())
+    if not isinstance(level, int):
+        raise UsageError(f"{LEVEL_VARIABLE}={text!r} is no level of logging. Set DEBUG, INFO, WARNING, ERROR or a number.")
+    return level
