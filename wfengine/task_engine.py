@@ -461,6 +461,8 @@ def _user_code(call: Call) -> Steps[Outcome]:
     callee = call.callee
     scope = call.own_scope = Scope(call.run, call)
     args, kwargs = callee.parameters.unbind(call.arguments)
+    if callee.log_prints:
+        record_prints()
     if callee.kind == "flow":
         subflow = callee.fn(scope, call)  # the steps of the child's life, from flow_engine
         outcome = yield from subflow  # type: ignore[misc]  # Callee.fn of a flow returns Steps[Outcome]
@@ -469,8 +471,6 @@ def _user_code(call: Call) -> Steps[Outcome]:
         call.feed = call.feed or Feed()
         outcome = yield from stream(scope, step, call.feed, call.task_run_id, str(call))
     else:
-        if callee.log_prints:
-            record_prints()
         outcome = yield Invoke(scope, callee.fn, args, kwargs, callee.is_async, callee.timeout_seconds)
     assert isinstance(outcome, Outcome)
     return outcome

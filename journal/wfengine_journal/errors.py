@@ -5,7 +5,8 @@
     │   ├── ParameterError            WF101  an argument does not fit the flow's or task's parameters
     │   ├── EntrypointError           WF102  the file, module or flow named cannot be loaded
     │   ├── NotFoundError             WF103  no such run (or the name fits several)
-    │   └── MissingContextError       WF104  a task call that lost, or never had, its flow run
+    │   ├── MissingContextError       WF104  a task call that lost, or never had, its flow run
+    │   └── InvalidValueError         WF130  a name, key or value that is not allowed, or a name that is taken (a ValueError)
     ├── RunError                      WF200  about one run or task run
     │   ├── RunOwnedError             WF201  another process executes this run
     │   ├── DriftError                WF202  a replayed call's inputs changed; the run is parked
@@ -71,6 +72,12 @@ class MissingContextError(UsageError):
     """A task was called where its flow run cannot be known (a thread of the user's own)."""
 
     code = "WF104"
+
+
+class InvalidValueError(UsageError, ValueError):
+    """A name, key or value of a variable or artifact is not allowed, or a variable of that name exists already."""
+
+    code = "WF130"
 
 
 class RunError(WfengineError):

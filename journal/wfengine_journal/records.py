@@ -115,9 +115,10 @@ class Records:
 
     def rows(self, sql: str, parameters: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
         """Return all rows of an answer."""
-        return self._read(lambda connection: connection.execute(sql, parameters).fetchall())
+        return self.read(lambda connection: connection.execute(sql, parameters).fetchall())
 
-    def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+    def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """Return what a query says, run between two transactions."""
         return cast(T, self._read_between(query))
 
     def get_flow_run(self, flow_run_id: int) -> FlowRunRow:
@@ -158,7 +159,7 @@ class Records:
 
     def list_calls(self, flow_run_id: int) -> list[CallRow]:
         """Return every recorded call of a flow run, in the order in which the rows were written."""
-        return self._read(
+        return self.read(
             lambda connection: [
                 CallRow._make(row)
                 for row in connection.execute(
