@@ -20,13 +20,14 @@ from wfengine import listeners
 from wfengine.fatal import fatal_task_runs
 from wfengine.fingerprint import flow_code
 from wfengine.hooks import call_flow_hooks
-from wfengine.ids import new_run_name, render_name, render_run_name, typed
+from wfengine.ids import render_name, typed
 from wfengine.journals import default_durability
 from wfengine.loading import entrypoint_of
 from wfengine.prints import record_prints, wants_prints
 from wfengine.replay import Recorded, Rerun
 from wfengine.returned import flow_outcome
-from wfengine.scopes import ABANDONED, ACTIVE, ACTIVE_TRANSACTION, LiveRun, Scope, current_tags, naming
+from wfengine.run_names import flow_run_name
+from wfengine.scopes import ABANDONED, ACTIVE, ACTIVE_TRANSACTION, LiveRun, Scope, current_tags
 from wfengine.states import State
 from wfengine.steps import Create, Delay, Invoke, Outcome, Settle, Steps, Write
 from wfengine.streams import Feed, stream
@@ -97,7 +98,7 @@ def start(flow: AnyFlow, journal: Journal, arguments: dict[str, object], *, pare
     tags = flow.tags | current_tags() | (frozenset() if parent is None else parent.run.outer_tags)
     code_hash, source = flow_code(flow.fn)
     entrypoint = entrypoint_of(flow.fn)
-    name = _run_name(flow, journal, arguments, tags, parent)
+    name = flow_run_name(flow, journal, arguments, tags, parent)
     durability = parent.run.durability if parent is not None else flow.durability or default_durability(journal)
     create = CreateFlowRun(
         name=name,
@@ -128,18 +129,6 @@ def start(flow: AnyFlow, journal: Journal, arguments: dict[str, object], *, pare
     run = LiveRun(journal, flow, create.flow_run_id, name, epoch=1, version=1)
     run.durability, run.synced = durability, durability == "power"
     return (yield from _live(run, arguments, tags, parent))
-
-
-def _run_name(flow: AnyFlow, journal: Journal, arguments: dict[str, object], tags: frozenset[str], parent: Call | None) -> str:
-    made = None
-    if callable(flow.flow_run_name):
-        run = LiveRun(journal, flow, 0, "", epoch=1, version=0)
-        run.parameters, run.tags, run.parent = arguments, tags, None if parent is None else parent.run
-        with naming(run, None):
-            made = render_run_name(flow.flow_run_name, arguments, f"flow '{flow.name}'")
-    elif flow.flow_run_name is not None:
-        made = render_run_name(flow.flow_run_name, arguments, f"flow '{flow.name}'")
-    return made or new_run_name(journal.records.is_run_name_taken)
 
 
 def _idempotency_key(flow: AnyFlow, arguments: dict[str, object]) -> str | None:

@@ -27,12 +27,12 @@ from wfengine.doubt import Refused, cut_off, settle_doubt
 from wfengine.fatal import note_task_run
 from wfengine.hooks import Hooks, call_task_hooks, has_untold
 from wfengine.identity import Inputs, describe_inputs, explicit_key
-from wfengine.ids import render_run_name
 from wfengine.prints import record_prints
 from wfengine.replay import Recorded, drift_error
 from wfengine.result_hashes import known_result_hash, remember_result_hash
 from wfengine.retries import NO_RETRIES, RetryPolicy
-from wfengine.scopes import LiveRun, Scope, current_tags, naming
+from wfengine.run_names import task_run_name
+from wfengine.scopes import LiveRun, Scope, current_tags
 from wfengine.states import State
 from wfengine.steps import Delay, Invoke, Outcome, Settle, Steps, Write
 from wfengine.streams import Feed, stream
@@ -433,7 +433,7 @@ def _first_row(call: Call, at: str, *, running: bool) -> BeginCall:
     if current_tags() or call.run.outer_tags:
         _add_tags(call)
     if callee.run_name is not None:
-        call.run_name = _run_name(call, callee.run_name)
+        call.run_name = task_run_name(call)
     return BeginCall(
         identity,
         epoch=call.run.epoch,
@@ -450,14 +450,6 @@ def _first_row(call: Call, at: str, *, running: bool) -> BeginCall:
 def _add_tags(call: Call) -> None:
     """Add those of the `with tags(...)` blocks around the call, and around the start of its run."""
     call.tags = call.callee.tags | current_tags() | call.run.outer_tags
-
-
-def _run_name(call: Call, name: str | Callable[..., str]) -> str | None:
-    owner = f"task '{call.callee.name}'"
-    if not callable(name):
-        return render_run_name(name, call.arguments, owner)
-    with naming(call.run, call):
-        return render_run_name(name, call.arguments, owner)
 
 
 def _stored_arguments(arguments: Mapping[str, object], inputs: Inputs) -> list[Argument]:
