@@ -42,7 +42,7 @@ class FlowLike(Protocol):
 
     name: str
     parameters: _Parameters
-    validate_parameters: bool
+    should_validate_parameters: bool
 
     def with_options(self, **options: object) -> FlowLike: ...
 
@@ -81,7 +81,7 @@ def parameters_from_text(flow: FlowLike, texts: dict[str, str]) -> dict[str, obj
     """Return the flow's keyword arguments. Raises ParameterError now, before a journal is made, if the call would."""
     parameters = flow.parameters.from_text(texts)
     bound = flow.parameters.bind((), parameters)
-    if flow.validate_parameters:
+    if flow.should_validate_parameters:
         flow.parameters.coerce(bound)
     return parameters
 
