@@ -22,7 +22,6 @@ from wfengine.futures import TaskFuture, TaskFutureList, as_completed, wait
 from wfengine.journals import use_journal
 from wfengine.retries import exponential_backoff
 from wfengine.runners.threads import ThreadTaskRunner
-from wfengine.runs import current_flow_run, current_task_run
 from wfengine.scopes import carry, tags
 from wfengine.states import State
 from wfengine.tasks import Task, task, unmapped
@@ -32,12 +31,15 @@ if TYPE_CHECKING:
     from wfengine import artifacts, context, runtime, variables
     from wfengine.context import get_run_context
     from wfengine.logging.loggers import get_run_logger
+    from wfengine.runs import current_flow_run, current_task_run
 
 #: Names that are loaded when they are first asked for, so that `import wfengine` stays quick, and the modules they stand in.
 #: A name with an empty module is a module itself.
 _LATER = {
     "artifacts": "",
     "context": "",
+    "current_flow_run": "wfengine.runs",
+    "current_task_run": "wfengine.runs",
     "get_run_context": "wfengine.context",
     "get_run_logger": "wfengine.logging.loggers",
     "runtime": "",

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import inspect
-import random
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 from wfengine_journal.errors import UsageError
 from wfengine_journal.transitions import utf8_text
+
+T = TypeVar("T")
 
 
 def _words(text: str) -> list[str]:
@@ -48,13 +51,18 @@ def typed(run_id: int, name: str) -> str:
 def new_run_name(is_taken: Callable[[str], bool]) -> str:
     """Return a random name that is not taken."""
     for _ in range(_TRIES):
-        name = f"{random.choice(_ADJECTIVES)}-{random.choice(_NOUNS)}"
+        name = f"{_any_of(_ADJECTIVES)}-{_any_of(_NOUNS)}"
         if not is_taken(name):
             return name
     while True:
-        name = f"{random.choice(_ADJECTIVES)}-{random.choice(_NOUNS)}-{random.randrange(10, 100000)}"
+        name = f"{_any_of(_ADJECTIVES)}-{_any_of(_NOUNS)}-{_any_of(range(10, 100_000))}"
         if not is_taken(name):
             return name
+
+
+def _any_of(choices: Sequence[T]) -> T:
+    # Not by `random`: that is slow to import, and a program that seeds it would give each of its runs the same name.
+    return choices[int.from_bytes(os.urandom(4), "big") % len(choices)]
 
 
 def checked_run_name(name: object, option: str, owner: str) -> str | Callable[..., str] | None:

@@ -7,10 +7,8 @@ types bring along, and writes nothing.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import json
-import reprlib
 import sys
 import types
 import typing
@@ -390,6 +388,8 @@ def _parsed_json(text: str) -> object:
 
 
 def _preview(value: object) -> str:
+    import reprlib  # as above
+
     shortener = reprlib.Repr()
     shortener.maxstring = shortener.maxother = PREVIEW_CHARACTERS
     text = shortener.repr(value)
@@ -397,6 +397,8 @@ def _preview(value: object) -> str:
 
 
 def _did_you_mean(name: str, candidates: Iterable[str]) -> str:
+    import difflib  # only a mistake needs it
+
     near = difflib.get_close_matches(name, list(candidates), n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""
 
