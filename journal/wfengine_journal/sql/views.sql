@@ -185,7 +185,9 @@ UNION ALL SELECT 'task runs', count(*), coalesce(sum(length(inputs) + coalesce(l
 UNION ALL SELECT 'values', count(*), coalesce(sum(size), 0) FROM value
 UNION ALL SELECT 'transitions', count(*), coalesce(sum(length(at) + coalesce(length(message), 0)), 0) FROM transition
 UNION ALL SELECT 'errors', count(*), coalesce(sum(length(traceback) + coalesce(length(data), 0)), 0) FROM error
-UNION ALL SELECT 'logs', count(*), coalesce(sum(length(message)), 0) FROM log;
+UNION ALL SELECT 'logs', count(*), coalesce(sum(length(message)), 0) FROM log
+UNION ALL SELECT 'artifacts', count(*), coalesce(sum(length(data)), 0) FROM artifact
+UNION ALL SELECT 'variables', count(*), coalesce(sum(length(value)), 0) FROM variable;
 
 CREATE VIEW help AS
 SELECT column1 AS name, column2 AS shows, column3 AS try FROM (VALUES
