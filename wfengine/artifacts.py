@@ -6,6 +6,9 @@ An artifact belongs to the call that makes it, by its place in the order of arti
 again on resume finds those it made and makes none twice; a retried attempt overwrites those of the failed one. Made in
 several threads or asyncio tasks of one body, artifacts have no defined order: none is doubled, but two may change places.
 Artifacts with one key are versions of one thing. In async code the functions are awaited, as in Prefect.
+
+While a file is loaded to find its flows, what it makes at module level is not made (its id is 0), as flows called there do
+nothing.
 """
 
 from __future__ import annotations
@@ -20,10 +23,12 @@ from typing import ClassVar, cast
 
 from wfengine.awaiting import always_awaited, awaited_in_async_code
 from wfengine.journals import default_durability, default_journal
+from wfengine.loading import is_loading
 from wfengine.plain_json import plain_json
 from wfengine.scopes import LiveRun, current_scope, find_scope
 from wfengine.steps import Steps, Write, drive
 from wfengine_journal.artifacts import ArtifactRow, Maker, PutArtifact, UpdateArtifact, find_artifact, get_artifact
+from wfengine_journal.clock import SystemClock
 from wfengine_journal.errors import InternalError, InvalidValueError, NotFoundError
 from wfengine_journal.store import Journal
 from wfengine_journal.transitions import utf8_text
@@ -244,8 +249,10 @@ def create_progress_artifact(progress: float, key: str | None = None, descriptio
 @awaited_in_async_code
 def update_progress_artifact(artifact_id: int, progress: float, description: str | None = None) -> int:
     """Change a progress, committed at once; return the artifact's id. NotFoundError if there is no such progress."""
-    journal, run, _ = _place(counts=False)
     data = ProgressArtifact(progress=progress).stored()
+    if current_scope() is None and is_loading():
+        return artifact_id
+    journal, run, _ = _place(counts=False)
     change = UpdateArtifact(artifact_id, "progress", data, description, at=journal.clock.now_text())
     _write(journal, run, change)
     if not change.existed:
@@ -274,6 +281,9 @@ def _create(artifact: Artifact) -> StoredArtifact:
             "and make a link to it."
         )
     description = None if artifact.description is None else utf8_text(artifact.description)
+    if current_scope() is None and is_loading():
+        at = SystemClock().now_text()
+        return stored_artifact(ArtifactRow(0, artifact.key, artifact.type, data, description, None, None, None, None, at, at))
     journal, run, maker = _place(counts=True)
     change = PutArtifact(artifact.type, artifact.key, data, description, maker, at=journal.clock.now_text())
     _write(journal, run, change)

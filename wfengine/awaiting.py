@@ -7,8 +7,10 @@ a second name, with an `a` before it, is always awaited. Here both are thin: the
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
 from collections.abc import Callable, Coroutine, Generator
+from types import FrameType
 from typing import Generic, NoReturn, ParamSpec, TypeVar, cast
 
 from wfengine.scopes import current_scope
@@ -46,9 +48,11 @@ class Given(Coroutine[None, None, R_co], Generic[R_co]):
         """See collections.abc.Coroutine."""
 
 
-def in_async_code() -> bool:
+def in_async_code(caller: FrameType | None) -> bool:
     """Tell whether the caller awaits what it calls: it belongs to an async task or flow, or outside of those to a loop."""
     scope = current_scope()
+    if scope is not None and scope.closed:  # a hook, or what names a run: nothing but its own code says what it is
+        return caller is not None and bool(caller.f_code.co_flags & inspect.CO_COROUTINE)
     if scope is not None:
         return scope.run.flow.is_async if scope.call is None else scope.call.callee.is_async
     asyncio = sys.modules.get("asyncio")  # not imported: then no loop runs
@@ -64,7 +68,8 @@ def awaited_in_async_code(fn: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(fn)
     def either(*args: P.args, **kwargs: P.kwargs) -> R:
         is_sync = kwargs.pop("_sync", None)
-        awaits = in_async_code() if is_sync is None else not is_sync
+        frame = inspect.currentframe()
+        awaits = in_async_code(frame and frame.f_back) if is_sync is None else not is_sync
         answer = fn(*args, **kwargs)
         return cast(R, Given(answer)) if awaits else answer
 

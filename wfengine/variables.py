@@ -3,6 +3,8 @@
 A variable may change between a run and its resume. What a flow's body reads from one may therefore be another value when
 the body is executed again, which can be drift: read a variable in a task, whose result is recorded, or give it to the flow
 as a parameter. Values are stored in the clear; a variable is no place for a secret.
+
+While a file is loaded to find its flows, what it sets or deletes at module level is left alone, as flows called there are.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import Generic, TypeVar, cast
 
 from wfengine.awaiting import awaited_in_async_code
 from wfengine.journals import default_durability, default_journal
+from wfengine.loading import is_loading
 from wfengine.plain_json import plain_json
 from wfengine.scopes import Scope, current_scope
 from wfengine_journal.errors import InvalidValueError
@@ -89,6 +92,9 @@ def _set(name: str, value: T, tags: Iterable[str] | None, overwrite: bool) -> Va
         )
     listed = sorted(set(tags or ()))
     scope = current_scope()
+    made = Variable(name, cast(T, json.loads(text)), listed)
+    if scope is None and is_loading():
+        return made
     journal = _journal_of(scope)
     change = SetVariable(name, text, tags_text(listed), overwrite=overwrite, at=journal.clock.now_text())
     try:
@@ -99,7 +105,7 @@ def _set(name: str, value: T, tags: Iterable[str] | None, overwrite: bool) -> Va
             raise InvalidValueError(
                 f"Variable '{name}' exists already. To change it: Variable.set('{name}', ..., overwrite=True)"
             ) from None
-    return Variable(name, cast(T, json.loads(text)), listed)
+    return made
 
 
 def _get(name: str, default: T | None) -> T | None:
@@ -109,6 +115,8 @@ def _get(name: str, default: T | None) -> T | None:
 
 def _unset(name: str) -> bool:
     scope = current_scope()
+    if scope is None and is_loading():
+        return False
     journal = _journal_of(scope)
     change = UnsetVariable(name)
     journal.write(change, synced=_synced(journal, scope))

@@ -183,6 +183,19 @@ def test_a_logger_of_the_run_works_in_a_thread_that_does_not_know_it(rows: Rows)
     assert lines(rows) == [(1, 1, "INFO", "wfengine.task_runs", "from the thread")]
 
 
+def test_a_line_whose_fields_name_another_run_stands_beside_the_run_that_wrote_it(rows: Rows) -> None:
+    @task
+    def load() -> None:
+        get_run_logger().info("hello", extra={"flow_run_id": "of another system"})
+
+    @flow
+    def etl() -> None:
+        load()
+
+    etl()
+    assert lines(rows) == [(1, 1, "INFO", "wfengine.task_runs", "hello")]
+
+
 def test_async_tasks_log_beside_their_own_runs(rows: Rows) -> None:
     @task
     async def step(n: int) -> None:

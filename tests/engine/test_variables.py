@@ -138,6 +138,24 @@ def test_what_is_not_awaited_is_done_all_the_same(recwarn: pytest.WarningsRecord
     assert not recwarn.list
 
 
+def test_hooks_and_what_names_a_run_await_only_where_they_are_async_themselves(rows: Rows) -> None:
+    seen: list[object] = []
+
+    def hook(flow: object, flow_run: object, state: object) -> None:
+        seen.append(Variable.get("limit"))
+
+    async def async_hook(flow: object, flow_run: object, state: object) -> None:
+        seen.append(await Variable.get("limit"))  # type: ignore[misc]
+
+    @flow(flow_run_name=lambda: f"limit {Variable.get('limit')}", on_completion=[hook, async_hook])
+    async def etl() -> None: ...
+
+    Variable.set("limit", 5)
+    asyncio.run(etl())
+    assert seen == [5, 5]
+    assert rows.value("SELECT name FROM runs") == "limit 5"
+
+
 def test_the_a_names_are_coroutine_functions() -> None:
     assert all(inspect.iscoroutinefunction(fn) for fn in (Variable.aset, Variable.aget, Variable.aunset))
 
@@ -166,6 +184,31 @@ def test_a_body_that_is_executed_again_may_find_the_variable_it_had_set(program:
     program.run_and_be_killed()
     assert program.resume() == {"state": "COMPLETED", "result": "{'batch': 7}", "type": "dict"}
     assert rows("SELECT name, value FROM variables ORDER BY name") == [("of-the-body", '{"batch":7}'), ("of-the-task", "1")]
+
+
+def test_what_a_script_sets_at_module_level_is_left_alone_when_a_resume_loads_it(program: Program, rows: Rows) -> None:
+    program.write("""
+        from wfengine.artifacts import create_markdown_artifact
+        from wfengine.variables import Variable
+
+        Variable.set("once", 1)
+        Variable.set("start", 1, overwrite=True)
+        create_markdown_artifact("a start")
+
+        @flow
+        def etl():
+            if first_time():
+                Variable.set("start", 2, overwrite=True)
+                kill()
+            return Variable.get("start")
+
+        etl()
+        Variable.unset("once")
+    """)
+    program.run_and_be_killed()
+    assert program.resume()["result"] == "2"
+    assert rows("SELECT name, value FROM variables ORDER BY name") == [("once", "1"), ("start", "2")]
+    assert rows("SELECT data FROM artifacts") == [("a start",)]
 
 
 def test_what_was_set_survives_a_kill_at_once(program: Program, rows: Rows) -> None:

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 
-from wfengine.scopes import ACTIVE, Scope, current_scope
+from wfengine.scopes import ACTIVE, LiveRun, Scope, current_scope
 from wfengine_journal.errors import UsageError
 from wfengine_journal.store import Journal
 from wfengine_journal.transitions import utf8_text
@@ -28,31 +28,33 @@ class JournalHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """See logging.Handler."""
-        flow_run_id = getattr(record, "flow_run_id", None)
-        scope = current_scope()
         try:
-            if scope is not None and flow_run_id in (None, scope.run.id):
-                if scope.run.id:  # 0 while a function gives the run its name: there is nothing to stand beside yet
-                    _write(scope.run.journal, scope.run.id, _task_run_id(record, scope), record)
-            elif flow_run_id is not None and (journal := _journal_of(flow_run_id)) is not None:
-                _write(journal, flow_run_id, getattr(record, "task_run_id", None), record)
+            self._write(record)
         except Exception:
             self.handleError(record)
+
+    def _write(self, record: logging.LogRecord) -> None:
+        scope, named = current_scope(), getattr(record, "flow_run_id", None)
+        other = None if scope is not None and named == scope.run.id else _active_run(named)
+        if other is not None:  # from a thread that does not know its run, or a logger that was handed on
+            _put(other.journal, other.id, getattr(record, "task_run_id", None), record)
+        elif scope is not None and scope.run.id:  # 0 while a function gives the run its name: nothing to stand beside yet
+            _put(scope.run.journal, scope.run.id, _task_run_id(record, scope), record)
 
 
 def _task_run_id(record: logging.LogRecord, scope: Scope) -> int | None:
     """Return whose line it is: a flow's logger used in a task still speaks for the flow."""
-    if hasattr(record, "flow_run_id"):
+    if getattr(record, "flow_run_id", None) == scope.run.id:
         return getattr(record, "task_run_id", None) or None
     return scope.task_run_id or None
 
 
-def _journal_of(flow_run_id: object) -> Journal | None:
-    """Return the journal of a run that this process executes, for a line from a thread that does not know its run."""
-    return next((run.journal for (_, run_id), run in list(ACTIVE.items()) if run_id == flow_run_id), None)
+def _active_run(flow_run_id: object) -> LiveRun | None:
+    """Return the run of that id, if this process executes it."""
+    return next((run for (_, run_id), run in list(ACTIVE.items()) if run_id == flow_run_id), None)
 
 
-def _write(journal: Journal, flow_run_id: int, task_run_id: int | None, record: logging.LogRecord) -> None:
+def _put(journal: Journal, flow_run_id: int, task_run_id: int | None, record: logging.LogRecord) -> None:
     formatter = logging.Formatter()
     message = record.getMessage()
     if record.exc_info:
