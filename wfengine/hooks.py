@@ -127,8 +127,9 @@ def _call_all(hooks: Hooks, moment: _Moment) -> Steps[None]:
             continue
         scope = Scope(moment.run, moment.call)
         scope.closed = True
+        scope.is_async = inspect.iscoroutinefunction(inspect.unwrap(hook))
         args = _arguments(hook, hooks.subject, moment)
-        outcome = yield Invoke(scope, hook, args, {}, inspect.iscoroutinefunction(inspect.unwrap(hook)), None)
+        outcome = yield Invoke(scope, hook, args, {}, scope.is_async, None)
         assert isinstance(outcome, Outcome)
         _record(moment, option, name, outcome.error)
         if outcome.error is not None and not isinstance(outcome.error, Exception):

@@ -172,7 +172,9 @@ class EndFlowRun(RecordedChange):
             error_id = store_error(connection, self.error)
             connection.execute("UPDATE flow_run SET error_id = ? WHERE id = ?", (error_id, flow_run_id))
         for task_run_id in self.fatal_task_run_ids:
-            connection.execute("UPDATE task_run SET fatal = 1 WHERE id = ? AND state = 'FAILED'", (task_run_id,))
+            connection.execute(
+                "UPDATE task_run SET fatal = 1 WHERE id = ? AND state IN ('FAILED', 'CANCELLED', 'CRASHED')", (task_run_id,)
+            )
         for task_run_id in self.adopted_ids:
             connection.execute("UPDATE task_run SET orphaned_in = NULL WHERE id = ?", (task_run_id,))
         for task_run_id in self.orphan_ids:
