@@ -27,6 +27,14 @@ from wfengine_journal.errors import (
 )
 from wfengine_journal.states import TERMINAL, StateType, default_name
 
+__all__ = [
+    "AwaitingConcurrencySlot", "AwaitingRetry", "Cancelled", "Cancelling", "Completed", "Crashed", "Failed",
+    "InfrastructurePending", "Late", "Paused", "Pending", "Retrying", "Running", "Scheduled", "State", "StateDetails",
+    "StateGroup", "StateType", "Submitting", "Suspended", "TimedOut", "aget_state_exception", "araise_state_exception",
+    "exception_to_crashed_state", "exception_to_failed_state", "get_state_exception", "is_state", "is_state_iterable",
+    "raise_state_exception",
+]  # fmt: skip
+
 R = TypeVar("R")
 
 
@@ -194,9 +202,10 @@ class StateOptions(TypedDict, total=False):
 
 def _made(state_type: StateType, name: str, options: StateOptions, **details: object) -> State[object]:
     given = {"name": name, **options}
-    if any(value is not None for value in details.values()):
-        known = options.get("state_details") or _NO_DETAILS
-        given["state_details"] = replace(known, **details)  # type: ignore[arg-type]  # the callers below name its fields
+    known = {field: value for field, value in details.items() if value is not None}
+    if known:
+        base = options.get("state_details") or _NO_DETAILS
+        given["state_details"] = replace(base, **known)  # type: ignore[arg-type]  # the callers below name its fields
     return State(state_type, **given)  # type: ignore[arg-type]  # the keys are those of StateOptions
 
 
