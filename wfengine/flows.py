@@ -7,7 +7,8 @@ import inspect
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
 
-from wfengine.flow_engine import Ended, start, subflow
+from wfengine.endings import Ended, state_of_parked
+from wfengine.flow_engine import start, subflow
 from wfengine.futures import resolved
 from wfengine.hooks import Hook, Hooks, checked_hooks
 from wfengine.ids import checked_run_name
@@ -52,7 +53,7 @@ class Flow(Generic[P, R]):
     def __init__(self, fn: Callable[P, R], options: Mapping[str, object], *, is_task: bool = False) -> None:
         given = {**_DEFAULTS, **options}
         self.fn = fn
-        self._is_task = is_task  # the flow around a task that was called outside of any flow
+        self.is_task = is_task  # the flow around a task that was called outside of any flow
         self._options = dict(options)
         self.name = str(given["name"] or getattr(fn, "__name__", "flow").replace("_", "-"))
         owner = f"flow '{self.name}'"
@@ -227,7 +228,7 @@ class Flow(Generic[P, R]):
 
     def store_function(self, journal: Journal) -> bytes | None:
         """Store the flow itself by cloudpickle, for a flow that cannot be imported; None if it cannot be pickled."""
-        if self._is_task:
+        if self.is_task:
             return None  # calling the task again is all there is to resume
         return store_flow(self, journal)
 
@@ -275,7 +276,7 @@ def _end(steps: Steps[Ended], return_state: bool) -> object:
     try:
         ended = drive(steps)
     except RunHalted as signal:
-        raise signal.error from None
+        return state_of_parked(signal, return_state)
     return _outcome(ended, return_state)
 
 
@@ -283,7 +284,7 @@ async def _end_async(steps: Steps[Ended], return_state: bool) -> object:
     try:
         ended = await drive_async(steps)
     except RunHalted as signal:
-        raise signal.error from None
+        return state_of_parked(signal, return_state)
     return _outcome(ended, return_state)
 
 

@@ -152,7 +152,8 @@ def call_hook(
         return None
     scope = Scope(moment.run, moment.call)
     scope.closed = True
-    outcome = yield Invoke(scope, hook, args, {}, inspect.iscoroutinefunction(inspect.unwrap(hook)), None)
+    scope.is_async = inspect.iscoroutinefunction(inspect.unwrap(hook))
+    outcome = yield Invoke(scope, hook, args, {}, scope.is_async, None)
     assert isinstance(outcome, Outcome)
     _record(moment, option, name, outcome.error)
     if outcome.error is not None and not isinstance(outcome.error, Exception):

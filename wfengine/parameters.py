@@ -16,7 +16,13 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Annotated, Any
 
 from wfengine.hints import Check, Hint, UnfitError, is_field, is_future
-from wfengine_journal.errors import ParameterError, UsageError
+from wfengine_journal.errors import (
+    ParameterBindError,
+    ParameterTypeError,
+    ReservedArgumentError,
+    SignatureMismatchError,
+    UsageError,
+)
 
 #: Characters of a value or signature that an error shows.
 PREVIEW_CHARACTERS = 80
@@ -48,7 +54,7 @@ class Parameters:
     def bind(self, args: tuple[object, ...], kwargs: dict[str, object]) -> dict[str, object]:
         """Return all arguments by name in the order of the signature, defaults applied.
 
-        `*args` is a tuple and `**kwargs` a dict under its own name. Raises ParameterError, which names everything
+        `*args` is a tuple and `**kwargs` a dict under its own name. Raises ParameterBindError, which names everything
         that is missing, unexpected or given twice.
         """
         given = len(args)
@@ -70,7 +76,7 @@ class Parameters:
     def unbind(self, arguments: dict[str, object]) -> tuple[tuple[object, ...], dict[str, object]]:
         """Return the `(args, kwargs)` that call the function with these arguments.
 
-        Arguments recorded before a parameter with a default was added get that default. Raises ParameterError
+        Arguments recorded before a parameter with a default was added get that default. Raises SignatureMismatchError
         when they do not fit the function any more.
         """
         if tuple(arguments) != self.names:
@@ -96,7 +102,7 @@ class Parameters:
 
         A value that fits keeps its identity; any other is converted by pydantic in lax mode. Futures and states, and
         values whose hint is absent or cannot be resolved, stay as they are. Of a container the first elements are
-        looked at, see `hints`. Raises ParameterError that names every argument that does not fit.
+        looked at, see `hints`. Raises ParameterTypeError that names every argument that does not fit.
         """
         plan = self._plan
         if plan is None:
@@ -115,7 +121,7 @@ class Parameters:
         """Return keyword arguments from `name=text` pairs of a command line, for `bind` and `coerce`.
 
         A text is read as JSON when it is JSON and the value fits the hint; a parameter hinted `str` keeps its text.
-        Raises ParameterError for unknown names.
+        Raises SignatureMismatchError for unknown names.
         """
         self._refuse_unknown(texts)
         hints = self.hints()
@@ -158,11 +164,11 @@ class Parameters:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
             problems = self._binding_problems(args, kwargs) or [str(error)]
-            raise ParameterError(self._sentence(problems)) from error
+            raise ParameterBindError(self._sentence(problems)) from error
         bound.apply_defaults()
         if len(bound.arguments) != len(self.names):
             # Python 3.13.0 binds f(a, /, **kwargs) to f(a=0) and leaves `a` out; the call itself would not do that.
-            raise ParameterError(self._sentence(self._binding_problems(args, kwargs)))
+            raise ParameterBindError(self._sentence(self._binding_problems(args, kwargs)))
         arguments = dict(bound.arguments)
         return self._with_field_defaults(arguments) if self._fields else arguments
 
@@ -170,7 +176,7 @@ class Parameters:
         """Put in the place of a pydantic.Field(...) the default that it holds."""
         missing = [name for name, field in self._fields.items() if arguments[name] is field and field.is_required()]
         if missing:
-            raise ParameterError(self._sentence([f"missing argument {name!r}" for name in missing]))
+            raise ParameterBindError(self._sentence([f"missing argument {name!r}" for name in missing]))
         for name, field in self._fields.items():
             if arguments[name] is field:
                 arguments[name] = field.get_default(call_default_factory=True)  # a new list for each call
@@ -214,7 +220,7 @@ class Parameters:
         known = {**_empty_variables(self._kinds), **self._defaults, **arguments}
         problems += [f"missing argument {name!r}" for name in self.names if name not in known]
         if problems:
-            raise ParameterError(self._sentence(problems))
+            raise SignatureMismatchError(self._sentence(problems))
         return self._with_field_defaults({name: known[name] for name in self.names})
 
     def _sentence(self, problems: list[str]) -> str:
@@ -227,7 +233,7 @@ class Parameters:
     def _refuse_reserved(self, reserved: Collection[str]) -> None:
         taken = [name for name in self.names if name in reserved]
         if taken:
-            raise UsageError(
+            raise ReservedArgumentError(
                 f"{self.owner} has a parameter named {taken[0]!r}, a name that wfengine itself uses in calls "
                 f"(reserved: {', '.join(sorted(reserved))}). Rename the parameter."
             )
@@ -237,7 +243,7 @@ class Parameters:
             return
         problems = [self._unexpected(name) for name in texts if not self._is_nameable(name)]
         if problems:
-            raise ParameterError(self._sentence(problems))
+            raise SignatureMismatchError(self._sentence(problems))
 
     # Coercing
 
@@ -278,7 +284,7 @@ class Parameters:
             coerced[name] = _whole(self._kinds[name], converted)
         if problems:
             listed = f" {problems[0]}" if len(problems) == 1 else "\n  " + "\n  ".join(problems)
-            raise ParameterError(f"{self.owner}:{listed}\nPass a value that fits, or change the type hint.") from cause
+            raise ParameterTypeError(f"{self.owner}:{listed}\nPass a value that fits, or change the type hint.") from cause
         return coerced
 
 

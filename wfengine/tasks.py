@@ -330,13 +330,14 @@ def _call_alone(called: Task[..., Any], args: tuple[object, ...], kwargs: dict[s
         return None
     arguments = called.parameters.bind(args, kwargs)
 
+    # The state of the task is that of the run around it, with its name and message.
     def alone(**inputs: object) -> object:
         bound_args, bound_kwargs = called.parameters.unbind(inputs)
-        return called(*bound_args, **bound_kwargs)
+        return called(*bound_args, **bound_kwargs, return_state=True)
 
     async def alone_async(**inputs: object) -> object:
         bound_args, bound_kwargs = called.parameters.unbind(inputs)
-        return await cast("Coroutine[object, object, object]", called(*bound_args, **bound_kwargs))
+        return await cast("Coroutine[object, object, object]", called(*bound_args, **bound_kwargs, return_state=True))
 
     def items_alone(**inputs: object) -> Generator[object, None, object]:
         bound_args, bound_kwargs = called.parameters.unbind(inputs)

@@ -73,6 +73,18 @@ class CallRow(NamedTuple):
     next_attempt_at: str | None
     ended_at: str | None
 
+    @property
+    def is_cut_off(self) -> bool:
+        """Tell whether the last attempt has no outcome: its process died, or a signal unwound it."""
+        return self.state == "CRASHED" and self.state_name == "Interrupted"
+
+    @property
+    def is_failure(self) -> bool:
+        """Tell whether an outcome other than a result is recorded: an exception, or a state that the code returned."""
+        if self.error_id is None:
+            return False
+        return self.state in ("FAILED", "CANCELLED") or (self.state == "CRASHED" and self.state_name != "Interrupted")
+
 
 class OwnerRow(NamedTuple):
     """A process that executes runs, or did."""

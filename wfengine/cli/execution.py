@@ -19,7 +19,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn, Protocol, cast
 
 from wfengine.cli.exits import ExitCode
-from wfengine_journal.errors import EntrypointError, RunError, WfengineError
+from wfengine_journal.errors import RunError, UnspecifiedFlowError, WfengineError
 
 if TYPE_CHECKING:
     from wfengine.states import State
@@ -73,7 +73,7 @@ def load_flow(target: str) -> FlowLike:
     flows = cast("tuple[FlowLike, ...]", load_target(target))
     if len(flows) > 1:
         names = ", ".join(flow.name for flow in flows)
-        raise EntrypointError(f"{target} holds {len(flows)} flows: {names}. Name one as {target}:FLOW")
+        raise UnspecifiedFlowError(f"{target} holds {len(flows)} flows: {names}. Name one as {target}:FLOW")
     return flows[0]
 
 

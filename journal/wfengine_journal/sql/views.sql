@@ -55,7 +55,7 @@ CREATE VIEW attempts AS
 SELECT b.flow_run_id AS run_id, b.task_run_id AS task_id, k.name AS task, b.attempt, b.at AS started_at, o.at AS ended_at,
        CASE WHEN o.state IS NULL THEN 'RUNNING'
             WHEN o.state_name = 'AwaitingRetry' THEN 'FAILED'
-            WHEN o.state = 'CRASHED' THEN 'INTERRUPTED'
+            WHEN o.state_name = 'Interrupted' THEN 'INTERRUPTED'
             ELSE o.state END AS outcome,
        e.type || CASE WHEN e.message = '' THEN '' ELSE ': ' || e.message END AS error,
        round(strftime('%s', o.at) - strftime('%s', b.at) + (substr(o.at, 21, 6) - substr(b.at, 21, 6)) / 1e6, 6) AS duration_s
@@ -122,7 +122,8 @@ SELECT t.flow_run_id AS run_id, r.name AS run_name, k.name AS task, t.id AS task
 FROM flow_run r
 CROSS JOIN task_run t ON t.flow_run_id = r.id  -- CROSS: the few open runs first, then their calls by the index
 JOIN task k ON k.id = t.task_id
-WHERE r.state NOT IN ('COMPLETED', 'FAILED', 'CANCELLED') AND t.state IN ('CRASHED', 'PAUSED');
+WHERE r.state NOT IN ('COMPLETED', 'FAILED', 'CANCELLED')
+  AND (t.state = 'PAUSED' OR (t.state = 'CRASHED' AND t.state_name = 'Interrupted'));
 
 CREATE VIEW orphans AS
 SELECT t.flow_run_id AS run_id, r.name AS run_name, k.name AS task, t.id AS task_id, t.orphaned_in AS run_attempt, t.inputs,
