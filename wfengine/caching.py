@@ -24,10 +24,12 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from wfengine.cache_policies import DEFAULT, NO_CACHE, Asked, CacheKey, CachePolicy, cache_key
+from wfengine.doubt import cut_off
 from wfengine.keeping import Keeping, keeping_of
 from wfengine.result_hashes import remember_result_hash
 from wfengine.run_objects import TaskRun, task_run_of
 from wfengine.scopes import Scope, reset_scope, set_scope
+from wfengine.states import State
 from wfengine.steps import Await, Create, Outcome, Steps, Write
 from wfengine.transactions import IsolationLevel
 from wfengine_journal.cache import Answer, Entry, NoteUse, PutEntry, ServeCached, StillAsSeen, Use, find_entry
@@ -44,6 +46,7 @@ from wfengine_journal.errors import (
 )
 from wfengine_journal.riders import Rider, WithRiders
 from wfengine_journal.slots import ClaimSlot, ReleaseSlot, look
+from wfengine_journal.states import StateType
 from wfengine_journal.transitions import BeginCall, CompleteCall, FailAttempt, StartAttempt, utf8_text
 
 if TYPE_CHECKING:
@@ -166,7 +169,7 @@ class ResultOptions:
                 return None
             claim = _claim(call, asking.key, begin.at)
             if claim is None:
-                yield Await(run, functools.partial(_is_free, call, asking.key))
+                yield from _wait_until_free(call, begin, asking.key)
                 continue
             riders.append(claim)
             if not self.refresh:
@@ -245,7 +248,7 @@ def _serve(call: Call, begin: BeginCall | StartAttempt, asking: Asking, entry: E
     note = NoteUse(run.id, Use(asking.key, "hit", asking.parts, None, entry.task_run_id or None), at)
     call.seq = serve.seq
     call.ended_at = at
-    call.end_name = "Cached"
+    call.verdict = State(StateType.COMPLETED, "Cached")
     yield Write(run, WithRiders(serve, [note]), run.synced, final=call.callee.hooks is None)
     call.task_run_id = serve.task_run_id
     return Outcome(value, None)
@@ -309,6 +312,21 @@ def _chosen_policy(owner: str, options: Mapping[str, object]) -> CachePolicy | N
 def slot_name(key: str) -> str:
     """Return the name of the slot that whoever computes a key holds."""
     return f"cache:{key}"
+
+
+def _wait_until_free(call: Call, begin: BeginCall | StartAttempt, key: str) -> Steps[None]:
+    """Wait until nobody computes the key. A call that is cancelled meanwhile has not begun, and is recorded as cut off."""
+    try:
+        yield Await(call.run, functools.partial(_is_free, call, key))
+    except GeneratorExit:
+        raise
+    except BaseException as signal:
+        if call.row is None and isinstance(begin, StartAttempt) and not isinstance(signal, RunHalted):
+            call.begin = begin.call  # its row may still be on its way
+            call.seq -= 1
+            call.attempt -= 1
+            yield from cut_off(call, signal)
+        raise
 
 
 def _is_free(call: Call, key: str) -> bool | None:

@@ -247,6 +247,8 @@ def test_a_call_that_is_cancelled_while_it_waits_is_not_run(rows: Rows) -> None:
 
     assert asyncio.run(main()) == 1
     assert ran == [1]
+    assert rows("SELECT state, state_name, attempts FROM tasks WHERE id = 2") == [("CRASHED", "Interrupted", 0)]
+    assert rows("SELECT count(*) FROM slot") == [(0,)]
 
 
 def test_refreshing_runs_one_at_a_time_too(rows: Rows) -> None:

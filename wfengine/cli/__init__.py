@@ -30,6 +30,8 @@ __all__ = ["main", "root"]
         "runs": ("wfengine.cli.runs:runs", "List runs, show one, read its logs."),
         "tasks": ("wfengine.cli.tasks:tasks", "About single task runs: why one was cached, or not."),
         "watch": ("wfengine.cli.watch:watch", "Follow a run of another process until it ends."),
+        "variables": ("wfengine.cli.variables:variables", "Named values that flows share."),
+        "artifacts": ("wfengine.cli.artifacts:artifacts", "What runs made for people to look at."),
         "sql": ("wfengine.cli.sql:sql", "Ask the journal anything, read-only."),
         "info": ("wfengine.cli.info:info", "Which journal is used, and what it holds."),
         "doctor": ("wfengine.cli.doctor:doctor", "Check that the journal is sound."),
