@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from wfengine.scopes import Scope, current_scope
+from wfengine.scopes import Scope, current_scope, current_tracer
 from wfengine_journal.errors import MissingContextError
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ def get_run_logger() -> LoggerAdapter:
     """
     scope = current_scope()
     if scope is None:
+        if current_tracer() is not None:  # a flow that is being drawn logs to nowhere in particular
+            return logging.LoggerAdapter(logging.getLogger(FLOW_RUNS), {})
         raise MissingContextError("get_run_logger() was called outside of a flow run. Use logging.getLogger() there.")
     _install()
     fields = {"flow_run_id": scope.run.id, "flow_run_name": scope.run.name, "flow_name": scope.run.flow.name}

@@ -90,6 +90,7 @@ class Callee:
     key_args: tuple[str, ...] | None = None
     ignore_args: tuple[str, ...] = ()
     log_prints: bool | None = None
+    viz_return_value: object = None
     origin: str = ""  # where the function stands: two functions with one key would get each other's results
 
     @property

@@ -12,7 +12,7 @@ from wfengine.futures import TaskFuture, TaskFutureList, resolved, unsettled_in
 from wfengine.loading import is_loading, note_skipped_call
 from wfengine.parameters import Parameters, known_options
 from wfengine.retries import DelaySeconds, make_policy
-from wfengine.scopes import find_scope
+from wfengine.scopes import current_tracer, find_scope
 from wfengine.states import State
 from wfengine.steps import Outcome, drive, drive_async
 from wfengine.submission import submit
@@ -85,6 +85,8 @@ class Task(Generic[P, R]):
         before = kwargs.pop("wait_for", None)
         scope = find_scope()
         if scope is None:
+            if (tracer := current_tracer()) is not None:
+                return tracer.call(self._callee, args, kwargs, before, return_state)
             return _call_alone(self, args, kwargs, return_state)
         pending: list[TaskFuture[object]] = []
         has_futures = unsettled_in(args, pending) | unsettled_in(kwargs, pending)
@@ -141,7 +143,7 @@ _DEFAULTS: dict[str, object] = {
     "name": None, "key": None, "aliases": (), "description": None, "tags": (), "version": None, "task_run_name": None,
     "retries": 0, "retry_delay_seconds": None, "retry_jitter_factor": None, "retry_condition_fn": None,
     "timeout_seconds": None, "log_prints": None, "call_key": None, "key_args": None, "ignore_args": (),
-    "on_interrupt": "rerun", "once": False, "max_interruptions": 3,
+    "on_interrupt": "rerun", "once": False, "max_interruptions": 3, "viz_return_value": None,
 }  # fmt: skip
 
 
@@ -198,6 +200,7 @@ def _make_callee(fn: Callable[..., object], options: Mapping[str, object]) -> Ca
         key_args=None if key_args is None else tuple(cast("Iterable[str]", key_args)),
         ignore_args=tuple(cast("Iterable[str]", ignore_args)),
         log_prints=cast("bool | None", chosen["log_prints"]),
+        viz_return_value=chosen["viz_return_value"],
     )
 
 
@@ -303,6 +306,7 @@ def task(
     on_interrupt: OnInterrupt = "rerun",
     once: bool = False,
     max_interruptions: int = 3,
+    viz_return_value: object = None,
 ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 def task(fn: Callable[P, R] | None = None, /, **options: object) -> Task[P, R] | Callable[[Callable[P, R]], Task[P, R]]:
     """Make a function a task: each call in a flow is journaled, and answered from the journal on resume.
@@ -316,6 +320,7 @@ def task(fn: Callable[P, R] | None = None, /, **options: object) -> Task[P, R] |
     - `call_key`, `key_args`, `ignore_args` say which arguments make a call the same call on resume (default: all).
     - `on_interrupt`: what a call cut off in the middle does on resume: "rerun", "fail" (raises TaskInterrupted) or "ask" (parks
       the run). `once=True` never runs again unasked. `max_interruptions` stops a task that keeps killing its process.
+    - `viz_return_value` is what a call gives while its flow is drawn by `flow.visualize()`, where no task runs.
 
     The result is committed before the flow sees it: in durability "power", synced to the disk.
     """

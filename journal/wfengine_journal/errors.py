@@ -5,7 +5,10 @@
     │   ├── ParameterError            WF101  an argument does not fit the flow's or task's parameters
     │   ├── EntrypointError           WF102  the file, module or flow named cannot be loaded
     │   ├── NotFoundError             WF103  no such run (or the name fits several)
-    │   └── MissingContextError       WF104  a task call that lost, or never had, its flow run
+    │   ├── MissingContextError       WF104  a task call that lost, or never had, its flow run
+    │   └── FlowVisualizationError    WF180  a flow cannot be drawn: its code needs the result of a task
+    │       ├── GraphvizImportError              WF181  the package graphviz is not installed
+    │       └── GraphvizExecutableNotFoundError  WF182  the program dot is not installed
     ├── RunError                      WF200  about one run or task run
     │   ├── RunOwnedError             WF201  another process executes this run
     │   ├── DriftError                WF202  a replayed call's inputs changed; the run is parked
@@ -71,6 +74,24 @@ class MissingContextError(UsageError):
     """A task was called where its flow run cannot be known (a thread of the user's own)."""
 
     code = "WF104"
+
+
+class FlowVisualizationError(UsageError):
+    """A flow cannot be drawn without running it: its own code needs the result of a task."""
+
+    code = "WF180"
+
+
+class GraphvizImportError(FlowVisualizationError):
+    """A flow cannot be drawn as a picture: the package graphviz is not installed."""
+
+    code = "WF181"
+
+
+class GraphvizExecutableNotFoundError(FlowVisualizationError):
+    """A flow cannot be drawn as a picture: Graphviz's program `dot` is not installed."""
+
+    code = "WF182"
 
 
 class RunError(WfengineError):
