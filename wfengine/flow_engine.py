@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from wfengine import listeners
 from wfengine.fatal import fatal_task_runs
 from wfengine.fingerprint import flow_code
+from wfengine.hooks import call_flow_hooks
 from wfengine.ids import new_run_name, render_name, typed
 from wfengine.journals import default_durability
 from wfengine.loading import entrypoint_of
@@ -91,7 +92,7 @@ def start(flow: AnyFlow, journal: Journal, arguments: dict[str, object], *, pare
         if existing is not None:
             return (yield from _again(flow, journal, existing, key, text, stored))
     if parent is None:
-        mention_earlier_runs(flow, journal)
+        yield from mention_earlier_runs(flow, journal)
     tags = flow.tags | current_tags()
     code_hash, source = flow_code(flow.fn)
     entrypoint = entrypoint_of(flow.fn)
@@ -160,10 +161,13 @@ def _again(flow: AnyFlow, journal: Journal, run_id: int, key: str, parameters: s
     return (yield from take_up(flow, journal, run_id, how))
 
 
-def mention_earlier_runs(flow: AnyFlow, journal: Journal) -> None:
-    """Say, before a new run starts, which earlier runs of this flow were cut off and how to resume them."""
+def mention_earlier_runs(flow: AnyFlow, journal: Journal) -> Steps[None]:
+    """Before a new run: say which earlier runs of this flow were cut off and how to resume them; call their hooks."""
     sweep(journal)
     open_runs = [run for run in journal.list_open_runs(flow.name) if run.parent_task_run_id is None]
+    if flow.hooks is not None:
+        for run in open_runs:
+            yield from tell_of_crash(flow, journal, journal.records.get_flow_run(run.id))
     for run in open_runs[-3:]:
         if run.state in ("CRASHED", "PAUSED"):
             what = "was cut off" if run.state == "CRASHED" else "is parked"
@@ -172,6 +176,21 @@ def mention_earlier_runs(flow: AnyFlow, journal: Journal) -> None:
                 "wfengine resume %s",
                 flow.name, what, run.id, run.name, typed(run.id, run.name),
             )  # fmt: skip
+
+
+def tell_of_crash(flow: AnyFlow, journal: Journal, row: FlowRunRow) -> Steps[None]:
+    """Call the on_crashed hooks for a run whose process died, unless they were called already."""
+    if row.state != "CRASHED" or flow.hooks is None or not flow.hooks.of(StateType.CRASHED):
+        return
+    run = LiveRun(journal, flow, row.id, row.name, epoch=row.epoch, version=row.version)
+    run.told = journal.records.list_hook_runs(row.id)
+    run.tags = frozenset(json.loads(row.tags or "[]"))
+    try:
+        run.parameters = restore_parameters(journal, row)
+    except JournalError as error:
+        _logger.warning("The hooks of %s get no parameters: %s", run, error)
+    state: State[object] = State(StateType.CRASHED, row.state_name or "", row.state_message, flow_run_id=row.id)
+    yield from call_flow_hooks(run, state, row.version)
 
 
 def sweep(journal: Journal) -> list[int]:
@@ -223,6 +242,7 @@ def take_up(flow: AnyFlow, journal: Journal, run_id: int, how: How, *, parent: C
         sweep(journal)
         ABANDONED.discard((str(journal.path), run_id))
         row = journal.records.get_flow_run(run_id)
+    yield from tell_of_crash(flow, journal, row)
     code_hash, source = flow_code(flow.fn)
     code_id = journal.code_id(code_hash, source)
     waited_for_retry = row.next_attempt_at is not None
@@ -274,6 +294,7 @@ def owned_error(journal: Journal, row: FlowRunRow) -> RunOwnedError:
 
 def load_recorded(run: LiveRun, code_hash: str, rerun: Rerun, by_person: bool) -> None:
     """Read what earlier executions recorded, for the calls of this one."""
+    run.told |= run.journal.records.list_hook_runs(run.id)
     hashes = run.journal.records.list_code_hashes(run.id)
     hashes.pop(run.epoch, None)  # this execution's own row
     run.recorded = Recorded(
@@ -325,6 +346,7 @@ def _live(
     run.parameters = arguments
     run.tags = tags
     run.parent = None if parent is None else parent.run
+    run.parent_call = parent
     run.log_prints = run.flow.log_prints if run.flow.log_prints is not None else bool(run.parent and run.parent.log_prints)
     if run.log_prints:
         record_prints()
@@ -367,7 +389,9 @@ def attempts(run: LiveRun, failures: int) -> Steps[Ended]:
         _tell(run, end.state, end.state_name)
         if next_attempt is None:
             run.left_open = False
-            return Ended(_state(run, end, outcome), outcome)
+            state = _state(run, end, outcome)
+            yield from call_flow_hooks(run, state, run.version)
+            return Ended(state, outcome)
         yield from _wait_for_attempt(run, next_attempt)
         yield from _next_attempt(run)
 
@@ -383,6 +407,7 @@ def _wait_for_attempt(run: LiveRun, due: float) -> Steps[None]:
 
 def _body(run: LiveRun) -> Steps[Outcome]:
     """Run the flow's function and wait for what it submitted."""
+    yield from call_flow_hooks(run, State(StateType.RUNNING, flow_run_id=run.id), run.version)
     args, kwargs = run.flow.parameters.unbind(run.parameters)
     outcome = yield Invoke(Scope(run, None), run.flow.fn, args, kwargs, run.flow.is_async, run.flow.timeout_seconds)
     assert isinstance(outcome, Outcome)
@@ -475,6 +500,7 @@ def _stop(run: LiveRun, signal: BaseException | None) -> Steps[BaseException]:
     except RunHalted as lost:
         _logger.warning("%s", lost)
     _tell(run, "CRASHED", None)
+    yield from call_flow_hooks(run, State(StateType.CRASHED, "", message, flow_run_id=run.id), run.version)
     _logger.warning(
         "%s was interrupted by %s. Go on with it: wfengine resume %s", run, type(signal).__name__, typed(run.id, run.name)
     )

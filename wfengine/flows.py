@@ -9,6 +9,7 @@ from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
 
 from wfengine.flow_engine import Ended, start, subflow
 from wfengine.futures import resolved
+from wfengine.hooks import Hook, Hooks, checked_hooks
 from wfengine.journals import Durability, default_journal
 from wfengine.loading import is_loading, note_skipped_call
 from wfengine.parameters import Parameters, known_options
@@ -28,6 +29,7 @@ R = TypeVar("R")
 #: Any flow at all, for code that does not care about its parameters and result.
 AnyFlow: TypeAlias = "Flow[..., Any]"
 
+HOOK_OPTIONS = ("on_running", "on_completion", "on_failure", "on_cancellation", "on_crashed")
 RESERVED = ("return_state", "wait_for")
 
 
@@ -62,6 +64,8 @@ class Flow(Generic[P, R]):
             raise UsageError(f"{owner}: durability must be 'power' or 'process', not {self.durability!r}.")
         if self.timeout_seconds is not None and self.timeout_seconds <= 0:
             raise UsageError(f"{owner}: timeout_seconds must be above 0, not {self.timeout_seconds!r}.")
+        self._hooks = {option: checked_hooks(owner, option, given[option]) for option in HOOK_OPTIONS}
+        self.hooks = Hooks(self, self._hooks) if any(self._hooks.values()) else None
         self._callee = Callee(
             kind="flow",
             origin=origin_of(fn),
@@ -87,6 +91,35 @@ class Flow(Generic[P, R]):
             f"flow '{self.name}' is a method of {type(instance).__qualname__}, which is not supported yet: a resume could not "
             "make the instance again. Make it a function or a @staticmethod that is given what it needs."
         )
+
+    def _add_hook(self, option: str, hook: Hook) -> Hook:
+        self._hooks[option] = (*self._hooks[option], *checked_hooks(f"flow '{self.name}'", option, [hook]))
+        self._options[option] = self._hooks[option]
+        self.hooks = Hooks(self, self._hooks)
+        return hook
+
+    def on_running(self, hook: Hook) -> Hook:
+        """Decorate a function to be called as `hook(flow, flow_run, state)` when the body is started."""
+        return self._add_hook("on_running", hook)
+
+    def on_completion(self, hook: Hook) -> Hook:
+        """Decorate a function to be called as `hook(flow, flow_run, state)` after the result was committed."""
+        return self._add_hook("on_completion", hook)
+
+    def on_failure(self, hook: Hook) -> Hook:
+        """Decorate a function to be called as `hook(flow, flow_run, state)` after the run failed for good."""
+        return self._add_hook("on_failure", hook)
+
+    def on_cancellation(self, hook: Hook) -> Hook:
+        """Decorate a function to be called as `hook(flow, flow_run, state)` after the run was cancelled."""
+        return self._add_hook("on_cancellation", hook)
+
+    def on_crashed(self, hook: Hook) -> Hook:
+        """Decorate a function to be called as `hook(flow, flow_run, state)` after the run was cut off.
+
+        Where its process died, it is called by the next process that starts or resumes a run of this flow.
+        """
+        return self._add_hook("on_crashed", hook)
 
     @overload
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
@@ -202,6 +235,7 @@ class _AnyParameters(Parameters):
 _DEFAULTS: dict[str, object] = {
     "name": None, "version": None, "flow_run_name": None, "description": None, "retries": 0, "retry_delay_seconds": None,
     "timeout_seconds": None, "task_runner": None, "validate_parameters": True, "log_prints": None, "tags": (),
+    "on_running": None, "on_completion": None, "on_failure": None, "on_cancellation": None, "on_crashed": None,
     "idempotency_key": None, "durability": None,
 }  # fmt: skip
 
@@ -258,6 +292,11 @@ def flow(
     validate_parameters: bool = True,
     log_prints: bool | None = None,
     tags: Iterable[str] = (),
+    on_running: Iterable[Hook] | None = None,
+    on_completion: Iterable[Hook] | None = None,
+    on_failure: Iterable[Hook] | None = None,
+    on_cancellation: Iterable[Hook] | None = None,
+    on_crashed: Iterable[Hook] | None = None,
     idempotency_key: str | Callable[..., str] | None = None,
     durability: Durability | None = None,
 ) -> Callable[[Callable[P, R]], Flow[P, R]]: ...
@@ -266,6 +305,8 @@ def flow(fn: Callable[P, R] | None = None, /, **options: object) -> Flow[P, R] |
 
     - `name` (default: the function's name with dashes), `flow_run_name` (a template over the parameters, or a function).
     - `retries`, `retry_delay_seconds`: the body is run again, completed calls are answered from the journal, failed ones run.
+    - `on_running`, `on_completion`, `on_failure`, `on_cancellation`, `on_crashed`: functions called as
+      `hook(flow, flow_run, state)` after that state was committed, see `wfengine.hooks`.
     - `idempotency_key` (a template over the parameters, or a function): a second start with the same key resumes the first
       run, or returns its recorded result.
     - `durability`: "power" (a result the flow was given survives a pulled plug) or "process" (survives any crash of the

@@ -36,8 +36,8 @@ class LiveRun:
 
     __slots__ = (
         "__weakref__", "callees", "durability", "epoch", "flow", "halted", "id", "issue_lock", "journal", "left_open",
-        "log_prints", "name", "on_drift", "outstanding", "parameters", "parent", "recorded", "runner", "synced", "tags",
-        "turns", "version",
+        "log_prints", "name", "on_drift", "outstanding", "parameters", "parent", "parent_call", "recorded", "runner", "synced",
+        "tags", "told", "turns", "version",
     )  # fmt: skip
 
     def __init__(self, journal: Journal, flow: AnyFlow, run_id: int, name: str, *, epoch: int, version: int) -> None:
@@ -52,6 +52,8 @@ class LiveRun:
         self.parameters: dict[str, object] = {}
         self.tags: frozenset[str] = frozenset()
         self.parent: LiveRun | None = None
+        self.parent_call: Call | None = None  # the call that a subflow's run stands for
+        self.told: set[tuple[int, int, str]] = set()  # hooks that were called: task run (0: the flow), seq, name
         self.recorded: Recorded | None = None  # what earlier executions recorded; None in a first execution
         self.on_drift: str | None = None
         self.runner: TaskRunner | None = None
@@ -81,7 +83,7 @@ class LiveRun:
 class Scope:
     """An enclosing call, and the counters that tell equal calls in it apart."""
 
-    __slots__ = ("_lane_task", "_lane_thread", "attempt_over", "call", "enclosing", "epoch", "issued", "run")
+    __slots__ = ("_lane_task", "_lane_thread", "attempt_over", "call", "closed", "enclosing", "epoch", "issued", "run")
 
     def __init__(self, run: LiveRun, call: Call | None) -> None:
         self.run = run
@@ -90,6 +92,7 @@ class Scope:
         self.epoch = run.epoch
         self.issued: dict[tuple[int, bytes], int] = {}
         self.attempt_over = False  # set when the attempt was given up (timeout) though its thread may still run
+        self.closed = False  # set for hooks: what they call is not part of this run
         self._lane_thread = 0
         self._lane_task: object | None = None
 
@@ -155,7 +158,7 @@ reset_scope = _SCOPE.reset
 
 
 def find_scope() -> Scope | None:
-    """Return the scope a task call belongs to, or None outside of any run.
+    """Return the scope a task call belongs to, or None outside of any run and in a hook.
 
     Raises MissingContextError in a thread that lost its scope, and unwinds a run that was stopped.
     """
@@ -163,6 +166,8 @@ def find_scope() -> Scope | None:
     if scope is None:
         if ACTIVE and threading.current_thread() is not threading.main_thread() and _TRACER.get() is None:
             _refuse_lost_thread()
+        return None
+    if scope.closed:
         return None
     if scope.run.halted is not None:
         scope.run.check_not_halted()

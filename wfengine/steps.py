@@ -7,6 +7,7 @@ knows what a task is.
 
 from __future__ import annotations
 
+import contextvars
 import os
 import sqlite3
 import threading
@@ -230,13 +231,32 @@ def _invoke(step: Invoke) -> Outcome:
     scope.enter_lane()
     token = set_scope(scope)
     try:
-        return Outcome(step.fn(*step.args, **step.kwargs), None)
+        result = step.fn(*step.args, **step.kwargs)
+        return Outcome(_run_coroutine(result) if step.is_async else result, None)
     except BaseException as error:
         if type(error) is SystemExit and scope.run.journal.is_forked:
             _leave_child(error)
         return Outcome(None, without_engine_frames(error))
     finally:
         reset_scope(token)
+
+
+def _run_coroutine(coroutine: object) -> object:
+    """Run async user code from a thread without an event loop to its end: an async hook of a sync task."""
+    import asyncio
+
+    async def awaited() -> object:
+        return await coroutine if isinstance(coroutine, Awaitable) else coroutine
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(awaited())
+    # A sync flow was called inside a running loop, which is blocked until it returns.
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1, "wfengine-coroutine") as executor:
+        return executor.submit(contextvars.copy_context().run, asyncio.run, awaited()).result()
 
 
 def _leave_child(error: SystemExit) -> None:
@@ -248,8 +268,6 @@ def _leave_child(error: SystemExit) -> None:
 
 def _invoke_with_limit(step: Invoke) -> Outcome:
     """Run user code on a thread of its own; at the limit the thread is left behind and its late result discarded."""
-    import contextvars
-
     outcomes: list[Outcome] = []
     done = threading.Event()
     unlimited = step._replace(timeout_seconds=None)

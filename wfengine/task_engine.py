@@ -23,26 +23,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from wfengine import listeners
+from wfengine.doubt import Refused, cut_off, settle_doubt
 from wfengine.fatal import note_task_run
+from wfengine.hooks import Hooks, call_task_hooks, has_untold
 from wfengine.identity import Inputs, describe_inputs, explicit_key
-from wfengine.ids import render_name, typed
+from wfengine.ids import render_name
 from wfengine.replay import Recorded, drift_error
 from wfengine.result_hashes import known_result_hash, remember_result_hash
 from wfengine.retries import NO_RETRIES, RetryPolicy
 from wfengine.scopes import LiveRun, Scope, current_tags
 from wfengine.states import State
 from wfengine.steps import Delay, Invoke, Outcome, Settle, Steps, Write
-from wfengine_journal.clock import seconds_from_text, text_from_seconds
+from wfengine_journal.clock import text_from_seconds
 from wfengine_journal.codec import Encoded, encode, encode_error, error_message
 from wfengine_journal.errors import (
-    ForkedProcessError,
-    InDoubtError,
     JournalError,
-    OwnershipLostError,
     RunHalted,
     TaskInterrupted,
     TaskTimeoutError,
-    TooManyInterruptions,
     UsageError,
     ValueNotStorableError,
 )
@@ -90,6 +88,7 @@ class Callee:
     key_args: tuple[str, ...] | None = None
     ignore_args: tuple[str, ...] = ()
     log_prints: bool | None = None
+    hooks: Hooks | None = None
     viz_return_value: object = None
     origin: str = ""  # where the function stands: two functions with one key would get each other's results
 
@@ -103,8 +102,9 @@ class Call:
     """One call in a running flow. Its row in the journal is written by `life`; before that it has no id."""
 
     __slots__ = (
-        "arguments", "attempt", "begin", "callee", "ended_at", "failures", "first_started", "fresh", "identity", "inputs",
-        "interruptions", "lane", "live_state", "own_scope", "row", "run", "scope", "seq", "task_run_id",
+        "answered", "arguments", "attempt", "begin", "callee", "ended_at", "failures", "first_started", "fresh", "identity",
+        "inputs", "interruptions", "lane", "live_state", "own_scope", "row", "run", "run_name", "scope", "seq", "tags",
+        "task_run_id",
     )  # fmt: skip
 
     def __init__(self, callee: Callee, scope: Scope, arguments: dict[str, object], lane: int) -> None:
@@ -118,6 +118,9 @@ class Call:
         self.inputs: Inputs | None = None
         self.row: CallRow | None = None  # what an earlier execution recorded for this identity
         self.begin: BeginCall | None = None  # the change that writes the row, when it was posted and not awaited
+        self.answered: Outcome | None = None  # recorded, with hooks still to be called for it
+        self.run_name: str | None = None
+        self.tags: frozenset[str] = callee.tags
         self.task_run_id = 0
         self.seq = 0
         self.attempt = 0
@@ -227,7 +230,11 @@ def _look_up(call: Call, task_id: int) -> Outcome | None:
         return None
     _take_over_row(call, row)
     try:
-        return answer(call, row)
+        outcome = answer(call, row)
+        if outcome is not None and has_untold(call, call.live_state, row.version):
+            call.answered = outcome  # `live` calls the hooks before it gives the answer
+            return None
+        return outcome
     except JournalError as error:
         # Not for the flow to catch: what it was given once cannot be had, so it must not go on as if the task had failed.
         raise run.halt(RunHalted(error)) from None
@@ -235,6 +242,7 @@ def _look_up(call: Call, task_id: int) -> Outcome | None:
 
 def _take_over_row(call: Call, row: CallRow) -> None:
     call.row = row
+    call.run_name = row.name
     call.task_run_id = row.id
     call.seq = row.version
     call.attempt = row.attempt
@@ -297,7 +305,7 @@ def life(call: Call) -> Steps[Outcome]:
     """Live an issued call that has no recorded outcome: attempts until it completes or fails, each committed."""
     run = call.run
     if call.row is not None:
-        yield from _settle_doubt(call, call.row)
+        yield from settle_doubt(call, call.row)
         if call.failures and not call.fresh:  # cut off between two attempts, or in a later one than the first
             yield from _recall(call)
     while True:
@@ -306,16 +314,20 @@ def life(call: Call) -> Steps[Outcome]:
         yield Write(run, begin, call.callee.is_guarded and run.synced)
         call.task_run_id = begin.task_run_id
         call.live_state = StateType.RUNNING
+        if call.callee.hooks is not None:
+            yield from call_task_hooks(call, State(StateType.RUNNING, begin.name or ""), call.seq)
         # 5  user code
         outcome = yield from _user_code(call)
         if outcome.error is not None and not isinstance(outcome.error, Exception):
-            yield from _cut_off(call, outcome.error)
+            yield from cut_off(call, outcome.error)
         # 6  outcome committed
         change, outcome, next_attempt = _outcome_change(call, outcome)
-        yield Write(run, change, run.synced, final=next_attempt is None)
+        yield Write(run, change, run.synced, final=next_attempt is None and call.callee.hooks is None)
         # 8  told
         if next_attempt is None:
             _tell(call, outcome)
+            if call.callee.hooks is not None:
+                yield from call_task_hooks(call, call.final_state(outcome.value, outcome.error), call.seq)
             return outcome
         # 7  retry
         call.live_state = StateType.SCHEDULED
@@ -394,7 +406,10 @@ def _first_row(call: Call, at: str, *, running: bool) -> BeginCall:
     callee, inputs, identity = call.callee, call.inputs, call.identity
     assert inputs is not None
     assert identity is not None
-    tags = callee.tags | current_tags() if callee.tags or current_tags() else None
+    if current_tags():
+        call.tags = callee.tags | current_tags()
+    if callee.run_name is not None:
+        call.run_name = render_name(callee.run_name, call.arguments, f"task '{callee.name}'")
     return BeginCall(
         identity,
         epoch=call.run.epoch,
@@ -402,8 +417,8 @@ def _first_row(call: Call, at: str, *, running: bool) -> BeginCall:
         inputs=inputs.text,
         at=at,
         running=running,
-        name=None if callee.run_name is None else render_name(callee.run_name, call.arguments, f"task '{callee.name}'"),
-        tags=None if tags is None else tags_text(tags),
+        name=call.run_name,
+        tags=tags_text(call.tags) if call.tags else None,
         arguments=_stored_arguments(call.arguments, inputs) if inputs.partial else (),
     )
 
@@ -480,89 +495,6 @@ def _failure(call: Call, error: BaseException, at: str, next_attempt: float | No
     )
 
 
-def _settle_doubt(call: Call, row: CallRow) -> Steps[None]:
-    """Decide about a call that began earlier and has no outcome: wait on, give up, raise, park - or let it run again."""
-    policy = call.callee.on_interrupt
-    if row.state == "SCHEDULED" and row.next_attempt_at is not None:
-        yield Delay(call.run, seconds_from_text(row.next_attempt_at))
-    elif row.state == "CRASHED" or (row.state == "PAUSED" and row.state_name == "InDoubt"):
-        if policy == "ask" and row.attempt > 0:
-            yield from _park_in_doubt(call)
-        if policy == "fail" and row.attempt > 0:
-            yield from _give_up(call, TaskInterrupted(_interrupted_text(call), flow_run_id=call.run.id, task_run_id=row.id))
-        if call.callee.kind == "task" and row.interruptions >= call.callee.max_interruptions:
-            yield from _give_up(call, TooManyInterruptions(_too_many_text(call), flow_run_id=call.run.id, task_run_id=row.id))
-
-
-def _give_up(call: Call, error: Exception) -> Steps[None]:
-    """Record a failure that no attempt produced, and raise it in the flow."""
-    yield Write(call.run, _settled(call, "FAILED", None, str(error), encode_error(error)), call.run.synced)
-    raise _Refused(note_task_run(error, call.task_run_id))
-
-
-def _park_in_doubt(call: Call) -> Steps[None]:
-    resolve = f"wfengine resolve {typed(call.run.id, call.run.name)} {call.task_run_id}"
-    text = (
-        f"{call.run} is parked: {call} was started and cut off, and its author asked that a person decides whether it took "
-        f"effect. Look, then type: {resolve} --done VALUE   (it took effect)   or: {resolve} --not-done   (run it again)"
-    )
-    yield Write(call.run, _settled(call, "PAUSED", "InDoubt", "cut off; waiting for wfengine resolve"), call.run.synced)
-    raise call.run.halt(RunHalted(InDoubtError(text, flow_run_id=call.run.id, task_run_id=call.task_run_id)))
-
-
-def _cut_off(call: Call, error: BaseException) -> Steps[None]:
-    """Record that user code was unwound by a signal (Ctrl-C, exit, cancellation, a parked run), and go on unwinding."""
-    if isinstance(error, RunHalted):
-        if not isinstance(error.error, OwnershipLostError | JournalError):
-            # What may not run again unasked is in doubt now: it began, and a person has to say what it did.
-            name = "InDoubt" if call.callee.is_guarded or isinstance(error.error, InDoubtError) else "Drifted"
-            yield Write(call.run, _settled(call, "PAUSED", name, "parked by a call inside it"), False)
-    else:
-        message = f"interrupted by {type(error).__name__}"
-        try:
-            yield Write(call.run, _settled(call, "CRASHED", "Interrupted", message), call.run.synced)
-        except ForkedProcessError:
-            _logger.debug("A forked child leaves %s; its parent records it.", call)
-    raise error
-
-
-def _settled(call: Call, state: str, name: str | None, message: str, error: object = None) -> SettleCall:
-    call.seq += 1
-    return SettleCall(
-        call.run.id,
-        call.task_run_id,
-        seq=call.seq,
-        epoch=call.run.epoch,
-        attempt=call.attempt,
-        at=call.run.journal.clock.now_text(),
-        state=state,
-        state_name=name,
-        message=message,
-        error=error,  # type: ignore[arg-type]  # an EncodedError or None
-    )
-
-
-class _Refused(Exception):
-    def __init__(self, error: BaseException) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
-def _interrupted_text(call: Call) -> str:
-    return (
-        f"{call} was cut off in an earlier attempt and may or may not have taken effect; its on_interrupt='fail' forbids to "
-        "run it again. Catch TaskInterrupted in the flow, or check by hand and resume with the task changed."
-    )
-
-
-def _too_many_text(call: Call) -> str:
-    return (
-        f"{call} was running {call.interruptions} times when its process died, so it is not started again "
-        "(max_interruptions). Find out what kills the process; to try again, raise max_interruptions and type: "
-        f"wfengine resume {typed(call.run.id, call.run.name)}"
-    )
-
-
 def _tell(call: Call, outcome: Outcome) -> None:
     call.live_state = StateType.COMPLETED if outcome.error is None else StateType.FAILED
     if listeners.LISTENERS:
@@ -575,15 +507,23 @@ def _tell(call: Call, outcome: Outcome) -> None:
 
 def live(call: Call) -> Steps[Outcome]:
     """Return the steps of `life`, with a refusal to run (again) turned into the outcome it stands for."""
+    if call.answered is not None:
+        return _tell_late(call, call.answered)
     return life(call) if call.row is None else _live_again(call)
 
 
 def _live_again(call: Call) -> Steps[Outcome]:
     try:
         outcome = yield from life(call)
-    except _Refused as refusal:
+    except Refused as refusal:
         outcome = Outcome(None, refusal.error)
         _tell(call, outcome)
+    return outcome
+
+
+def _tell_late(call: Call, outcome: Outcome) -> Steps[Outcome]:
+    """Call the hooks of a recorded outcome that the process which recorded it did not come to."""
+    yield from call_task_hooks(call, call.final_state(outcome.value, outcome.error), call.seq)
     return outcome
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Coroutine, Iterable, Mapping
@@ -9,6 +10,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from wfengine.flows import Flow
 from wfengine.futures import TaskFuture, TaskFutureList, resolved, unsettled_in
+from wfengine.hooks import Hook, Hooks, checked_hooks
 from wfengine.loading import is_loading, note_skipped_call
 from wfengine.parameters import Parameters, known_options
 from wfengine.retries import DelaySeconds, make_policy
@@ -23,6 +25,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
+HOOK_OPTIONS = ("on_running", "on_completion", "on_failure")
 #: Names a task's own parameters cannot have: they are options of the call.
 RESERVED = ("return_state", "wait_for")
 
@@ -43,6 +46,10 @@ class Task(Generic[P, R]):
         self.fn = fn
         self._options = dict(options)
         self._callee = _make_callee(fn, self._options)
+        self._hooks = {
+            option: checked_hooks(f"task '{self._callee.name}'", option, options.get(option)) for option in HOOK_OPTIONS
+        }
+        self._set_hooks()
         self.name = self._callee.name
         self.key = self._callee.key
         self.tags = self._callee.tags
@@ -65,6 +72,28 @@ class Task(Generic[P, R]):
             f"task '{self.name}' is a method of {type(instance).__qualname__}, which is not supported yet: what would tell two "
             "instances apart on resume? Make it a function or a @staticmethod that is given what it needs."
         )
+
+    def _set_hooks(self) -> None:
+        if any(self._hooks.values()):
+            self._callee = dataclasses.replace(self._callee, hooks=Hooks(self, self._hooks))
+
+    def _add_hook(self, option: str, hook: Hook) -> Hook:
+        self._hooks[option] = (*self._hooks[option], *checked_hooks(f"task '{self.name}'", option, [hook]))
+        self._options[option] = self._hooks[option]
+        self._set_hooks()
+        return hook
+
+    def on_running(self, hook: Hook) -> Hook:
+        """Decorate a function to be called as `hook(task, task_run, state)` when an attempt begins."""
+        return self._add_hook("on_running", hook)
+
+    def on_completion(self, hook: Hook) -> Hook:
+        """Decorate a function to be called as `hook(task, task_run, state)` after a result was committed."""
+        return self._add_hook("on_completion", hook)
+
+    def on_failure(self, hook: Hook) -> Hook:
+        """Decorate a function to be called as `hook(task, task_run, state)` after the last attempt failed."""
+        return self._add_hook("on_failure", hook)
 
     @property
     def retries(self) -> int:
@@ -143,7 +172,9 @@ _DEFAULTS: dict[str, object] = {
     "name": None, "key": None, "aliases": (), "description": None, "tags": (), "version": None, "task_run_name": None,
     "retries": 0, "retry_delay_seconds": None, "retry_jitter_factor": None, "retry_condition_fn": None,
     "timeout_seconds": None, "log_prints": None, "call_key": None, "key_args": None, "ignore_args": (),
-    "on_interrupt": "rerun", "once": False, "max_interruptions": 3, "viz_return_value": None,
+    "on_running": None, "on_completion": None, "on_failure": None,
+    "on_interrupt": "rerun", "once": False, "max_interruptions": 3,
+    "viz_return_value": None,
 }  # fmt: skip
 
 
@@ -300,6 +331,9 @@ def task(
     retry_condition_fn: Callable[..., object] | None = None,
     timeout_seconds: float | None = None,
     log_prints: bool | None = None,
+    on_running: Iterable[Hook] | None = None,
+    on_completion: Iterable[Hook] | None = None,
+    on_failure: Iterable[Hook] | None = None,
     call_key: str | Callable[..., object] | None = None,
     key_args: Iterable[str] | None = None,
     ignore_args: Iterable[str] = (),
@@ -317,6 +351,8 @@ def task(fn: Callable[P, R] | None = None, /, **options: object) -> Task[P, R] |
     - `retries` (a number or a tenacity stop), `retry_delay_seconds` (a number, a list, exponential_backoff(...) or a tenacity
       wait), `retry_jitter_factor`, `retry_condition_fn` (a function of the exception, or a tenacity retry): each next instant
       is journaled and survives a restart. `timeout_seconds` limits an attempt.
+    - `on_running`, `on_completion`, `on_failure`: functions called as `hook(task, task_run, state)` after that state was
+      committed, see `wfengine.hooks`.
     - `call_key`, `key_args`, `ignore_args` say which arguments make a call the same call on resume (default: all).
     - `on_interrupt`: what a call cut off in the middle does on resume: "rerun", "fail" (raises TaskInterrupted) or "ask" (parks
       the run). `once=True` never runs again unasked. `max_interruptions` stops a task that keeps killing its process.

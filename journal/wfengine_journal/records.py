@@ -179,6 +179,11 @@ class Records:
         rows = self.rows("SELECT epoch, reason FROM execution WHERE flow_run_id = ?", (flow_run_id,))
         return {cast(int, epoch): str(reason) for epoch, reason in rows}
 
+    def list_hook_runs(self, flow_run_id: int) -> set[tuple[int, int, str]]:
+        """Return the hooks that were called: task run (0: the flow run itself), seq of the transition, name."""
+        rows = self.rows("SELECT task_run_id, seq, name FROM hook_run WHERE flow_run_id = ?", (flow_run_id,))
+        return {(cast(int, task_run_id), cast(int, seq), str(name)) for task_run_id, seq, name in rows}
+
     def get_call(self, flow_run_id: int, task_run_id: int) -> CallRow:
         """Return one recorded call of a flow run; NotFoundError if it has none with that id."""
         for row in self.list_calls(flow_run_id):

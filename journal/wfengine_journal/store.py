@@ -20,6 +20,7 @@ from wfengine_journal.connection import FORMAT_VERSION, explain, open_readers, o
 from wfengine_journal.errors import ForkedProcessError, InternalError
 from wfengine_journal.records import OpenRunRow, OwnerRow, Records
 from wfengine_journal.run_transitions import CrashFlowRun
+from wfengine_journal.transitions import utf8_text
 from wfengine_journal.writer import Writer, WriteRefused
 
 T = TypeVar("T")
@@ -179,6 +180,17 @@ class Journal:
                 "INSERT INTO log (flow_run_id, task_run_id, at, level, logger, message) VALUES (?, ?, ?, ?, ?, ?)",
                 (flow_run_id, task_run_id, self.clock.now_text(), level, logger, message),
             )
+        )
+
+    def put_hook_run(self, flow_run_id: int, task_run_id: int, seq: int, hook: str, name: str, error: str | None) -> None:
+        """Note that a hook was called for a transition; committed at once. `error` is what it raised."""
+        self.write(
+            _Statement(
+                "INSERT OR REPLACE INTO hook_run (flow_run_id, task_run_id, seq, hook, name, error, at)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (flow_run_id, task_run_id, seq, hook, utf8_text(name), error and utf8_text(error), self.clock.now_text()),
+            ),
+            synced=False,
         )
 
     # ---- who lives

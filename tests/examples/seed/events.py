@@ -1,5 +1,7 @@
 """The user's example of a stream that loops until it is told to stop, with the stream and the tasks it speaks of."""
 
+from pathlib import Path
+
 from surroundings import note
 
 from wfengine import flow, task
@@ -41,7 +43,7 @@ def update_dashboards(processed):
 
 @task
 def should_exit():
-    seen = sum(line.startswith("process") for line in open("effects.txt"))
+    seen = len({line for line in Path("effects.txt").read_text().splitlines() if line.startswith("process")})
     note(f"exit after {seen}")
     return seen >= 6
 
