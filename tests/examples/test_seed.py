@@ -176,13 +176,16 @@ def test_an_example_killed_half_way_is_resumed_and_no_finished_task_runs_again(
 
     assert len(finished) >= limit
     assert query(journal, "SELECT id, name FROM tasks WHERE replayed ORDER BY id") == finished
-    assert query(journal, "SELECT task, state, result FROM tasks ORDER BY task, inputs, id") == query(
-        unharmed / "journal.db", "SELECT task, state, result FROM tasks ORDER BY task, inputs, id"
-    )
-    assert query(journal, "SELECT state, result FROM runs") == query(unharmed / "journal.db", "SELECT state, result FROM runs")
+    assert _outcomes(journal) == _outcomes(unharmed / "journal.db")
     again = Counter(effects(tmp_path)) - Counter(effects(unharmed))
     assert set(again) <= _cut_off(journal), "only what was cut off in the middle may be done twice"
     assert effects(tmp_path)[: len(noted)] == noted
+
+
+def _outcomes(journal: Path) -> list[tuple[object, ...]]:
+    """Return how every task and run ended. A class of a script has another module name in the process that resumes."""
+    tasks = "SELECT task, state, replace(result, '__wfengine_main__', '__main__') FROM tasks ORDER BY task, inputs, id"
+    return [*query(journal, tasks), *query(journal, "SELECT flow, state, result FROM runs ORDER BY id")]
 
 
 def _cut_off(journal: Path) -> set[str]:
