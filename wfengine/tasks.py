@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Mapping
 from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from wfengine.flows import Flow
@@ -17,6 +17,7 @@ from wfengine.retries import DelaySeconds, make_policy
 from wfengine.scopes import current_tracer, find_scope
 from wfengine.states import State
 from wfengine.steps import Outcome, drive, drive_async
+from wfengine.streams import collected, is_generator_function, items_of_call, items_of_call_async
 from wfengine.submission import submit
 from wfengine.task_engine import Call, Callee, OnInterrupt, given, issue, live, new_call, origin_of
 from wfengine_journal.errors import UsageError
@@ -54,6 +55,7 @@ class Task(Generic[P, R]):
         self.key = self._callee.key
         self.tags = self._callee.tags
         self.is_async = self._callee.is_async
+        self.is_generator = self._callee.is_generator
         self.parameters = self._callee.parameters
         functools.update_wrapper(self, fn)
         self.__wfengine_key__ = f"task:{self.key}"
@@ -73,9 +75,18 @@ class Task(Generic[P, R]):
             "instances apart on resume? Make it a function or a @staticmethod that is given what it needs."
         )
 
+    @functools.cached_property
+    def _submitted(self) -> Callee:
+        """What is submitted: of a generator, a task that returns the list of its items, with a key of its own."""
+        callee = self._callee
+        if not callee.is_generator:
+            return callee
+        return dataclasses.replace(callee, fn=collected(callee.fn), key=f"{callee.key}[]", aliases=(), is_generator=False)
+
     def _set_hooks(self) -> None:
         if any(self._hooks.values()):
             self._callee = dataclasses.replace(self._callee, hooks=Hooks(self, self._hooks))
+            self.__dict__.pop("_submitted", None)
 
     def _add_hook(self, option: str, hook: Hook) -> Hook:
         self._hooks[option] = (*self._hooks[option], *checked_hooks(f"task '{self.name}'", option, [hook]))
@@ -108,7 +119,8 @@ class Task(Generic[P, R]):
         """Run the task in the present flow run and return its result, or raise its exception, after the commit.
 
         `return_state=True` returns the final state instead; `wait_for=[...]` waits for futures first. An async task
-        gives a coroutine; the call takes its place in the order of calls here, not when it is awaited.
+        gives a coroutine; the call takes its place in the order of calls here, not when it is awaited. A generator gives an
+        iterator whose items are recorded one by one, see `wfengine.streams`; its state has the list of items as result.
         """
         return_state = bool(kwargs.pop("return_state", False))
         before = kwargs.pop("wait_for", None)
@@ -122,7 +134,12 @@ class Task(Generic[P, R]):
         if before is not None:
             has_futures = unsettled_in(list(cast("Iterable[object]", before)), pending) or has_futures
         # A direct call waits for its futures in the body's own thread, so it keeps its place in the order of calls there.
-        call = new_call(self._callee, scope, args, kwargs, has_futures=has_futures and self.is_async)
+        callee = self._submitted if return_state else self._callee
+        call = new_call(callee, scope, args, kwargs, has_futures=has_futures and self.is_async)
+        if callee.is_generator:
+            if has_futures:
+                _resolve(call, pending, before)
+            return (items_of_call_async if self.is_async else items_of_call)(call, issue(call), live)
         if self.is_async:
             recorded = issue(call) if not has_futures else None
             return _run_async(call, pending, before, recorded, has_futures, return_state)
@@ -135,7 +152,7 @@ class Task(Generic[P, R]):
         self, *args: object, wait_for: Iterable[TaskFuture[object]] | None = None, return_state: bool = False, **kwargs: object
     ) -> TaskFuture[R]:
         """Run the task on the flow's runner and return a future at once. Futures among the arguments are waited for."""
-        future = submit(self._callee, args, kwargs, wait_for)
+        future = submit(self._submitted, args, kwargs, wait_for)
         if return_state:
             future.wait()
             return cast("TaskFuture[R]", future.state)
@@ -149,7 +166,8 @@ class Task(Generic[P, R]):
         All iterables must have one length. Text, bytes, and what is marked `unmapped` go whole to each item.
         """
         futures = TaskFutureList(
-            submit(self._callee, item_args, item_kwargs, wait_for) for item_args, item_kwargs in _items(self.name, args, kwargs)
+            submit(self._submitted, item_args, item_kwargs, wait_for)
+            for item_args, item_kwargs in _items(self.name, args, kwargs)
         )
         if return_state:
             futures.wait()
@@ -210,7 +228,8 @@ def _make_callee(fn: Callable[..., object], options: Mapping[str, object]) -> Ca
         name=name,
         key=key,
         fn=fn,
-        is_async=inspect.iscoroutinefunction(inspect.unwrap(fn)) or inspect.iscoroutinefunction(getattr(fn, "func", None)),
+        is_async=_is_async(inspect.unwrap(fn)) or _is_async(getattr(fn, "func", None)),
+        is_generator=is_generator_function(fn),
         parameters=parameters,
         policy=make_policy(
             owner,
@@ -233,6 +252,10 @@ def _make_callee(fn: Callable[..., object], options: Mapping[str, object]) -> Ca
         log_prints=cast("bool | None", chosen["log_prints"]),
         viz_return_value=chosen["viz_return_value"],
     )
+
+
+def _is_async(fn: object) -> bool:
+    return inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn)
 
 
 def _resolve(call: Call, pending: list[TaskFuture[object]], before: object) -> None:
@@ -308,7 +331,17 @@ def _call_alone(called: Task[..., Any], args: tuple[object, ...], kwargs: dict[s
         bound_args, bound_kwargs = called.parameters.unbind(inputs)
         return await cast("Coroutine[object, object, object]", called(*bound_args, **bound_kwargs))
 
-    body = alone_async if called.is_async else alone
+    def items_alone(**inputs: object) -> Generator[object, None, object]:
+        bound_args, bound_kwargs = called.parameters.unbind(inputs)
+        return (yield from cast("Generator[object, None, object]", called(*bound_args, **bound_kwargs)))
+
+    async def items_alone_async(**inputs: object) -> AsyncGenerator[object, None]:
+        bound_args, bound_kwargs = called.parameters.unbind(inputs)
+        async for item in cast("AsyncGenerator[object, None]", called(*bound_args, **bound_kwargs)):
+            yield item
+
+    bodies = {(False, False): alone, (True, False): alone_async, (False, True): items_alone, (True, True): items_alone_async}
+    body = cast("Callable[..., object]", bodies[called.is_async, called.is_generator])
     own_flow: Flow[..., object] = Flow(body, {"name": called.name, "validate_parameters": False}, is_task=True)
     return own_flow(**arguments, return_state=return_state)
 

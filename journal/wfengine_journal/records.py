@@ -184,6 +184,19 @@ class Records:
         rows = self.rows("SELECT task_run_id, seq, name FROM hook_run WHERE flow_run_id = ?", (flow_run_id,))
         return {(cast(int, task_run_id), cast(int, seq), str(name)) for task_run_id, seq, name in rows}
 
+    def list_items(self, flow_run_id: int, task_run_id: int, start: int, limit: int) -> list[object]:
+        """Return the values of at most `limit` streamed items of a call, from number `start` on, in order."""
+        rows = self.rows(
+            "SELECT key, value, codec, hash FROM item WHERE flow_run_id = ? AND task_run_id = ? AND key >= ? AND key < ?"
+            " ORDER BY key",
+            (flow_run_id, task_run_id, start, start + limit),
+        )
+        what = f"an item of task run {task_run_id} of flow run {flow_run_id}"
+        return [
+            self.load_result(cast("str | bytes | None", value), str(codec), cast(bytes, hash_), f"{what} ({key})")
+            for key, value, codec, hash_ in rows
+        ]
+
     def get_call(self, flow_run_id: int, task_run_id: int) -> CallRow:
         """Return one recorded call of a flow run; NotFoundError if it has none with that id."""
         for row in self.list_calls(flow_run_id):
