@@ -26,7 +26,7 @@ from wfengine.loading import entrypoint_of
 from wfengine.logging import record_prints
 from wfengine.replay import Recorded, Rerun
 from wfengine.returned import flow_outcome
-from wfengine.scopes import ABANDONED, ACTIVE, LiveRun, Scope, current_tags
+from wfengine.scopes import ABANDONED, ACTIVE, ACTIVE_TRANSACTION, LiveRun, Scope, current_tags
 from wfengine.states import State
 from wfengine.steps import Create, Delay, Invoke, Outcome, Settle, Steps, Write
 from wfengine.streams import Feed, stream
@@ -236,7 +236,7 @@ def take_up(flow: AnyFlow, journal: Journal, run_id: int, how: How, *, parent: C
     Raises RunOwnedError when a living process executes it, or was quicker to claim it.
     """
     row = journal.records.get_flow_run(run_id)
-    if row.state == "COMPLETED":
+    if row.state == "COMPLETED" and not (row.state_name == "RolledBack" and how.rerun == "failed"):
         return recorded_end(journal, row)
     if row.state in ("RUNNING", "CANCELLING", "SCHEDULED"):
         _refuse_living(journal, row)
@@ -348,6 +348,7 @@ def _live(
     run.tags = tags
     run.parent = None if parent is None else parent.run
     run.parent_call = parent
+    run.uses_transactions = ACTIVE_TRANSACTION.get() is not None or (parent is not None and parent.run.uses_transactions)
     run.log_prints = run.flow.log_prints if run.flow.log_prints is not None else bool(run.parent and run.parent.log_prints)
     if run.log_prints:
         record_prints()
@@ -574,8 +575,10 @@ def _subflow_again(flow: AnyFlow, journal: Journal, run_id: int, call: Call) -> 
     row = journal.records.get_flow_run(run_id)
     # Cut off when its failure was being run again: that has to be done still.
     begun_again = call.row is not None and call.row.state == "CRASHED" and call.row.error_id is not None
+    undone = call.row is not None and call.row.state_name == "RolledBack" and row.state_name == "RolledBack"
+    begun_again = begun_again or undone
     runs_again = begun_again or (call.row is not None and call.row.state == "FAILED")
-    if row.state in ("COMPLETED", "CANCELLED") or (row.state == "FAILED" and not runs_again):
+    if (row.state in ("COMPLETED", "CANCELLED") and not undone) or (row.state == "FAILED" and not runs_again):
         return recorded_end(journal, row)  # it ended, and the process died before the call's outcome was written
     recorded = call.run.recorded
     rerun: Rerun = "none"

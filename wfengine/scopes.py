@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from wfengine.runners import TaskRunner
     from wfengine.streams import Feed
     from wfengine.task_engine import Call, Callee
+    from wfengine.transactions import Transaction
     from wfengine.visualization import Tracer
     from wfengine_journal.store import Journal
 
@@ -37,8 +38,8 @@ class LiveRun:
 
     __slots__ = (
         "__weakref__", "callees", "durability", "epoch", "feed", "flow", "halted", "id", "issue_lock", "journal", "left_open",
-        "log_prints", "name", "on_drift", "outstanding", "parameters", "parent", "parent_call", "recorded", "runner", "synced",
-        "tags", "told", "turns", "version",
+        "log_prints", "name", "on_drift", "outstanding", "parameters", "parent", "parent_call", "recorded", "rolled_back",
+        "runner", "synced", "tags", "told", "turns", "uses_transactions", "version",
     )  # fmt: skip
 
     def __init__(self, journal: Journal, flow: AnyFlow, run_id: int, name: str, *, epoch: int, version: int) -> None:
@@ -54,7 +55,7 @@ class LiveRun:
         self.tags: frozenset[str] = frozenset()
         self.parent: LiveRun | None = None
         self.parent_call: Call | None = None  # the call that a subflow's run stands for
-        self.told: set[tuple[int, int, str]] = set()  # hooks that were called: task run (0: the flow), seq, name
+        self.told: set[tuple[int, int, str, str]] = set()  # hooks that were called, as `list_hook_runs`
         self.recorded: Recorded | None = None  # what earlier executions recorded; None in a first execution
         self.on_drift: str | None = None
         self.runner: TaskRunner | None = None
@@ -64,6 +65,8 @@ class LiveRun:
         self.log_prints = False
         self.left_open = True  # the journal still says RUNNING
         self.feed: Feed | None = None  # of a generator flow: what its consumer was given
+        self.uses_transactions = False  # a transaction was begun in it, or around it
+        self.rolled_back = False  # a transaction around this subflow undid a part of it
         self.callees: dict[tuple[str, str], Callee] = {}  # what was called so far, by kind and key
         self.turns: dict[object, LoopCommits] = {}  # by event loop: the commits it waits for
 
@@ -85,7 +88,18 @@ class LiveRun:
 class Scope:
     """An enclosing call, and the counters that tell equal calls in it apart."""
 
-    __slots__ = ("_lane_task", "_lane_thread", "attempt_over", "call", "closed", "enclosing", "epoch", "issued", "run")
+    __slots__ = (
+        "_lane_task",
+        "_lane_thread",
+        "attempt_over",
+        "call",
+        "closed",
+        "enclosing",
+        "epoch",
+        "issued",
+        "run",
+        "transactions",
+    )
 
     def __init__(self, run: LiveRun, call: Call | None) -> None:
         self.run = run
@@ -95,6 +109,7 @@ class Scope:
         self.issued: dict[tuple[int, bytes], int] = {}
         self.attempt_over = False  # set when the attempt was given up (timeout) though its thread may still run
         self.closed = False  # set for hooks: what they call is not part of this run
+        self.transactions = 0  # begun in this scope so far
         self._lane_thread = 0
         self._lane_task: object | None = None
 
@@ -142,6 +157,8 @@ def _running_asyncio_task() -> object | None:
 
 
 _SCOPE: contextvars.ContextVar[Scope | None] = contextvars.ContextVar("wfengine_scope", default=None)
+#: The innermost transaction block; it counts for calls of the scope in which it was entered.
+ACTIVE_TRANSACTION: contextvars.ContextVar[Transaction | None] = contextvars.ContextVar("wfengine_transaction", default=None)
 #: Set while a flow is drawn. Asked only where no scope is, so that calls in a run pay nothing for it.
 _TRACER: contextvars.ContextVar[Tracer | None] = contextvars.ContextVar("wfengine_tracer", default=None)
 _TAGS: contextvars.ContextVar[frozenset[str]] = contextvars.ContextVar("wfengine_tags", default=frozenset())

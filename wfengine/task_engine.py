@@ -35,6 +35,8 @@ from wfengine.scopes import LiveRun, Scope, current_tags
 from wfengine.states import State
 from wfengine.steps import Delay, Invoke, Outcome, Settle, Steps, Write
 from wfengine.streams import Feed, stream
+from wfengine.transaction_steps import commit_steps
+from wfengine.transactions import Transaction, enclosing_transaction, own_transaction
 from wfengine_journal.clock import text_from_seconds
 from wfengine_journal.codec import Encoded, encode, encode_error, error_message
 from wfengine_journal.errors import (
@@ -105,8 +107,8 @@ class Call:
 
     __slots__ = (
         "answered", "arguments", "attempt", "begin", "callee", "ended_at", "failures", "feed", "first_started", "fresh",
-        "identity", "inputs", "interruptions", "lane", "live_state", "own_scope", "row", "run", "run_name", "scope", "seq",
-        "tags", "task_run_id",
+        "identity", "inputs", "interruptions", "lane", "live_state", "own_scope", "own_transaction", "row", "run", "run_name",
+        "scope", "seq", "tags", "task_run_id", "transaction",
     )  # fmt: skip
 
     def __init__(self, callee: Callee, scope: Scope, arguments: dict[str, object], lane: int) -> None:
@@ -120,6 +122,8 @@ class Call:
         self.inputs: Inputs | None = None
         self.row: CallRow | None = None  # what an earlier execution recorded for this identity
         self.begin: BeginCall | None = None  # the change that writes the row, when it was posted and not awaited
+        self.transaction: Transaction | None = None  # it is made in
+        self.own_transaction: Transaction | None = None
         self.feed: Feed | None = None  # of a generator: what its consumer was given
         self.answered: Outcome | None = None  # recorded, with hooks still to be called for it
         self.run_name: str | None = None
@@ -155,7 +159,10 @@ def new_call(callee: Callee, scope: Scope, args: tuple[object, ...], kwargs: dic
     """Bind the arguments (hop 1). A call that waits for futures has no defined order, so it is never on the main lane."""
     arguments = callee.parameters.bind(args, kwargs)
     lane = 0 if not has_futures and scope.on_main_lane() else 1
-    return Call(callee, scope, arguments, lane)
+    call = Call(callee, scope, arguments, lane)
+    if scope.run.uses_transactions:
+        call.transaction = enclosing_transaction(scope)
+    return call
 
 
 def issue(call: Call) -> Outcome | None:
@@ -237,6 +244,8 @@ def _look_up(call: Call, task_id: int) -> Outcome | None:
         if outcome is not None and has_untold(call, call.live_state, row.version):
             call.answered = outcome  # `live` calls the hooks before it gives the answer
             return None
+        if outcome is not None and call.transaction is not None:
+            call.transaction.take(call, outcome.error)
         return outcome
     except JournalError as error:
         # Not for the flow to catch: what it was given once cannot be had, so it must not go on as if the task had failed.
@@ -258,6 +267,9 @@ def answer(call: Call, row: CallRow) -> Outcome | None:
     """Return the recorded outcome, or None if the call has to run (again). Nothing is executed or written here."""
     recorded = call.run.recorded
     assert recorded is not None
+    if row.state_name == "RolledBack" and (recorded.rerun_of(row) == "failed" or row.fatal == 1):
+        _run_again(call, row, recorded)
+        return None
     if row.state == "COMPLETED" and row.result_codec is not None and row.result_hash is not None:
         value = call.run.journal.records.load_result(row.result, row.result_codec, row.result_hash, f"the result of {call}")
         if row.result_codec != "json":
@@ -271,10 +283,14 @@ def answer(call: Call, row: CallRow) -> Outcome | None:
         if error is not None and (not again or isinstance(error, TaskInterrupted)):
             note_task_run(error, row.id)
             return Outcome(None, error)
-        call.fresh = True
-        with call.run.issue_lock:
-            recorded.diverge(row)
+        _run_again(call, row, recorded)
     return None
+
+
+def _run_again(call: Call, row: CallRow, recorded: Recorded) -> None:
+    call.fresh = True
+    with call.run.issue_lock:
+        recorded.diverge(row)
 
 
 def _once_without_key(call: Call) -> UsageError:
@@ -330,7 +346,9 @@ def life(call: Call) -> Steps[Outcome]:
         if next_attempt is None:
             _tell(call, outcome)
             if call.callee.hooks is not None:
-                yield from call_task_hooks(call, call.final_state(outcome.value, outcome.error), call.seq)
+                yield from _call_hooks(call, outcome)
+            if call.transaction is not None:
+                call.transaction.take(call, outcome.error)
             return outcome
         # 7  retry
         call.live_state = StateType.SCHEDULED
@@ -531,8 +549,18 @@ def _live_again(call: Call) -> Steps[Outcome]:
 
 def _tell_late(call: Call, outcome: Outcome) -> Steps[Outcome]:
     """Call the hooks of a recorded outcome that the process which recorded it did not come to."""
-    yield from call_task_hooks(call, call.final_state(outcome.value, outcome.error), call.seq)
+    yield from _call_hooks(call, outcome)
+    if call.transaction is not None:
+        call.transaction.take(call, outcome.error)
     return outcome
+
+
+def _call_hooks(call: Call, outcome: Outcome) -> Steps[None]:
+    yield from call_task_hooks(call, call.final_state(outcome.value, outcome.error), call.seq)
+    if call.transaction is None and outcome.error is None:  # nothing around it waits: what it did is committed
+        own = own_transaction(call)
+        own.seq = call.seq
+        yield from commit_steps(own)
 
 
 def given(call: Call, outcome: Outcome, return_state: bool) -> object:

@@ -26,7 +26,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
-HOOK_OPTIONS = ("on_running", "on_completion", "on_failure")
+HOOK_OPTIONS = ("on_running", "on_completion", "on_failure", "on_rollback", "on_commit")
 #: Names a task's own parameters cannot have: they are options of the call.
 RESERVED = ("return_state", "wait_for")
 
@@ -105,6 +105,14 @@ class Task(Generic[P, R]):
     def on_failure(self, hook: Hook) -> Hook:
         """Decorate a function to be called as `hook(task, task_run, state)` after the last attempt failed."""
         return self._add_hook("on_failure", hook)
+
+    def on_rollback(self, hook: Hook) -> Hook:
+        """Decorate a function to be called as `hook(transaction)` to undo the task, see `wfengine.transactions`."""
+        return self._add_hook("on_rollback", hook)
+
+    def on_commit(self, hook: Hook) -> Hook:
+        """Decorate a function to be called as `hook(transaction)` when what the task did is committed."""
+        return self._add_hook("on_commit", hook)
 
     @property
     def retries(self) -> int:
@@ -191,6 +199,7 @@ _DEFAULTS: dict[str, object] = {
     "retries": 0, "retry_delay_seconds": None, "retry_jitter_factor": None, "retry_condition_fn": None,
     "timeout_seconds": None, "log_prints": None, "call_key": None, "key_args": None, "ignore_args": (),
     "on_running": None, "on_completion": None, "on_failure": None,
+    "on_rollback": None, "on_commit": None,
     "on_interrupt": "rerun", "once": False, "max_interruptions": 3,
     "viz_return_value": None,
 }  # fmt: skip

@@ -179,10 +179,21 @@ class Records:
         rows = self.rows("SELECT epoch, reason FROM execution WHERE flow_run_id = ?", (flow_run_id,))
         return {cast(int, epoch): str(reason) for epoch, reason in rows}
 
-    def list_hook_runs(self, flow_run_id: int) -> set[tuple[int, int, str]]:
-        """Return the hooks that were called: task run (0: the flow run itself), seq of the transition, name."""
-        rows = self.rows("SELECT task_run_id, seq, name FROM hook_run WHERE flow_run_id = ?", (flow_run_id,))
-        return {(cast(int, task_run_id), cast(int, seq), str(name)) for task_run_id, seq, name in rows}
+    def list_hook_runs(self, flow_run_id: int) -> set[tuple[int, int, str, str]]:
+        """Return the hooks that were called: task run (0: the flow run itself), seq of the transition, option, name."""
+        rows = self.rows("SELECT task_run_id, seq, hook, name FROM hook_run WHERE flow_run_id = ?", (flow_run_id,))
+        return {(cast(int, task_run_id), cast(int, seq), str(hook), str(name)) for task_run_id, seq, hook, name in rows}
+
+    def find_item(self, flow_run_id: int, task_run_id: int, key: int | str) -> tuple[object] | None:
+        """Return the value of one item of a call in a tuple of its own, or None if there is none."""
+        row = self.row(
+            "SELECT value, codec, hash FROM item WHERE flow_run_id = ? AND task_run_id = ? AND key = ?",
+            (flow_run_id, task_run_id, key),
+        )
+        if row is None:
+            return None
+        what = f"the item '{key}' of task run {task_run_id} of flow run {flow_run_id}"
+        return (self.load_result(cast("str | bytes | None", row[0]), str(row[1]), cast(bytes, row[2]), what),)
 
     def list_items(self, flow_run_id: int, task_run_id: int, start: int, limit: int) -> list[object]:
         """Return the values of at most `limit` streamed items of a call, from number `start` on, in order."""

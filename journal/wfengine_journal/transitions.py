@@ -233,7 +233,7 @@ class StartAttempt(RecordedChange):
             " started_at = coalesce(started_at, ?), ended_at = NULL, next_attempt_at = NULL, orphaned_in = NULL, fatal = NULL,"
             " failures = CASE WHEN ? THEN 0 ELSE failures END, interruptions = CASE WHEN ? THEN 0 ELSE interruptions END"
             " WHERE id = ? AND version = ? AND (state IN ('PENDING', 'SCHEDULED', 'CRASHED', 'FAILED', 'PAUSED', 'CANCELLED')"
-            "  OR (state = 'COMPLETED' AND state_name = 'Closed'))"  # a stream that its consumer closed is asked for more
+            "  OR (state = 'COMPLETED' AND state_name IN ('Closed', 'RolledBack')))"
             " AND EXISTS (SELECT 1 FROM flow_run WHERE id = ? AND epoch = ? AND state = 'RUNNING')",
             (
                 self.name,
@@ -390,6 +390,37 @@ class FailAttempt(RecordedChange):
                 error_id,
                 self.at,
             ),
+        )
+
+
+class RollBackCall(RecordedChange):
+    """Record that a completed call was undone by its rollback hooks; what it cached is not reused any more."""
+
+    __slots__ = ("at", "attempt", "epoch")
+
+    def __init__(self, flow_run_id: int, task_run_id: int, *, seq: int, epoch: int, attempt: int, at: str) -> None:
+        self.flow_run_id = flow_run_id
+        self.task_run_id = task_run_id
+        self.seq = seq
+        self.epoch = epoch
+        self.attempt = attempt
+        self.at = at
+
+    def apply(self, connection: sqlite3.Connection) -> None:
+        message = "undone by the rollback of its transaction"
+        cursor = connection.execute(
+            "UPDATE task_run SET state_name = 'RolledBack', state_message = ?, version = ?"
+            " WHERE id = ? AND version = ? AND state = 'COMPLETED'"
+            " AND EXISTS (SELECT 1 FROM flow_run WHERE id = ? AND epoch = ?)",
+            (message, self.seq, self.task_run_id, self.seq - 1, self.flow_run_id, self.epoch),
+        )
+        if cursor.rowcount != 1:
+            raise WriteRefused
+        connection.execute("DELETE FROM cache WHERE flow_run_id = ? AND task_run_id = ?", (self.flow_run_id, self.task_run_id))
+        connection.execute(
+            "INSERT INTO transition (flow_run_id, task_run_id, seq, state, state_name, message, epoch, attempt, at)"
+            " VALUES (?, ?, ?, 'COMPLETED', 'RolledBack', ?, ?, ?, ?)",
+            (self.flow_run_id, self.task_run_id, self.seq, message, self.epoch, self.attempt, self.at),
         )
 
 
