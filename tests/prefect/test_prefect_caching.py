@@ -1,8 +1,8 @@
 """Caching: policies and their algebra, keys, expiry, refreshing.
 
 Against Prefect on purpose: a task that asks for no caching is never answered from a cache, not even for equal calls in one run
-(`charge(5); charge(5)` charges twice). It asks by `cache_policy`, `cache_key_fn`, `persist_result=True` or `result_storage_key`.
-Results are in the journal in any case, so caching needs no other switch.
+(`charge(5); charge(5)` charges twice). It asks by `cache_policy`, `cache_key_fn`, `persist_result=True` or
+`result_storage_key`. Results are in the journal in any case, so caching needs no other switch.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
+from wfengine.cache_policies import DEFAULT, FLOW_PARAMETERS, INPUTS, NO_CACHE, RUN_ID, TASK_SOURCE, CachePolicy
 
 from tests.conftest import VirtualClock
 from tests.prefect.conftest import Rows
 from wfengine import flow, task
-from wfengine.cache_policies import DEFAULT, FLOW_PARAMETERS, INPUTS, NO_CACHE, RUN_ID, TASK_SOURCE, CachePolicy
 from wfengine.tasks import Task, task_input_hash
 
 

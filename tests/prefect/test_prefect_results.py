@@ -7,16 +7,24 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from wfengine.serializers import CompressedPickleSerializer, JSONSerializer, PickleSerializer
 
 from tests.prefect.conftest import Rows
 from wfengine import flow, task
-from wfengine.serializers import CompressedPickleSerializer, JSONSerializer, PickleSerializer
 
 
 @pytest.mark.parametrize(
     "serializer",
-    ["pickle", "json", "compressed/pickle", "compressed/json", PickleSerializer(), JSONSerializer(), CompressedPickleSerializer()],
-)  # fmt: skip
+    [
+        "pickle",
+        "json",
+        "compressed/pickle",
+        "compressed/json",
+        PickleSerializer(),
+        JSONSerializer(),
+        CompressedPickleSerializer(),
+    ],
+)
 def test_a_result_is_serialized_as_its_task_asks(serializer: object) -> None:
     calls: list[int] = []
 
@@ -63,7 +71,7 @@ def test_results_are_kept_without_asking(rows: Rows) -> None:
 def test_a_large_result_goes_to_a_storage_of_its_own(tmp_path: Path, rows: Rows) -> None:
     storage = tmp_path / "results"
 
-    @task(result_storage=str(storage), persist_result=True)
+    @task(result_storage=storage, persist_result=True)
     def load() -> str:
         return "x" * 100_000
 

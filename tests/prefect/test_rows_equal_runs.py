@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, given, settings
+from wfengine.cache_policies import INPUTS
 
 from tests.prefect.conftest import Rows
 from wfengine import flow, task, use_journal
-from wfengine.cache_policies import INPUTS
 from wfengine_journal import store
 
 
