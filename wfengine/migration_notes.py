@@ -43,8 +43,8 @@ DIFFERS = {
     "@task(persist_result)": "results are always kept; persist_result=True asks for caching over runs, as it does in Prefect",
     "@task(cache_result_in_memory)": "taken and ignored: results are read from the journal when they are needed",
     "@flow(cache_result_in_memory)": "taken and ignored: results are read from the journal when they are needed",
-    "runtime.flow_run.id": "a small number of this journal, as text, and no UUID",
-    "runtime.task_run.id": "a small number of this journal, as text, and no UUID",
+    "runtime.flow_run.id": "a small number of this journal, and no UUID",
+    "runtime.task_run.id": "a small number of this journal, and no UUID",
 }
 
 #: What gives another value each time it is called, by the beginning of its name.

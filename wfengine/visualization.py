@@ -189,6 +189,8 @@ class Tracer:
         """Take a direct call; an async callee's result has to be awaited, as in a run."""
         number, value = self._add(callee, args, kwargs, before)
         state: State[object] = State(StateType.COMPLETED, task_run_id=number, data=value)
+        if callee.is_generator and not return_state:
+            return _streamed(value) if callee.is_async and not isinstance(value, StandIn) else value
         shown: object = state if return_state else value
         return _later(shown) if callee.is_async else shown
 
@@ -255,6 +257,11 @@ async def _later(value: object) -> object:
     return value
 
 
+async def _streamed(values: object) -> AsyncIterator[object]:
+    for value in cast("Iterable[object]", values):
+        yield value
+
+
 def _items_of(value: object) -> Iterable[object]:
     if isinstance(value, dict):
         return list(value.values())
@@ -310,6 +317,9 @@ class StandIn:
 
     def __iter__(self) -> Iterator[StandIn]:
         yield self
+
+    def __next__(self) -> StandIn:
+        return self
 
     async def __aiter__(self) -> AsyncIterator[StandIn]:
         yield self

@@ -8,12 +8,13 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from wfengine import as_completed, flow, get_run_logger, task, unmapped, use_journal, wait
+from wfengine.transactions import transaction
 from wfengine.visualization import Graph, Node, trace
 from wfengine_journal import store
 from wfengine_journal.errors import (
@@ -238,6 +239,39 @@ def test_async_flows_and_tasks_are_drawn() -> None:
 
     assert edges(trace(gathered, (), {})) == shown
     assert asyncio.run(in_a_loop()) == gathered.generate_mermaid_graph()
+
+
+def test_generators_are_drawn_as_one_call_that_gives_one_item() -> None:
+    @task
+    def pages(count: int) -> Iterator[int]:
+        raise AssertionError
+        yield 1
+
+    @task
+    async def ticks() -> AsyncIterator[int]:
+        raise AssertionError
+        yield 1
+
+    @task(viz_return_value=["north", "south"])
+    async def regions() -> AsyncIterator[str]:
+        raise AssertionError
+        yield ""
+
+    @flow
+    async def etl() -> AsyncIterator[object]:
+        for page in pages(3):
+            yield transform(page)
+        async for tick in ticks():
+            transform(tick)
+        async for region in regions():
+            transform(region)
+        with transaction(key="load"):
+            load(next(pages(1)))
+
+    assert edges(trace(etl, (), {})) == [
+        ("pages-0",), ("transform-0", "pages-0"), ("ticks-0",), ("transform-1", "ticks-0"), ("regions-0",),
+        ("transform-2", "regions-0"), ("transform-3", "regions-0"), ("pages-1",), ("load-0", "pages-1"),
+    ]  # fmt: skip
 
 
 def test_arguments_are_checked_as_in_a_run() -> None:
