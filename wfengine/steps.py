@@ -32,6 +32,7 @@ from wfengine_journal.writer import Change, WriteRefused
 
 if TYPE_CHECKING:
     from wfengine.futures import TaskFuture
+    from wfengine.states import State
     from wfengine_journal.store import Journal
 
 T = TypeVar("T")
@@ -41,10 +42,14 @@ WAIT_PIECE_SECONDS = 3600.0
 
 
 class Outcome(NamedTuple):
-    """What user code gave: a value, or the exception it raised."""
+    """What user code gave: a value, or the exception it raised.
+
+    `state` is what it returned in place of a value, see `returned`; `value` is then the state's data, also beside an error.
+    """
 
     value: object
     error: BaseException | None
+    state: State[object] | None = None
 
 
 class Write(NamedTuple):

@@ -11,6 +11,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 from wfengine.flows import Flow
 from wfengine.futures import TaskFuture, TaskFutureList, resolved, unsettled_in
 from wfengine.hooks import Hook, Hooks, checked_hooks
+from wfengine.ids import checked_run_name
 from wfengine.loading import is_loading, note_skipped_call
 from wfengine.parameters import Parameters, known_options
 from wfengine.retries import DelaySeconds, make_policy
@@ -46,7 +47,7 @@ class Task(Generic[P, R]):
     def __init__(self, fn: Callable[P, R], options: Mapping[str, object]) -> None:
         self.fn = fn
         self._options = dict(options)
-        self._callee = _make_callee(fn, self._options)
+        self._callee = _make_callee(self, fn, self._options)
         self._hooks = {
             option: checked_hooks(f"task '{self._callee.name}'", option, options.get(option)) for option in HOOK_OPTIONS
         }
@@ -205,7 +206,7 @@ _DEFAULTS: dict[str, object] = {
 }  # fmt: skip
 
 
-def _make_callee(fn: Callable[..., object], options: Mapping[str, object]) -> Callee:
+def _make_callee(decorated: object, fn: Callable[..., object], options: Mapping[str, object]) -> Callee:
     if not callable(fn):
         raise UsageError(f"@task decorates functions, not {fn!r}.")
     chosen = {**_DEFAULTS, **options}
@@ -236,6 +237,7 @@ def _make_callee(fn: Callable[..., object], options: Mapping[str, object]) -> Ca
         kind="task",
         name=name,
         key=key,
+        decorated=decorated,
         fn=fn,
         is_async=_is_async(inspect.unwrap(fn)) or _is_async(getattr(fn, "func", None)),
         is_generator=is_generator_function(fn),
@@ -251,7 +253,7 @@ def _make_callee(fn: Callable[..., object], options: Mapping[str, object]) -> Ca
         origin=origin_of(fn),
         tags=frozenset(cast("Iterable[str]", chosen["tags"] or ())),
         timeout_seconds=None if timeout is None else float(timeout),
-        run_name=cast("str | None", chosen["task_run_name"]),
+        run_name=checked_run_name(chosen["task_run_name"], "task_run_name", owner),
         on_interrupt="ask" if once and chosen["on_interrupt"] == "rerun" else chosen["on_interrupt"],
         once=once,
         max_interruptions=cast(int, chosen["max_interruptions"]),
@@ -332,13 +334,14 @@ def _call_alone(called: Task[..., Any], args: tuple[object, ...], kwargs: dict[s
         return None
     arguments = called.parameters.bind(args, kwargs)
 
+    # The state of the task is that of the run around it, with its name and message.
     def alone(**inputs: object) -> object:
         bound_args, bound_kwargs = called.parameters.unbind(inputs)
-        return called(*bound_args, **bound_kwargs)
+        return called(*bound_args, **bound_kwargs, return_state=True)
 
     async def alone_async(**inputs: object) -> object:
         bound_args, bound_kwargs = called.parameters.unbind(inputs)
-        return await cast("Coroutine[object, object, object]", called(*bound_args, **bound_kwargs))
+        return await cast("Coroutine[object, object, object]", called(*bound_args, **bound_kwargs, return_state=True))
 
     def items_alone(**inputs: object) -> Generator[object, None, object]:
         bound_args, bound_kwargs = called.parameters.unbind(inputs)

@@ -123,7 +123,7 @@ def _body(
 ) -> tuple[Callable[..., object], tuple[object, ...], dict[str, object]]:
     """Return the flow's function and its arguments, checked as a run would check them."""
     arguments = flow.parameters.bind(args, kwargs)
-    if flow.validate_parameters:
+    if flow.should_validate_parameters:
         arguments = flow.parameters.coerce(arguments)
     return flow.fn, *flow.parameters.unbind(arguments)
 

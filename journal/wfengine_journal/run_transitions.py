@@ -174,8 +174,8 @@ class EndFlowRun(RecordedChange):
             connection.execute("UPDATE flow_run SET error_id = ? WHERE id = ?", (error_id, flow_run_id))
         for task_run_id in self.fatal_task_run_ids:
             connection.execute(
-                "UPDATE task_run SET fatal = 1 WHERE id = ?"
-                " AND (state = 'FAILED' OR (state = 'COMPLETED' AND state_name = 'RolledBack'))",
+                "UPDATE task_run SET fatal = 1 WHERE id = ? AND (state IN ('FAILED', 'CANCELLED', 'CRASHED')"
+                " OR (state = 'COMPLETED' AND state_name = 'RolledBack'))",
                 (task_run_id,),
             )
         for task_run_id in self.adopted_ids:
