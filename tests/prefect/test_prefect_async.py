@@ -128,7 +128,7 @@ def test_an_async_state_is_returned_and_asked() -> None:
     @flow
     async def program() -> tuple[str, int]:
         state = await fetch(4, return_state=True)
-        return state.name, state.result()
+        return state.name, await state.result()  # in async code a state's result is awaited, as in Prefect
 
     assert asyncio.run(program()) == ("Completed", 40)
 

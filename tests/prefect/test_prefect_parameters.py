@@ -13,6 +13,7 @@ import pytest
 from tests.prefect.conftest import Rows
 from wfengine import flow, task
 from wfengine.exceptions import ParameterBindError, ParameterTypeError, ReservedArgumentError
+from wfengine.utilities.callables import parameter_schema
 
 
 class Address(pydantic.BaseModel):
@@ -130,11 +131,13 @@ def test_a_flow_has_a_schema_of_its_parameters() -> None:
     @flow
     def program(count: int, customer: Customer, label: str = "none") -> None: ...
 
-    schema = program.parameter_schema()  # type: ignore[attr-defined]
+    schema = parameter_schema(program)
 
-    assert sorted(schema["properties"]) == ["count", "customer", "label"]
-    assert sorted(schema["required"]) == ["count", "customer"]
-    assert schema["properties"]["count"]["type"] == "integer"
+    assert list(schema.properties) == ["count", "customer", "label"]
+    assert schema.required == ["count", "customer"]
+    assert schema.properties["count"]["type"] == "integer"
+    assert schema.properties["label"]["default"] == "none"
+    assert "Customer" in schema.definitions
 
 
 def test_the_function_itself_is_called_in_tests() -> None:

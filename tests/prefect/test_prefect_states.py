@@ -182,7 +182,7 @@ def test_states_of_async_tasks_are_used_alike() -> None:
     @flow
     async def program() -> list[str]:
         states = await asyncio.gather(*(fetch(number, return_state=True) for number in (1, 2, 3)))
-        assert [state.result(raise_on_failure=False) for state in (states[0], states[2])] == [1, 3]
+        assert [await state.result(raise_on_failure=False) for state in (states[0], states[2])] == [1, 3]
         return [state.type.value for state in states]
 
     assert asyncio.run(program()) == ["COMPLETED", "FAILED", "COMPLETED"]
