@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple, cast
 
 from wfengine.annotations import BaseAnnotation, allow_failure, opaque, quote, unmapped
-from wfengine.states import State
+from wfengine.states import State, result_of
 from wfengine.task_future import TaskFuture
 from wfengine_journal.errors import MappingLengthMismatch, MappingMissingIterable
 
@@ -54,8 +54,8 @@ def _argument(name: str, value: object) -> _Argument:
         value = value.value
     if isinstance(value, unmapped):
         return _Argument(name, None, _marked(value.value, marks))
-    if not marks and isinstance(value, TaskFuture | State):
-        value = value.result()
+    if not marks:
+        value = value.result() if isinstance(value, TaskFuture) else result_of(value) if isinstance(value, State) else value
     if isinstance(value, TaskFuture) or not _is_iterable(value):
         return _Argument(name, None, _marked(value, marks))
     items = list(cast("Iterable[object]", value))

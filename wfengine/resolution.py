@@ -15,16 +15,13 @@ import enum
 import functools
 import itertools
 import operator
-import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import date, datetime, time, timedelta, timezone
-from decimal import Decimal
-from fractions import Fraction
 from pathlib import Path, PosixPath, PurePath, PurePosixPath
 from typing import Any, Literal, TypeAlias, cast
 
 from wfengine.annotations import BaseAnnotation, allow_failure, opaque, quote
-from wfengine.states import State
+from wfengine.states import State, result_of
 from wfengine.task_future import TaskFuture
 from wfengine_journal.errors import UsageError
 
@@ -34,7 +31,7 @@ DEPTH_LIMIT = 50
 #: What holds nothing, by exact class.
 _PLAIN = frozenset(
     {int, str, float, bool, bytes, type(None), complex, bytearray, memoryview, range, slice, type, date, datetime, time}
-    | {timedelta, timezone, Decimal, Fraction, uuid.UUID, Path, PosixPath, PurePath, PurePosixPath}
+    | {timedelta, timezone, Path, PosixPath, PurePath, PurePosixPath}
 )
 _SEQUENCES = frozenset({list, tuple, set, frozenset})
 _NOTHING = frozenset({int, str, float, bool, bytes, type(None)})
@@ -125,7 +122,9 @@ def replaced(value: object, instead: Callable[[Found], object]) -> object:
 
 def _result_of(found: Found, failure_allowed: bool) -> object:
     try:
-        return found.result(raise_on_failure=not failure_allowed)
+        if isinstance(found, TaskFuture):
+            return found.result(raise_on_failure=not failure_allowed)
+        return result_of(found, raise_on_failure=not failure_allowed)
     except Exception as error:
         raise UpstreamFailure(found, error) from error
 

@@ -7,15 +7,16 @@ knows what a task is.
 
 from __future__ import annotations
 
+import contextvars
 import os
 import sqlite3
 import threading
-from collections.abc import Awaitable, Callable, Generator, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
 from wfengine.loop_commits import LoopCommits, uncancelled
 from wfengine.scopes import LiveRun, Scope, reset_scope, set_scope
-from wfengine.task_future import worker_hooks
+from wfengine.task_future import waiting, worker_hooks
 from wfengine.tracebacks import without_engine_frames
 from wfengine_journal.errors import (
     InternalError,
@@ -23,26 +24,35 @@ from wfengine_journal.errors import (
     MissingContextError,
     OwnershipLostError,
     RunHalted,
+    Signal,
     TaskTimeoutError,
 )
 from wfengine_journal.threads import start_thread
 from wfengine_journal.writer import Change, WriteRefused
 
 if TYPE_CHECKING:
+    from wfengine.states import State
     from wfengine.task_future import TaskFuture
+    from wfengine_journal.changes import Mark
     from wfengine_journal.store import Journal
 
 T = TypeVar("T")
 
 #: A wait for a delay is cut into pieces of this length, in seconds, so that a stopped run is noticed.
 WAIT_PIECE_SECONDS = 3600.0
+#: How often a look at the journal is repeated though nothing changed, in seconds: a process that died writes nothing.
+LOOK_AGAIN_SECONDS = 0.1
 
 
 class Outcome(NamedTuple):
-    """What user code gave: a value, or the exception it raised."""
+    """What user code gave: a value, or the exception it raised.
+
+    `state` is what it returned in place of a value, see `returned`; `value` is then the state's data, also beside an error.
+    """
 
     value: object
     error: BaseException | None
+    state: State[object] | None = None
 
 
 class Write(NamedTuple):
@@ -80,26 +90,45 @@ class Delay(NamedTuple):
     until_seconds: float
 
 
+class Await(NamedTuple):
+    """Wait until a look at the journal finds something; what it found is sent back.
+
+    The look is repeated whenever the journal changed, and now and then, since the death of a process is no change.
+    """
+
+    run: LiveRun
+    look: Callable[[], object]  # None: not yet
+
+
 class Settle(NamedTuple):
     """Wait until all these futures are settled."""
 
     futures: Iterable[TaskFuture[object]]
 
 
-Step: TypeAlias = Write | Create | Invoke | Delay | Settle
+class Emit(NamedTuple):
+    """Hand an item of a stream to whoever consumes it, if anybody does."""
+
+    value: object
+
+
+class StreamClosed(Signal):
+    """Thrown in at an Emit: the consumer of the stream closed it."""
+
+
+Step: TypeAlias = Write | Create | Invoke | Delay | Await | Settle | Emit
 Steps: TypeAlias = Generator[Step, object, T]
 
 
 # ---------------------------------------------------------------------------------------------------- on a thread
 
 
-def drive(steps: Steps[T]) -> T:
-    """Perform the steps on the calling thread and return what they return.
+def drive(steps: Steps[T], problem: BaseException | None = None) -> T:
+    """Perform the steps on the calling thread and return what they return. Items of a stream have no consumer here.
 
-    What goes wrong while a step is performed is raised inside the generator, at its yield.
+    What goes wrong while a step is performed is raised inside the generator, at its yield; so is `problem`, first of all.
     """
     answer: object = None
-    problem: BaseException | None = None
     try:
         while True:
             step = steps.send(answer) if problem is None else steps.throw(problem)
@@ -113,6 +142,35 @@ def drive(steps: Steps[T]) -> T:
         return result
     finally:
         steps.close()  # where a signal struck this very frame, the run must not stay suspended as long as a traceback lives
+
+
+def drive_stream(steps: Steps[T]) -> Generator[object, None, T]:
+    """Perform the steps on the thread that asks for the next item, and yield each item; return what the steps return.
+
+    Closing the generator throws StreamClosed in where the item was handed out, and performs what is left to do.
+    """
+    answer: object = None
+    problem: BaseException | None = None
+    try:
+        while True:
+            step = steps.send(answer) if problem is None else steps.throw(problem)
+            answer = problem = None
+            if type(step) is Emit:
+                try:
+                    yield step.value
+                except BaseException as error:
+                    drive(steps, StreamClosed(type(error).__name__))
+                    raise
+                continue
+            try:
+                answer = _perform(step)
+            except BaseException as error:
+                problem = error
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    finally:
+        steps.close()
 
 
 def drive_deferred(steps: Steps[T], settle: Callable[[T | None, BaseException | None], None]) -> None:
@@ -172,6 +230,10 @@ def _perform_rare(step: Step) -> object:
         return None
     if isinstance(step, Create):
         return _create(step)
+    if isinstance(step, Await):
+        return _await(step)
+    if isinstance(step, Emit):
+        return None
     return _perform(step)
 
 
@@ -223,6 +285,25 @@ def _wait_until(delay: Delay) -> None:
         clock.sleep(min(remaining, WAIT_PIECE_SECONDS))
 
 
+def _await(step: Await) -> object:
+    journal = step.run.journal
+    with waiting():
+        journal.flush()  # what was left to the next commit may be what is waited for
+        while True:
+            mark, found = _look(step)
+            if found is not None:
+                return found
+            journal.changes.wait(mark, LOOK_AGAIN_SECONDS)
+
+
+def _look(step: Await) -> tuple[Mark, object]:
+    step.run.check_not_halted()
+    try:
+        return step.run.journal.changes.mark(), step.look()
+    except JournalError as error:
+        raise _halting(step.run, error) from error
+
+
 def _invoke(step: Invoke) -> Outcome:
     if step.timeout_seconds is not None:
         return _invoke_with_limit(step)
@@ -230,13 +311,32 @@ def _invoke(step: Invoke) -> Outcome:
     scope.enter_lane()
     token = set_scope(scope)
     try:
-        return Outcome(step.fn(*step.args, **step.kwargs), None)
+        result = step.fn(*step.args, **step.kwargs)
+        return Outcome(run_coroutine(result) if step.is_async else result, None)
     except BaseException as error:
         if type(error) is SystemExit and scope.run.journal.is_forked:
             _leave_child(error)
         return Outcome(None, without_engine_frames(error))
     finally:
         reset_scope(token)
+
+
+def run_coroutine(coroutine: object) -> object:
+    """Run async user code from a thread without an event loop to its end: an async hook of a sync task. Returns its result."""
+    import asyncio
+
+    async def awaited() -> object:
+        return await coroutine if isinstance(coroutine, Awaitable) else coroutine
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(awaited())
+    # A sync flow was called inside a running loop, which is blocked until it returns.
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1, "wfengine-coroutine") as executor:
+        return executor.submit(contextvars.copy_context().run, asyncio.run, awaited()).result()
 
 
 def _leave_child(error: SystemExit) -> None:
@@ -248,8 +348,6 @@ def _leave_child(error: SystemExit) -> None:
 
 def _invoke_with_limit(step: Invoke) -> Outcome:
     """Run user code on a thread of its own; at the limit the thread is left behind and its late result discarded."""
-    import contextvars
-
     outcomes: list[Outcome] = []
     done = threading.Event()
     unlimited = step._replace(timeout_seconds=None)
@@ -284,10 +382,9 @@ def timed_out(step: Invoke) -> TaskTimeoutError:
 # ---------------------------------------------------------------------------------------------------- in an event loop
 
 
-async def drive_async(steps: Steps[T]) -> T:
-    """Perform the steps in the running event loop, which goes on with other work wherever a step waits."""
+async def drive_async(steps: Steps[T], problem: BaseException | None = None) -> T:
+    """Perform the steps in the running event loop, which goes on with other work wherever a step waits. See `drive`."""
     answer: object = None
-    problem: BaseException | None = None
     try:
         while True:
             step = steps.send(answer) if problem is None else steps.throw(problem)
@@ -299,6 +396,29 @@ async def drive_async(steps: Steps[T]) -> T:
     except StopIteration as stop:
         result: T = stop.value
         return result
+
+
+async def drive_stream_async(steps: Steps[T], ended: Callable[[T], None]) -> AsyncGenerator[object, None]:
+    """Do as `drive_stream` in an event loop. An async generator returns nothing, so `ended` is given what the steps return."""
+    answer: object = None
+    problem: BaseException | None = None
+    try:
+        while True:
+            step = steps.send(answer) if problem is None else steps.throw(problem)
+            answer = problem = None
+            if type(step) is Emit:
+                try:
+                    yield step.value
+                except BaseException as error:
+                    await drive_async(steps, StreamClosed(type(error).__name__))
+                    raise
+                continue
+            try:
+                answer = await _perform_async(step)
+            except BaseException as error:
+                problem = error
+    except StopIteration as stop:
+        ended(stop.value)
 
 
 async def _perform_async(step: Step) -> object:
@@ -314,6 +434,8 @@ async def _perform_async(step: Step) -> object:
         for future in list(step.futures):
             await future.wait_async()
         return None
+    if isinstance(step, Await):
+        return await _await_async(step)
     return _perform_rare(step)
 
 
@@ -377,3 +499,23 @@ async def _wait_until_async(delay: Delay) -> None:
         if remaining <= 0:
             return
         await asyncio.sleep(min(remaining, WAIT_PIECE_SECONDS))
+
+
+async def _await_async(step: Await) -> object:
+    import asyncio
+
+    journal = step.run.journal
+    loop = asyncio.get_running_loop()
+    while True:
+        mark, found = _look(step)
+        if found is not None:
+            return found
+        changed = asyncio.Event()
+        forget = journal.changes.call(mark, lambda: loop.call_soon_threadsafe(changed.set))  # noqa: B023 - of this very turn
+        try:
+            async with asyncio.timeout(LOOK_AGAIN_SECONDS):
+                await changed.wait()
+        except TimeoutError:
+            continue
+        finally:
+            forget()

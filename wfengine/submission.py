@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextvars
 import threading
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from wfengine.resolution import Search, is_plain, resolved_arguments
 from wfengine.runners import Job, TaskRunner
 from wfengine.runners.threads import ThreadTaskRunner
-from wfengine.scopes import LiveRun, Scope, find_scope
+from wfengine.scopes import LiveRun, Scope, current_tracer, find_scope
 from wfengine.steps import Outcome, Steps, drive, drive_async
+from wfengine.streams import items_of_call, items_of_call_async
 from wfengine.task_engine import Call, Callee, given, issue, live, new_call, write_pending
 from wfengine.task_future import TaskFuture, refuse_own_end
 from wfengine.upstream import Fit, Gate, Prerequisites, issue_resolved
@@ -35,28 +36,33 @@ def call_now(
 ) -> object:
     """Make a call in the present thread or event loop; return its value, raise its exception, or return its state.
 
-    A call of something async gives a coroutine; it takes its place in the order of calls here, not when it is awaited -
-    unless it has to wait for futures first, which it then does without stopping the loop. `fit` is applied to the arguments
-    once they are values.
+    A call of something async gives a coroutine, one of a generator an iterator. It takes its place in the order of calls
+    here, not when it is awaited - unless, being async, it has to wait for futures first, which it does without stopping the
+    loop. `fit` is applied to the arguments once they are values.
     """
     if before is None and fit is None and is_plain(args, kwargs):
         call = new_call(callee, scope, args, kwargs, has_futures=False)
-        if callee.is_async:
-            return _live_async(call, issue(call), return_state)
-        return given(call, issue(call) or drive(live(call)), return_state)
+        return _answered(call, issue(call), return_state)
     search = Search(args, kwargs)
     pending = search.pending if before is None else [*before.pending, *search.pending]
     has_futures = search.has_futures or (before is not None and before.has_futures)
     # A direct call waits for its futures in the body's own thread, so it keeps its place in the order of calls there.
     call = new_call(callee, scope, args, kwargs, has_futures=has_futures and callee.is_async)
     if has_futures and callee.is_async:
-        return _resolve_async(call, pending, before, fit, return_state)
+        resolving = _resolve_items if callee.is_generator and not return_state else _resolve_async
+        return resolving(call, pending, before, fit, return_state)
     for future in pending:
         future.wait()
     if has_futures or search.has_annotations or fit is not None:
-        recorded = issue_resolved(call, before, fit)
-    else:
-        recorded = issue(call)
+        return _answered(call, issue_resolved(call, before, fit), return_state)
+    return _answered(call, issue(call), return_state)
+
+
+def _answered(call: Call, recorded: Outcome | None, return_state: bool) -> object:
+    """Give an issued call's caller what it is to have: the call is made now, unless the journal answers it."""
+    callee = call.callee
+    if callee.is_generator and not return_state:
+        return (items_of_call_async if callee.is_async else items_of_call)(call, recorded, live)
     if callee.is_async:
         return _live_async(call, recorded, return_state)
     return given(call, recorded or drive(live(call)), return_state)
@@ -74,6 +80,19 @@ async def _resolve_async(
     return await _live_async(call, issue_resolved(call, before, fit), return_state)
 
 
+async def _resolve_items(
+    call: Call, pending: Sequence[TaskFuture[object]], before: Prerequisites | None, fit: Fit | None, _return_state: bool
+) -> AsyncGenerator[object, None]:
+    for future in pending:
+        await future.wait_async()
+    items = items_of_call_async(call, issue_resolved(call, before, fit), live)
+    try:
+        async for item in items:
+            yield item
+    finally:
+        await items.aclose()
+
+
 # ------------------------------------------------------------------------------------------- calls submitted
 
 
@@ -83,6 +102,8 @@ def submit(
     """Submit a task in the present flow run; returns before it runs."""
     scope = find_scope()
     if scope is None:
+        if (tracer := current_tracer()) is not None:
+            return tracer.submit(callee, args, kwargs, None if before is None else before.values)
         raise MissingContextError(
             f"task '{callee.name}': submit() and map() need a flow run around them. Call them inside a function decorated with "
             "@flow, or call the task directly."
@@ -134,7 +155,8 @@ class _Submission:
             if self._left:
                 return
         try:
-            self._issue()
+            # Settled on another thread; the call's tags are those of the code that submitted it.
+            self._context.copy().run(self._issue)
         except BaseException as error:
             self._settle(None, error)
 

@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import operator
-from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast, overload
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, cast, overload
 
 from wfengine.flows import Flow
 from wfengine.futures import TaskFutureList
+from wfengine.hooks import Hook, Hooks, checked_hooks
+from wfengine.ids import checked_run_name
 from wfengine.loading import is_loading, note_skipped_call
 from wfengine.mapping import map_items
 from wfengine.methods import Binds, Decorated, bound_place, lost_class, lost_class_text, origin_of, take_apart
 from wfengine.parameters import Parameters, known_options
-from wfengine.retries import DelaySeconds, make_policy
-from wfengine.scopes import find_scope
+from wfengine.retries import DelaySeconds, exponential_backoff, make_policy
+from wfengine.scopes import current_tracer, find_scope
 from wfengine.states import State
+from wfengine.streams import collected, is_generator_function
 from wfengine.submission import call_now, submit
 from wfengine.task_engine import Callee, OnInterrupt
 from wfengine.task_future import TaskFuture
 from wfengine.upstream import prerequisites
 from wfengine_journal.errors import UsageError
 
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from wfengine.cache_policies import CachePolicy
+    from wfengine.caching import ResultOptions
+    from wfengine.result_storage import StorageOption
+    from wfengine.serializers import Serializer
+
 P = ParamSpec("P")
 R = TypeVar("R")
-T = TypeVar("T")
+
+HOOK_OPTIONS = ("on_running", "on_completion", "on_failure", "on_rollback", "on_commit")
+__all__ = ["Task", "exponential_backoff", "task", "task_input_hash"]  # noqa: F822 - one is imported when asked for
 
 #: Names a task's own parameters cannot have: they are options of the call.
 RESERVED = ("return_state", "wait_for")
@@ -37,26 +51,31 @@ class Task(Generic[P, R]):
     __wfengine_by_name__ = True  # see __reduce__
 
     def __init__(self, fn: Callable[P, R], options: Mapping[str, object]) -> None:
-        decorated = take_apart(fn)
-        if decorated is None:
+        parts = take_apart(fn)
+        if parts is None:
             raise UsageError(f"@task decorates functions, not {fn!r}.")
-        functools.update_wrapper(self, decorated.fn)  # first: what the function carries along must not hide what is ours
-        self.__name__, self.__qualname__ = decorated.name, decorated.qualified_name
+        functools.update_wrapper(self, parts.fn)  # first: what the function carries along must not hide what is ours
+        self.__name__, self.__qualname__ = parts.name, parts.qualified_name
         self._made_of = fn
         self._origin: Task[..., R] | None = None  # of a bound task: the one that stands in the class
-        self._options = dict(options)
-        self._binds = decorated.binds
-        self.fn = cast("Callable[P, R]", decorated.fn)
+        self._binds = parts.binds
+        self.fn = cast("Callable[P, R]", parts.fn)
         #: What the task is bound to, the first argument of every call: an instance or a class; () for a plain function.
-        self.bound = decorated.bound
-        self._callee = _make_callee(decorated, self._options)
+        self.bound = parts.bound
+        self._options = dict(options)
+        self._callee = _make_callee(self, parts, self._options)
+        self._hooks = {
+            option: checked_hooks(f"task '{self._callee.name}'", option, options.get(option)) for option in HOOK_OPTIONS
+        }
+        self._set_hooks()
         self.name = self._callee.name
         self.key = self._callee.key
         self.tags = self._callee.tags
         self.is_async = self._callee.is_async
+        self.is_generator = self._callee.is_generator
         self.parameters = self._callee.parameters
         self.__wfengine_key__ = f"task:{self.key}"
-        self._lost_class = lost_class(decorated, self.parameters.names)
+        self._lost_class = lost_class(parts, self.parameters.names)
 
     def __repr__(self) -> str:
         return f"<Task '{self.name}'>"
@@ -80,6 +99,45 @@ class Task(Generic[P, R]):
         copied.__dict__ = {**self.__dict__, "bound": bound, "_origin": self._origin or self}
         return copied
 
+    @functools.cached_property
+    def _submitted(self) -> Callee:
+        """What is submitted: of a generator, a task that returns the list of its items, with a key of its own."""
+        callee = self._callee
+        if not callee.is_generator:
+            return callee
+        return dataclasses.replace(callee, fn=collected(callee.fn), key=f"{callee.key}[]", aliases=(), is_generator=False)
+
+    def _set_hooks(self) -> None:
+        if any(self._hooks.values()):
+            self._callee = dataclasses.replace(self._callee, hooks=Hooks(self, self._hooks))
+            self.__dict__.pop("_submitted", None)
+
+    def _add_hook(self, option: str, hook: Hook) -> Hook:
+        self._hooks[option] = (*self._hooks[option], *checked_hooks(f"task '{self.name}'", option, [hook]))
+        self._options[option] = self._hooks[option]
+        self._set_hooks()
+        return hook
+
+    def on_running(self, hook: Hook) -> Hook:
+        """Decorate a function to be called as `hook(task, task_run, state)` when an attempt begins."""
+        return self._add_hook("on_running", hook)
+
+    def on_completion(self, hook: Hook) -> Hook:
+        """Decorate a function to be called as `hook(task, task_run, state)` after a result was committed."""
+        return self._add_hook("on_completion", hook)
+
+    def on_failure(self, hook: Hook) -> Hook:
+        """Decorate a function to be called as `hook(task, task_run, state)` after the last attempt failed."""
+        return self._add_hook("on_failure", hook)
+
+    def on_rollback(self, hook: Hook) -> Hook:
+        """Decorate a function to be called as `hook(transaction)` to undo the task, see `wfengine.transactions`."""
+        return self._add_hook("on_rollback", hook)
+
+    def on_commit(self, hook: Hook) -> Hook:
+        """Decorate a function to be called as `hook(transaction)` when what the task did is committed."""
+        return self._add_hook("on_commit", hook)
+
     @property
     def retries(self) -> int:
         """How often the task is tried again."""
@@ -95,7 +153,8 @@ class Task(Generic[P, R]):
         Futures and states among the arguments, in containers too, stand for their results; `wait_for=[...]` waits for more.
         If one of them failed the task does not run, and its exception is raised. `return_state=True` returns the final
         state instead. An async task gives a coroutine; the call takes its place in the order of calls here, not when it is
-        awaited.
+        awaited. A generator gives an iterator whose items are recorded one by one, see `wfengine.streams`; its state has
+        the list of items as result.
         """
         return_state = bool(kwargs.pop("return_state", False))
         before = kwargs.pop("wait_for", None)
@@ -103,8 +162,11 @@ class Task(Generic[P, R]):
             args = self.bound + args
         scope = find_scope()
         if scope is None:
+            if (tracer := current_tracer()) is not None:
+                return tracer.call(self._callee, args, kwargs, before, return_state)
             return _call_alone(self, args, kwargs, before, return_state)
-        return call_now(self._callee, scope, args, kwargs, before=prerequisites(before), return_state=return_state)
+        callee = self._submitted if return_state else self._callee
+        return call_now(callee, scope, args, kwargs, before=prerequisites(before), return_state=return_state)
 
     @overload
     def submit(
@@ -121,7 +183,7 @@ class Task(Generic[P, R]):
         not run: the state of its future is NotReady, and `result` raises that one's exception.
         """
         self._refuse_lost_class("submit")
-        future = cast("TaskFuture[R]", submit(self._callee, self.bound + args, kwargs, prerequisites(wait_for)))
+        future = cast("TaskFuture[R]", submit(self._submitted, self.bound + args, kwargs, prerequisites(wait_for)))
         if not return_state:
             return future
         future.wait()
@@ -155,7 +217,7 @@ class Task(Generic[P, R]):
         names = self.parameters.names[len(bound) :]
         items = map_items(f"task '{self.name}'", names, args, kwargs)
         futures = TaskFutureList(
-            cast("TaskFuture[R]", submit(self._callee, bound + positional, named, before)) for positional, named in items
+            cast("TaskFuture[R]", submit(self._submitted, bound + positional, named, before)) for positional, named in items
         )
         if not return_state:
             return futures
@@ -168,7 +230,10 @@ class Task(Generic[P, R]):
         It stays the same task, so its key stays, unless `key` is among the options; and bound to what it is bound to.
         """
         self._refuse_lost_class("with_options")
-        made: Task[P, R] = Task(self._made_of, {**self._options, "key": self.key, **_known(options)})
+        kept = dict(self._options)
+        if "cache_policy" in options or "cache_key_fn" in options:  # what gives the key now takes the place of what gave it
+            kept.update(cache_policy=None, cache_key_fn=None)
+        made: Task[P, R] = Task(self._made_of, {**kept, "key": self.key, **_known(options)})
         return made if self._origin is None else cast("Task[P, R]", made.with_bound(self.bound))
 
     def _refuse_lost_class(self, method: str) -> None:
@@ -184,14 +249,25 @@ _DEFAULTS: dict[str, object] = {
     "name": None, "key": None, "aliases": (), "description": None, "tags": (), "version": None, "task_run_name": None,
     "retries": 0, "retry_delay_seconds": None, "retry_jitter_factor": None, "retry_condition_fn": None,
     "timeout_seconds": None, "log_prints": None, "call_key": None, "key_args": None, "ignore_args": (),
+    "on_running": None, "on_completion": None, "on_failure": None,
+    "on_rollback": None, "on_commit": None,
     "on_interrupt": "rerun", "once": False, "max_interruptions": 3,
+    "cache_policy": None, "cache_key_fn": None, "cache_expiration": None, "refresh_cache": None, "persist_result": None,
+    "result_storage": None, "result_storage_key": None, "result_serializer": None, "cache_result_in_memory": True,
+    "viz_return_value": None,
 }  # fmt: skip
 
+#: Options that are about results; a task without any of them has nothing to do with `caching`.
+_RESULT_OPTIONS = (
+    "cache_policy", "cache_key_fn", "cache_expiration", "refresh_cache", "persist_result", "result_storage",
+    "result_storage_key", "result_serializer",
+)  # fmt: skip
 
-def _make_callee(decorated: Decorated, options: Mapping[str, object]) -> Callee:
+
+def _make_callee(decorated: object, parts: Decorated, options: Mapping[str, object]) -> Callee:
     chosen = {**_DEFAULTS, **options}
-    fn, qualified_name = decorated.fn, decorated.qualified_name
-    name = str(chosen["name"] or decorated.name)
+    fn, qualified_name = parts.fn, parts.qualified_name
+    name = str(chosen["name"] or parts.name)
     owner = f"task '{name}'"
     key_args, ignore_args = chosen["key_args"], chosen["ignore_args"]
     parameters = Parameters(fn, owner=owner, reserved=RESERVED)
@@ -216,8 +292,10 @@ def _make_callee(decorated: Decorated, options: Mapping[str, object]) -> Callee:
         kind="task",
         name=name,
         key=key,
+        decorated=decorated,
         fn=fn,
-        is_async=inspect.iscoroutinefunction(inspect.unwrap(fn)) or inspect.iscoroutinefunction(getattr(fn, "func", None)),
+        is_async=_is_async(inspect.unwrap(fn)) or _is_async(getattr(fn, "func", None)),
+        is_generator=is_generator_function(fn),
         parameters=parameters,
         policy=make_policy(
             owner,
@@ -230,7 +308,7 @@ def _make_callee(decorated: Decorated, options: Mapping[str, object]) -> Callee:
         origin=origin_of(fn),
         tags=frozenset(cast("Iterable[str]", chosen["tags"] or ())),
         timeout_seconds=None if timeout is None else float(timeout),
-        run_name=cast("str | None", chosen["task_run_name"]),
+        run_name=checked_run_name(chosen["task_run_name"], "task_run_name", owner),
         on_interrupt="ask" if once and chosen["on_interrupt"] == "rerun" else chosen["on_interrupt"],
         once=once,
         max_interruptions=cast(int, chosen["max_interruptions"]),
@@ -238,7 +316,21 @@ def _make_callee(decorated: Decorated, options: Mapping[str, object]) -> Callee:
         key_args=None if key_args is None else tuple(cast("Iterable[str]", key_args)),
         ignore_args=tuple(cast("Iterable[str]", ignore_args)),
         log_prints=cast("bool | None", chosen["log_prints"]),
+        results=_result_options(owner, fn, chosen),
+        viz_return_value=chosen["viz_return_value"],
     )
+
+
+def _result_options(owner: str, fn: Callable[..., object], chosen: Mapping[str, object]) -> ResultOptions | None:
+    if all(chosen[name] is None for name in _RESULT_OPTIONS):
+        return None
+    from wfengine.caching import result_options  # takes some milliseconds, which most programs need not spend
+
+    return result_options(owner, fn, chosen)
+
+
+def _is_async(fn: object) -> bool:
+    return inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn)
 
 
 def _call_alone(
@@ -252,15 +344,26 @@ def _call_alone(
     if called.bound:
         called = called.with_bound(())  # what it is bound to is among the arguments now
 
+    # The state of the task is that of the run around it, with its name and message.
     def alone(**inputs: object) -> object:
         bound_args, bound_kwargs = called.parameters.unbind(inputs)
-        return called(*bound_args, **bound_kwargs)
+        return called(*bound_args, **bound_kwargs, return_state=True)
 
     async def alone_async(**inputs: object) -> object:
         bound_args, bound_kwargs = called.parameters.unbind(inputs)
-        return await cast("Coroutine[object, object, object]", called(*bound_args, **bound_kwargs))
+        return await cast("Coroutine[object, object, object]", called(*bound_args, **bound_kwargs, return_state=True))
 
-    body = alone_async if called.is_async else alone
+    def items_alone(**inputs: object) -> Generator[object, None, object]:
+        bound_args, bound_kwargs = called.parameters.unbind(inputs)
+        return (yield from cast("Generator[object, None, object]", called(*bound_args, **bound_kwargs)))
+
+    async def items_alone_async(**inputs: object) -> AsyncGenerator[object, None]:
+        bound_args, bound_kwargs = called.parameters.unbind(inputs)
+        async for item in cast("AsyncGenerator[object, None]", called(*bound_args, **bound_kwargs)):
+            yield item
+
+    bodies = {(False, False): alone, (True, False): alone_async, (False, True): items_alone, (True, True): items_alone_async}
+    body = cast("Callable[..., object]", bodies[called.is_async, called.is_generator])
     own_flow: Flow[..., object] = Flow(body, {"name": called.name, "validate_parameters": False}, is_task=True)
     return own_flow(**arguments, wait_for=before, return_state=return_state)
 
@@ -283,12 +386,25 @@ def task(
     retry_condition_fn: Callable[..., object] | None = None,
     timeout_seconds: float | None = None,
     log_prints: bool | None = None,
+    on_running: Iterable[Hook] | None = None,
+    on_completion: Iterable[Hook] | None = None,
+    on_failure: Iterable[Hook] | None = None,
     call_key: str | Callable[..., object] | None = None,
     key_args: Iterable[str] | None = None,
     ignore_args: Iterable[str] = (),
     on_interrupt: OnInterrupt = "rerun",
     once: bool = False,
     max_interruptions: int = 3,
+    cache_policy: CachePolicy | None = None,
+    cache_key_fn: Callable[..., str | None] | None = None,
+    cache_expiration: timedelta | None = None,
+    refresh_cache: bool | None = None,
+    persist_result: bool | None = None,
+    result_storage: StorageOption = None,
+    result_storage_key: str | None = None,
+    result_serializer: Serializer | str | None = None,
+    cache_result_in_memory: bool = True,
+    viz_return_value: object = None,
 ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 def task(fn: Callable[P, R] | None = None, /, **options: object) -> Task[P, R] | Callable[[Callable[P, R]], Task[P, R]]:
     """Make a function a task: each call in a flow is journaled, and answered from the journal on resume.
@@ -299,9 +415,18 @@ def task(fn: Callable[P, R] | None = None, /, **options: object) -> Task[P, R] |
     - `retries` (a number or a tenacity stop), `retry_delay_seconds` (a number, a list, exponential_backoff(...) or a tenacity
       wait), `retry_jitter_factor`, `retry_condition_fn` (a function of the exception, or a tenacity retry): each next instant
       is journaled and survives a restart. `timeout_seconds` limits an attempt.
+    - `on_running`, `on_completion`, `on_failure`: functions called as `hook(task, task_run, state)` after that state was
+      committed, see `wfengine.hooks`.
     - `call_key`, `key_args`, `ignore_args` say which arguments make a call the same call on resume (default: all).
     - `on_interrupt`: what a call cut off in the middle does on resume: "rerun", "fail" (raises TaskInterrupted) or "ask" (parks
       the run). `once=True` never runs again unasked. `max_interruptions` stops a task that keeps killing its process.
+    - `cache_policy` (see `wfengine.cache_policies`), `cache_key_fn(context, parameters)` or `persist_result=True` (the policy
+      DEFAULT): a call may have the result of an earlier one with the same key, in any run; `cache_expiration` limits for how
+      long, `refresh_cache` computes anew. Without them every call runs, equal or not. Results are recorded in any case.
+    - `result_serializer` (see `wfengine.serializers`) writes results; the flow is given what it gives back. `result_storage` (a
+      folder) keeps the large ones outside of the journal; `result_storage_key`, a template, names the file, and is a cache key.
+      `cache_result_in_memory` is accepted: a result stays in memory for as long as the flow holds it.
+    - `viz_return_value` is what a call gives while its flow is drawn by `flow.visualize()`, where no task runs.
 
     The result is committed before the flow sees it: in durability "power", synced to the disk.
     """
@@ -309,3 +434,11 @@ def task(fn: Callable[P, R] | None = None, /, **options: object) -> Task[P, R] |
     if fn is None:
         return lambda decorated: Task(decorated, options)
     return Task(fn, options)
+
+
+def __getattr__(name: str) -> object:
+    if name == "task_input_hash":  # a name that Prefect has here
+        from wfengine.cache_policies import task_input_hash
+
+        return task_input_hash
+    raise AttributeError(f"module 'wfengine.tasks' has no attribute {name!r}")

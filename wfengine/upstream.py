@@ -18,9 +18,10 @@ from wfengine.resolution import Found, Search, UpstreamFailure, replaced, resolv
 from wfengine.scopes import current_tags
 from wfengine.states import State
 from wfengine.steps import Outcome
-from wfengine.task_engine import Call, first_row, issue
+from wfengine.task_engine import Call, add_tags, first_row, issue, take_over_row
 from wfengine.task_future import TaskFuture, refuse_own_end
 from wfengine_journal.readiness import MakeReady, RecordNotReady
+from wfengine_journal.states import StateType
 from wfengine_journal.transitions import Identity, tags_text
 
 Arguments: TypeAlias = dict[str, object]
@@ -120,13 +121,15 @@ def issue_resolved(call: Call, before: Prerequisites | None, fit: Fit | None = N
 
 def _record_not_ready(call: Call, before: Prerequisites | None, failure: UpstreamFailure) -> None:
     run, recorded = call.run, call.run.recorded
-    call.not_ready = f"did not begin: {_name_of(failure.source)} did not complete"
+    message = f"did not begin: {_name_of(failure.source)} did not complete"
+    call.verdict = State(StateType.PENDING, "NotReady", message)
     inputs, key = _waiting_key(call.arguments, before)
     if recorded is not None:
         with run.issue_lock:
             row = recorded.claim_not_ready(call.scope.task_run_id, _task_ids(call), key)
         if row is not None:
-            call.row, call.task_run_id = row, row.id
+            take_over_row(call, row)
+            call.ended_at = row.ended_at or ""
             call.identity = Identity(run.id, row.scope, row.task_id, row.call_key, row.occurrence)
             return
     task_id = _task_ids(call)[0]
@@ -135,10 +138,11 @@ def _record_not_ready(call: Call, before: Prerequisites | None, failure: Upstrea
         call.identity = Identity(run.id, call.scope.task_run_id, task_id, key, occurrence)
         if recorded is None or not recorded.is_recorded(call.identity):
             break
-    tags = call.callee.tags | current_tags()
+    if current_tags() or run.outer_tags:
+        add_tags(call)
     call.ended_at = run.journal.clock.now_text()
     change = RecordNotReady(
-        call.identity, epoch=run.epoch, inputs=inputs, message=call.not_ready, at=call.ended_at, tags=tags_text(tags)
+        call.identity, epoch=run.epoch, inputs=inputs, message=message, at=call.ended_at, tags=tags_text(call.tags)
     )
 
     def committed(_: BaseException | None) -> None:
@@ -159,9 +163,7 @@ def _make_ready(call: Call, waiting: Arguments, before: Prerequisites | None) ->
         return
     begin = first_row(call, run.journal.clock.now_text(), running=False)
     run.journal.post(MakeReady(begin, row.id, seq=row.version + 1))  # committed before the attempt begins
-    call.row = row._replace(state_name=None, state_message=None, version=row.version + 1, ended_at=None)
-    call.task_run_id = row.id
-    call.seq = row.version + 1
+    take_over_row(call, row._replace(state_name=None, state_message=None, version=row.version + 1, ended_at=None))
 
 
 def _waiting_key(waiting: Arguments, before: Prerequisites | None) -> tuple[str, bytes]:

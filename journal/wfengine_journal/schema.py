@@ -21,9 +21,8 @@ if TYPE_CHECKING:
 
 MIGRATION_SET = "wfengine"
 
-#: Format -> what turns a file of the format before it into this one. Views are dropped before and made anew after.
-#: Format 1 is the first that was released.
-UPGRADES: dict[int, Callable[[Database], None]] = {}
+#: The scripts that make the tables, one a format so far: a new file runs them all, an older one those it has not had.
+SCRIPTS = {1: "schema.sql", 2: "format_2.sql"}
 
 # What sqlite-utils itself would create; a test holds the two against each other.
 _BOOKKEEPING = """
@@ -54,7 +53,7 @@ def create(connection: sqlite3.Connection, clock: Clock, created_by: str) -> Non
     connection.execute("BEGIN IMMEDIATE")
     try:
         if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
-            for script in (read_sql("schema.sql"), read_sql("views.sql"), _BOOKKEEPING):
+            for script in (*map(read_sql, SCRIPTS.values()), read_sql("views.sql"), _BOOKKEEPING):
                 for statement in statements(script):
                     connection.execute(statement)
             for version in range(1, FORMAT_VERSION + 1):
@@ -77,6 +76,21 @@ def create(connection: sqlite3.Connection, clock: Clock, created_by: str) -> Non
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def _run_script(name: str) -> Callable[[Database], None]:
+    """Return the migration that one script is."""
+
+    def run(database: Database) -> None:
+        for statement in statements(read_sql(name)):
+            database.conn.execute(statement)
+
+    return run
+
+
+#: Format -> what turns a file of the format before it into this one. Views are dropped before and made anew after.
+#: Format 1 is the first that was released.
+UPGRADES: dict[int, Callable[[Database], None]] = {2: _run_script(SCRIPTS[2])}
 
 
 def statements(script: str) -> list[str]:

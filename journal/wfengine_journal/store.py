@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from wfengine_journal import owners, schema
+from wfengine_journal.changes import Changes
 from wfengine_journal.clock import Clock, SystemClock
 from wfengine_journal.connection import FORMAT_VERSION, explain, open_readers, open_writer
 from wfengine_journal.errors import ForkedProcessError, InternalError
 from wfengine_journal.records import OpenRunRow, OwnerRow, Records
 from wfengine_journal.run_transitions import CrashFlowRun
+from wfengine_journal.transitions import utf8_text
 from wfengine_journal.writer import Writer, WriteRefused
 
 T = TypeVar("T")
@@ -64,7 +66,9 @@ class Journal:
         self.write = self._writer.write
         self.post = self._writer.post
         self.flush = self._writer.flush
+        self.read = self._writer.read
         self.records = Records(path, self._writer.read)
+        self.changes = Changes(self._writer)
         self._owner_id: int | None = None
         self.id = str(self.records.rows("SELECT value FROM meta WHERE key = 'journal_id'")[0][0])
         self._ids: dict[tuple[str, str], int] = {}
@@ -179,6 +183,17 @@ class Journal:
                 "INSERT INTO log (flow_run_id, task_run_id, at, level, logger, message) VALUES (?, ?, ?, ?, ?, ?)",
                 (flow_run_id, task_run_id, self.clock.now_text(), level, logger, message),
             )
+        )
+
+    def put_hook_run(self, flow_run_id: int, task_run_id: int, seq: int, hook: str, name: str, error: str | None) -> None:
+        """Note that a hook was called for a transition; committed at once. `error` is what it raised."""
+        self.write(
+            _Statement(
+                "INSERT OR REPLACE INTO hook_run (flow_run_id, task_run_id, seq, hook, name, error, at)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (flow_run_id, task_run_id, seq, hook, utf8_text(name), error and utf8_text(error), self.clock.now_text()),
+            ),
+            synced=False,
         )
 
     # ---- who lives

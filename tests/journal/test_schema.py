@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import sqlite3
 import subprocess
 import sys
@@ -16,6 +17,12 @@ from wfengine_journal.clock import SystemClock
 from wfengine_journal.connection import APPLICATION_ID, FORMAT_VERSION, open_writer
 
 Upgrade = Callable[[Database], None]
+
+#: The format that the tests' own migrations make.
+NEXT = FORMAT_VERSION + 1
+#: What the file itself says of the formats it had.
+RECORDED = [(f"format_{version}",) for version in range(1, FORMAT_VERSION + 1)]
+FIXTURES = Path(__file__).parent / "fixtures"
 
 
 def make(path: Path) -> Path:
@@ -44,11 +51,13 @@ def test_a_new_file_is_what_the_migrations_of_sqlite_utils_would_make(tmp_path: 
     migrations = Migrations(schema.MIGRATION_SET)
 
     def first(database: Database) -> None:
-        for script in ("schema.sql", "views.sql"):
+        for script in (*schema.SCRIPTS.values(), "views.sql"):
             for statement in schema.statements(schema.read_sql(script)):
                 database.conn.execute(statement)
 
     migrations(name=schema.migration_name(1))(first)
+    for version in range(2, FORMAT_VERSION + 1):
+        migrations(name=schema.migration_name(version))(lambda _: None)
     migrations.apply(Database(connection))
     connection.close()
     assert schema_of(fresh) == schema_of(tmp_path / "migrated.db")
@@ -63,7 +72,8 @@ def test_sqlite_utils_finds_nothing_left_to_apply_in_a_new_file(tmp_path: Path) 
     connection = sqlite3.connect(fresh, isolation_level=None)
     migrations = Migrations(schema.MIGRATION_SET)
     ran: list[int] = []
-    migrations(name=schema.migration_name(1))(lambda _: ran.append(1))
+    for version in range(1, FORMAT_VERSION + 1):
+        migrations(name=schema.migration_name(version))(lambda _: ran.append(1))
     migrations.apply(Database(connection))
     connection.close()
     assert ran == []
@@ -132,17 +142,17 @@ def add_colour(database: Database) -> None:
 def test_an_older_journal_is_backed_up_and_migrated(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     connection = older(path)
-    backup = schema.upgrade(connection, path, 1, {2: add_colour})
+    backup = schema.upgrade(connection, path, FORMAT_VERSION, {NEXT: add_colour})
     connection.close()
     assert query(path, "SELECT name, colour FROM flow") == [("etl", "blue")]
-    assert query(path, "PRAGMA user_version") == [(2,)]
+    assert query(path, "PRAGMA user_version") == [(NEXT,)]
     names = [row[0] for row in query(path, "SELECT name FROM _sqlite_migrations ORDER BY id")]
-    assert names == ["format_1", "format_2"]
+    assert names == [f"format_{version}" for version in range(1, NEXT + 1)]
     assert query(path, "SELECT count(*) FROM sqlite_schema WHERE type = 'view' AND name = 'outdated'") == [(0,)]
     assert query(path, "SELECT count(*) FROM runs") == [(0,)]  # the views are there, made anew
-    assert backup == tmp_path / "journal.db.format-1.backup"
+    assert backup == tmp_path / f"journal.db.format-{FORMAT_VERSION}.backup"
     assert query(backup, "SELECT name FROM flow") == [("etl",)]
-    assert query(backup, "PRAGMA user_version") == [(1,)]
+    assert query(backup, "PRAGMA user_version") == [(FORMAT_VERSION,)]
     assert backup.stat().st_mode & 0o777 == 0o600
 
 
@@ -153,11 +163,11 @@ def test_several_formats_are_applied_in_order_and_each_once(tmp_path: Path) -> N
     def add_shade(database: Database) -> None:
         database.conn.execute("UPDATE flow SET colour = 'dark ' || colour")
 
-    schema.upgrade(connection, path, 1, {3: add_shade, 2: add_colour})
-    schema.upgrade(connection, path, 3, {3: add_shade, 2: add_colour})
+    schema.upgrade(connection, path, FORMAT_VERSION, {NEXT + 1: add_shade, NEXT: add_colour})
+    schema.upgrade(connection, path, NEXT + 1, {NEXT + 1: add_shade, NEXT: add_colour})
     connection.close()
     assert query(path, "SELECT colour FROM flow") == [("dark blue",)]
-    assert query(path, "PRAGMA user_version") == [(3,)]
+    assert query(path, "PRAGMA user_version") == [(NEXT + 1,)]
 
 
 def test_a_migration_that_raises_leaves_the_journal_as_it_was(tmp_path: Path) -> None:
@@ -170,13 +180,13 @@ def test_a_migration_that_raises_leaves_the_journal_as_it_was(tmp_path: Path) ->
         raise RuntimeError("a defect in the migration")
 
     with pytest.raises(RuntimeError, match="a defect in the migration"):
-        schema.upgrade(connection, path, 1, {2: half_done})
+        schema.upgrade(connection, path, FORMAT_VERSION, {NEXT: half_done})
     assert not connection.in_transaction
     connection.close()
     assert schema_of(path) == before
-    assert query(path, "PRAGMA user_version") == [(1,)]
-    assert query(path, "SELECT name FROM _sqlite_migrations") == [("format_1",)]
-    assert (tmp_path / "journal.db.format-1.backup").exists()
+    assert query(path, "PRAGMA user_version") == [(FORMAT_VERSION,)]
+    assert query(path, "SELECT name FROM _sqlite_migrations") == RECORDED
+    assert (tmp_path / f"journal.db.format-{FORMAT_VERSION}.backup").exists()
 
 
 def test_of_several_migrations_all_or_none_are_applied(tmp_path: Path) -> None:
@@ -187,7 +197,7 @@ def test_of_several_migrations_all_or_none_are_applied(tmp_path: Path) -> None:
         raise RuntimeError("the second fails")
 
     with pytest.raises(RuntimeError):
-        schema.upgrade(connection, path, 1, {2: add_colour, 3: fails})
+        schema.upgrade(connection, path, FORMAT_VERSION, {NEXT: add_colour, NEXT + 1: fails})
     connection.close()
     assert "colour" not in {row[1] for row in query(path, "PRAGMA table_info(flow)")}
 
@@ -205,11 +215,34 @@ path = Path(sys.argv[1])
 def killed(database):
     database.conn.execute("ALTER TABLE flow ADD COLUMN colour TEXT")
     os.kill(os.getpid(), 9)
-schema.upgrade(open_writer(path)[0], path, 1, {2: killed})
+version = open_writer(path)[1]
+schema.upgrade(open_writer(path)[0], path, version, {version + 1: killed})
 """
     assert subprocess.run([sys.executable, "-c", program, str(path)], check=False).returncode == -9
     assert schema_of(path) == before
-    assert query(path, "PRAGMA user_version") == [(1,)]
+    assert query(path, "PRAGMA user_version") == [(FORMAT_VERSION,)]
+
+
+def columns_of(path: Path) -> dict[str, list[tuple[object, ...]]]:
+    """Return the columns of every table and view of a file."""
+    names = [str(row[0]) for row in query(path, "SELECT name FROM sqlite_schema WHERE type IN ('table', 'view') ORDER BY name")]
+    return {name: query(path, f"PRAGMA table_xinfo('{name}')") for name in names}
+
+
+@pytest.mark.parametrize("version", range(1, FORMAT_VERSION))
+def test_a_journal_of_each_released_format_becomes_what_a_new_one_is_and_keeps_its_rows(tmp_path: Path, version: int) -> None:
+    path = tmp_path / "old.db"
+    path.write_bytes(gzip.decompress((FIXTURES / f"format-{version}.db.gz").read_bytes()))
+    rows = query(path, "SELECT * FROM runs"), query(path, "SELECT * FROM tasks"), query(path, "SELECT * FROM history")
+    make(path)  # opening it is enough
+    fresh = make(tmp_path / "fresh.db")
+    assert schema_of(path) == schema_of(fresh)
+    assert columns_of(path) == columns_of(fresh)
+    assert query(path, "PRAGMA user_version") == [(FORMAT_VERSION,)]
+    after = query(path, "SELECT * FROM runs"), query(path, "SELECT * FROM tasks"), query(path, "SELECT * FROM history")
+    for old, new in zip(rows, after, strict=True):
+        assert [row[: len(before)] for row, before in zip(new, old, strict=True)] == old
+    assert (tmp_path / f"old.db.format-{version}.backup").exists()
 
 
 def test_a_backup_while_the_journal_is_written_is_whole(tmp_path: Path) -> None:

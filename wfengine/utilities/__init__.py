@@ -1,1 +1,1 @@
-"""Small things under the names that Prefect gives their modules."""
+"""Small helpers, under the names of the modules that Prefect keeps them in."""
