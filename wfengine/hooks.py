@@ -161,6 +161,22 @@ def call_hook(
     return outcome.error
 
 
+def ask_condition(call: Call, state: State[object]) -> Steps[bool]:
+    """Ask a task's retry_condition_fn whether a failure is worth another attempt; one that raises has said no."""
+    condition = call.callee.policy.state_condition
+    assert condition is not None
+    scope = Scope(call.run, call)
+    scope.closed = True
+    args = (call.callee.decorated, task_run_of(call, state), state)
+    outcome = yield Invoke(scope, condition, args, {}, inspect.iscoroutinefunction(inspect.unwrap(condition)), None)
+    assert isinstance(outcome, Outcome)
+    if outcome.error is not None and not isinstance(outcome.error, Exception):
+        raise outcome.error
+    if outcome.error is not None:
+        _logger.error("The retry_condition_fn of %s failed, so it is not tried again.", call, exc_info=outcome.error)
+    return outcome.error is None and bool(outcome.value)
+
+
 def _arguments(hook: Hook, subject: object, moment: Moment) -> tuple[object, ...]:
     if _takes_two_states(hook):
         return (subject, moment.old, moment.new)
