@@ -30,12 +30,13 @@ from wfengine.endings import (
 )
 from wfengine.fingerprint import flow_code
 from wfengine.hooks import call_flow_hooks
-from wfengine.ids import new_run_name, render_name, typed
+from wfengine.ids import render_name, typed
 from wfengine.journals import default_durability
 from wfengine.loading import entrypoint_of
-from wfengine.logging import record_prints
+from wfengine.prints import record_prints, wants_prints
 from wfengine.replay import Recorded, Rerun
 from wfengine.returned import is_telling, judged
+from wfengine.run_names import flow_run_name
 from wfengine.scopes import ABANDONED, ACTIVE, ACTIVE_TRANSACTION, LiveRun, Scope, current_tags
 from wfengine.states import State
 from wfengine.steps import Create, Delay, Invoke, Outcome, Settle, Steps, Write
@@ -94,10 +95,10 @@ def start(flow: AnyFlow, journal: Journal, arguments: dict[str, object], *, pare
             return (yield from _again(flow, journal, existing, key, text, stored))
     if parent is None:
         yield from mention_earlier_runs(flow, journal)
-    tags = flow.tags | current_tags()
+    tags = flow.tags | current_tags() | (frozenset() if parent is None else parent.run.outer_tags)
     code_hash, source = flow_code(flow.fn)
     entrypoint = entrypoint_of(flow.fn)
-    name = _run_name(flow, journal, arguments)
+    name = flow_run_name(flow, journal, arguments, tags, parent)
     durability = parent.run.durability if parent is not None else flow.durability or default_durability(journal)
     create = CreateFlowRun(
         name=name,
@@ -128,12 +129,6 @@ def start(flow: AnyFlow, journal: Journal, arguments: dict[str, object], *, pare
     run = LiveRun(journal, flow, create.flow_run_id, name, epoch=1, version=1)
     run.durability, run.synced = durability, durability == "power"
     return (yield from _live(run, arguments, tags, parent))
-
-
-def _run_name(flow: AnyFlow, journal: Journal, arguments: dict[str, object]) -> str:
-    if flow.flow_run_name is not None:
-        return render_name(flow.flow_run_name, arguments, f"flow '{flow.name}'")
-    return new_run_name(journal.records.is_run_name_taken)
 
 
 def _idempotency_key(flow: AnyFlow, arguments: dict[str, object]) -> str | None:
@@ -271,7 +266,9 @@ def take_up(flow: AnyFlow, journal: Journal, run_id: int, how: How, *, parent: C
     load_recorded(run, code_hash, rerun, how.by_person)
     failures = 0 if how.reason == "resume" else row.failures  # a person's resume grants all retries anew
     due = None if row.next_attempt_at is None else seconds_from_text(row.next_attempt_at)
-    return (yield from _live(run, arguments, frozenset(json.loads(row.tags or "[]")), parent, failures, due))
+    tags = frozenset(json.loads(row.tags or "[]"))
+    run.outer_tags = tags - flow.tags
+    return (yield from _live(run, arguments, tags, parent, failures, due))
 
 
 def _refuse_living(journal: Journal, row: FlowRunRow) -> None:
@@ -336,7 +333,7 @@ def _live(
     run.parent = None if parent is None else parent.run
     run.parent_call = parent
     run.uses_transactions = ACTIVE_TRANSACTION.get() is not None or (parent is not None and parent.run.uses_transactions)
-    run.log_prints = run.flow.log_prints if run.flow.log_prints is not None else bool(run.parent and run.parent.log_prints)
+    run.log_prints = wants_prints(run.flow.log_prints, None if run.parent is None else run.parent.log_prints)
     if run.log_prints:
         record_prints()
     key = (str(run.journal.path), run.id)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
-from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
 
 from wfengine.endings import Ended, state_of_parked
 from wfengine.flow_engine import start, subflow
 from wfengine.futures import resolved
 from wfengine.hooks import Hook, Hooks, checked_hooks
+from wfengine.ids import checked_run_name
 from wfengine.journals import Durability, default_journal
 from wfengine.loading import is_loading, note_skipped_call
 from wfengine.parameters import Parameters, known_options
@@ -30,6 +31,9 @@ from wfengine.streams import (
 from wfengine.task_engine import Call, Callee, given, issue, live, new_call, origin_of
 from wfengine_journal.errors import RunHalted, UsageError
 from wfengine_journal.store import Journal
+
+if TYPE_CHECKING:
+    from wfengine.parameter_schema import ParameterSchema
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -58,8 +62,8 @@ class Flow(Generic[P, R]):
         self.is_generator = is_generator_function(fn)
         self.is_async = inspect.iscoroutinefunction(inspect.unwrap(fn)) or inspect.isasyncgenfunction(inspect.unwrap(fn))
         self.parameters = _AnyParameters(fn, owner=owner) if is_task else Parameters(fn, owner=owner, reserved=RESERVED)
-        self.validate_parameters = bool(given["validate_parameters"])
-        self.flow_run_name = cast("str | Callable[..., str] | None", given["flow_run_name"])
+        self.should_validate_parameters = bool(given["validate_parameters"])
+        self.flow_run_name = checked_run_name(given["flow_run_name"], "flow_run_name", owner)
         self.idempotency_key = cast("str | Callable[..., str] | None", given["idempotency_key"])
         self.tags = frozenset(cast("Iterable[str]", given["tags"] or ()))
         self.task_runner = cast("TaskRunner | None", given["task_runner"])
@@ -77,6 +81,7 @@ class Flow(Generic[P, R]):
         self.hooks = Hooks(self, self._hooks) if any(self._hooks.values()) else None
         self._callee = Callee(
             kind="flow",
+            decorated=self,
             origin=origin_of(fn),
             name=self.name,
             key=self.name,
@@ -170,7 +175,7 @@ class Flow(Generic[P, R]):
 
     def _arguments(self, args: tuple[object, ...], kwargs: dict[str, object]) -> dict[str, object]:
         arguments = {name: resolved(value) for name, value in self.parameters.bind(args, kwargs).items()}
-        return self.parameters.coerce(arguments) if self.validate_parameters else arguments
+        return self.parameters.coerce(arguments) if self.should_validate_parameters else arguments
 
     def _call_subflow(
         self, scope: Scope, args: tuple[object, ...], kwargs: dict[str, object], before: object, return_state: bool
@@ -206,6 +211,20 @@ class Flow(Generic[P, R]):
         if self.is_generator:
             return cast(R, self._items(_outcomes(steps)))
         return cast(R, _end_async(steps, False) if self.is_async else _end(steps, False))
+
+    def validate_parameters(self, parameters: Mapping[str, object]) -> dict[str, object]:
+        """Return parameters fitted to the type hints, defaults included, as a call would; nothing runs.
+
+        `*args` and `**kwargs` stand under their own names. Raises ParameterError, which names all that does not fit.
+        """
+        args, kwargs = self.parameters.unbind(dict(parameters))
+        return self.parameters.coerce(self.parameters.bind(args, kwargs))
+
+    def parameter_schema(self) -> ParameterSchema:
+        """Return the parameters as a JSON schema, described by the docstring."""
+        from wfengine.parameter_schema import schema_of  # lazy: only who asks for a schema needs it
+
+        return schema_of(self.parameters, inspect.getdoc(self.fn))
 
     def store_function(self, journal: Journal) -> bytes | None:
         """Store the flow itself by cloudpickle, for a flow that cannot be imported; None if it cannot be pickled."""

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wfengine.run_objects import FlowRun, TaskRun, flow_run_of, task_run_of
 from wfengine.scopes import LiveRun, Scope
 from wfengine.states import State
 from wfengine.steps import Invoke, Outcome, Steps
@@ -25,6 +24,7 @@ from wfengine_journal.errors import UsageError
 from wfengine_journal.states import StateType
 
 if TYPE_CHECKING:
+    from wfengine.run_objects import FlowRun, TaskRun
     from wfengine.task_engine import Call
 
 _logger = logging.getLogger("wfengine.hooks")
@@ -106,6 +106,8 @@ class Moment:
         return 0 if self.call is None else self.call.task_run_id
 
     def subject_run(self) -> FlowRun | TaskRun:
+        from wfengine.run_objects import flow_run_of, task_run_of  # lazy: only a hook needs them
+
         return flow_run_of(self.run, self.new) if self.call is None else task_run_of(self.call, self.new)
 
 

@@ -14,7 +14,6 @@ A file is loaded once per process. Nothing here reads or writes a journal.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import inspect
@@ -455,5 +454,7 @@ def _innermost_line(error: BaseException) -> str:
 
 
 def _did_you_mean(name: str, candidates: list[str]) -> str:
+    import difflib  # only a mistake needs it
+
     near = difflib.get_close_matches(name, candidates, n=1)
     return f" Did you mean {near[0]!r}?" if near else ""

@@ -7,17 +7,15 @@ types bring along, and writes nothing.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import json
-import reprlib
 import sys
 import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from wfengine.hints import Check, Hint, UnfitError, is_future
+from wfengine.hints import Check, Hint, UnfitError, is_field, is_future
 from wfengine_journal.errors import (
     ParameterBindError,
     ParameterTypeError,
@@ -46,6 +44,7 @@ class Parameters:
         self._refuse_reserved(reserved)
         self._kinds = {name: parameter.kind for name, parameter in self.signature.parameters.items()}
         self._defaults = _defaults_of(self.signature)
+        self._fields = {name: default for name, default in self._defaults.items() if is_field(default)}
         self._positional_count = sum(kind <= _Kind.POSITIONAL_OR_KEYWORD for kind in self._kinds.values())
         self._only_positional = self._positional_count == len(self.names)
         self._tails = self._default_tails()
@@ -125,7 +124,7 @@ class Parameters:
         Raises SignatureMismatchError for unknown names.
         """
         self._refuse_unknown(texts)
-        hints = self._resolved_hints()
+        hints = self.hints()
         variable = next((name for name, kind in self._kinds.items() if kind is _Kind.VAR_KEYWORD), None)
         values: dict[str, object] = {}
         for name, text in texts.items():
@@ -137,7 +136,7 @@ class Parameters:
 
     def _default_tails(self) -> tuple[dict[str, object] | None, ...]:
         """Return, by number of positional arguments, the defaults that complete them; None where one is missing."""
-        if not set(self._kinds.values()) <= {_Kind.POSITIONAL_OR_KEYWORD, _Kind.KEYWORD_ONLY}:
+        if self._fields or not set(self._kinds.values()) <= {_Kind.POSITIONAL_OR_KEYWORD, _Kind.KEYWORD_ONLY}:
             return ()
         tails: list[dict[str, object] | None] = []
         for given in range(self._positional_count + 1):
@@ -170,7 +169,18 @@ class Parameters:
         if len(bound.arguments) != len(self.names):
             # Python 3.13.0 binds f(a, /, **kwargs) to f(a=0) and leaves `a` out; the call itself would not do that.
             raise ParameterBindError(self._sentence(self._binding_problems(args, kwargs)))
-        return dict(bound.arguments)
+        arguments = dict(bound.arguments)
+        return self._with_field_defaults(arguments) if self._fields else arguments
+
+    def _with_field_defaults(self, arguments: dict[str, object]) -> dict[str, object]:
+        """Put in the place of a pydantic.Field(...) the default that it holds."""
+        missing = [name for name, field in self._fields.items() if arguments[name] is field and field.is_required()]
+        if missing:
+            raise ParameterBindError(self._sentence([f"missing argument {name!r}" for name in missing]))
+        for name, field in self._fields.items():
+            if arguments[name] is field:
+                arguments[name] = field.get_default(call_default_factory=True)  # a new list for each call
+        return arguments
 
     def _binding_problems(self, args: tuple[object, ...], kwargs: dict[str, object]) -> list[str]:
         """Say everything that is wrong with a call that did not bind."""
@@ -211,7 +221,7 @@ class Parameters:
         problems += [f"missing argument {name!r}" for name in self.names if name not in known]
         if problems:
             raise SignatureMismatchError(self._sentence(problems))
-        return {name: known[name] for name in self.names}
+        return self._with_field_defaults({name: known[name] for name in self.names})
 
     def _sentence(self, problems: list[str]) -> str:
         return f"{self.owner}: {'; '.join(problems)}. Its signature is {self._signature_text()}."
@@ -240,7 +250,7 @@ class Parameters:
     def _make_plan(self) -> tuple[tuple[str, type | None, Check], ...]:
         """Return (name, class whose instances fit at a glance, check) of every parameter that has a usable hint."""
         plan: list[tuple[str, type | None, Check]] = []
-        for name, hint in self._resolved_hints().items():
+        for name, hint in self.hints().items():
             kind = self._kinds[name]
             if hint.fits is None:
                 continue
@@ -252,7 +262,7 @@ class Parameters:
                 plan.append((name, hint.exact, hint.fits))
         return tuple(plan)
 
-    def _resolved_hints(self) -> dict[str, Hint]:
+    def hints(self) -> dict[str, Hint]:
         """Return the hints that could be resolved. Lazy: a hint may name a class defined below the function."""
         if self._hints is None:
             self._hints = {name: Hint(hint) for name, hint in _hints_of(self._fn, self.signature).items()}
@@ -263,7 +273,7 @@ class Parameters:
         problems: list[str] = []
         cause: Exception | None = None
         for name in unfit:
-            hint = self._resolved_hints()[name]
+            hint = self.hints()[name]
             converted: dict[object, object] = {}
             for label, key, value in _parts(name, self._kinds[name], arguments[name]):
                 try:
@@ -325,7 +335,8 @@ def _hints_of(fn: Callable[..., object], signature: inspect.Signature) -> dict[s
             resolved = typing.get_type_hints(holder, globalns=names, include_extras=True)
         except Exception:  # An annotation is user code: it may name anything, or be no type at all.
             continue
-        hints.update(resolved)
+        for name, hint in resolved.items():
+            hints[name] = Annotated[hint, parameter.default] if is_field(parameter.default) else hint
     return hints
 
 
@@ -383,6 +394,8 @@ def _parsed_json(text: str) -> object:
 
 
 def _preview(value: object) -> str:
+    import reprlib  # as above
+
     shortener = reprlib.Repr()
     shortener.maxstring = shortener.maxother = PREVIEW_CHARACTERS
     text = shortener.repr(value)
@@ -390,6 +403,8 @@ def _preview(value: object) -> str:
 
 
 def _did_you_mean(name: str, candidates: Iterable[str]) -> str:
+    import difflib  # only a mistake needs it
+
     near = difflib.get_close_matches(name, list(candidates), n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""
 

@@ -14,7 +14,6 @@ from wfengine.steps import Steps, drive, drive_async
 from wfengine_journal.codec import encode, value_hash
 from wfengine_journal.connection import open_reader
 from wfengine_journal.errors import EntrypointError, JournalCorruptError, RunHalted, UsageError
-from wfengine_journal.queries import get_run
 from wfengine_journal.records import FlowRunRow
 from wfengine_journal.store import Journal
 from wfengine_journal.transitions import ResolveCall
@@ -39,6 +38,8 @@ def find_run_id(journal: Journal, reference: int | str) -> int:
     """Return the id of the run that an id, a name, the beginning of a name, or '@last' refers to."""
     if isinstance(reference, int):
         return reference
+    from wfengine_journal.queries import get_run  # the reads for people load slowly, and only a name needs one here
+
     journal.flush()
     connection = open_reader(journal.path)
     try:

@@ -37,8 +37,8 @@ class LiveRun:
 
     __slots__ = (
         "__weakref__", "callees", "durability", "epoch", "feed", "flow", "halted", "id", "issue_lock", "journal", "left_open",
-        "log_prints", "name", "on_drift", "outstanding", "parameters", "parent", "parent_call", "recorded", "rolled_back",
-        "runner", "synced", "tags", "told", "turns", "uses_transactions", "version",
+        "log_prints", "name", "on_drift", "outer_tags", "outstanding", "parameters", "parent", "parent_call", "recorded",
+        "rolled_back", "runner", "synced", "tags", "told", "turns", "uses_transactions", "version",
     )  # fmt: skip
 
     def __init__(self, journal: Journal, flow: AnyFlow, run_id: int, name: str, *, epoch: int, version: int) -> None:
@@ -52,6 +52,7 @@ class LiveRun:
         self.synced = True  # outcomes wait for the disk (durability "power")
         self.parameters: dict[str, object] = {}
         self.tags: frozenset[str] = frozenset()
+        self.outer_tags: frozenset[str] = frozenset()  # of a resumed run: those of the `with tags(...)` it was started in
         self.parent: LiveRun | None = None
         self.parent_call: Call | None = None  # the call that a subflow's run stands for
         self.told: set[tuple[int, int, str, str]] = set()  # hooks that were called, as `list_hook_runs`
@@ -99,7 +100,7 @@ class Scope:
         self.epoch = run.epoch
         self.issued: dict[tuple[int, bytes], int] = {}
         self.attempt_over = False  # set when the attempt was given up (timeout) though its thread may still run
-        self.closed = False  # set for hooks: what they call is not part of this run
+        self.closed = False  # set for hooks, and what names a run: what they call is not part of this run
         self.is_async: bool | None = None  # set for hooks; None: as the flow or task that the scope is the body of
         self.transactions = 0  # begun in this scope so far
         self._lane_thread = 0
@@ -213,6 +214,18 @@ class _Carried(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         # A context can be entered once at a time; each call gets a copy, so that a pool may run many at once.
         return self._context.copy().run(self._fn, *args, **kwargs)
+
+
+@contextmanager
+def naming(run: LiveRun, call: Call | None) -> Iterator[None]:
+    """Let the function in the block, which names a run, ask about that run, as far as it is known: it has no id yet."""
+    scope = Scope(run, call)
+    scope.closed = True
+    token = _SCOPE.set(scope)
+    try:
+        yield
+    finally:
+        _SCOPE.reset(token)
 
 
 @contextmanager

@@ -27,12 +27,13 @@ from wfengine.doubt import Refused, cut_off, settle_doubt
 from wfengine.fatal import note_task_run
 from wfengine.hooks import Hooks, call_task_hooks, has_untold
 from wfengine.identity import Inputs, describe_inputs, explicit_key
-from wfengine.ids import render_name
 from wfengine.outcomes import outcome_change, refused_change
+from wfengine.prints import record_prints
 from wfengine.replay import Recorded, drift_error
 from wfengine.result_hashes import known_result_hash, remember_result_hash
 from wfengine.retries import NO_RETRIES, RetryPolicy
 from wfengine.returned import is_telling, judged, recorded_name
+from wfengine.run_names import task_run_name
 from wfengine.scopes import LiveRun, Scope, current_tags
 from wfengine.states import State, StateDetails
 from wfengine.steps import Delay, Invoke, Outcome, Settle, Steps, Write
@@ -74,6 +75,7 @@ class Callee:
     kind: Literal["task", "flow"]
     name: str
     key: str
+    decorated: object  # the Task or Flow
     fn: Callable[..., object]
     is_async: bool
     parameters: Parameters
@@ -268,6 +270,8 @@ def _take_over_row(call: Call, row: CallRow) -> None:
     call.failures = row.failures
     call.interruptions = row.interruptions
     call.live_state = StateType(row.state)
+    if current_tags() or call.run.outer_tags:
+        _add_tags(call)
 
 
 def answer(call: Call, row: CallRow) -> Outcome | None:
@@ -452,10 +456,10 @@ def _first_row(call: Call, at: str, *, running: bool) -> BeginCall:
     callee, inputs, identity = call.callee, call.inputs, call.identity
     assert inputs is not None
     assert identity is not None
-    if current_tags():
-        call.tags = callee.tags | current_tags()
+    if current_tags() or call.run.outer_tags:
+        _add_tags(call)
     if callee.run_name is not None:
-        call.run_name = render_name(callee.run_name, call.arguments, f"task '{callee.name}'")
+        call.run_name = task_run_name(call)
     return BeginCall(
         identity,
         epoch=call.run.epoch,
@@ -467,6 +471,11 @@ def _first_row(call: Call, at: str, *, running: bool) -> BeginCall:
         tags=tags_text(call.tags) if call.tags else None,
         arguments=_stored_arguments(call.arguments, inputs) if inputs.partial else (),
     )
+
+
+def _add_tags(call: Call) -> None:
+    """Add those of the `with tags(...)` blocks around the call, and around the start of its run."""
+    call.tags = call.callee.tags | current_tags() | call.run.outer_tags
 
 
 def _stored_arguments(arguments: Mapping[str, object], inputs: Inputs) -> list[Argument]:
@@ -488,6 +497,8 @@ def _user_code(call: Call) -> Steps[Outcome]:
     callee = call.callee
     scope = call.own_scope = Scope(call.run, call)
     args, kwargs = callee.parameters.unbind(call.arguments)
+    if callee.log_prints:
+        record_prints()
     if callee.kind == "flow":
         subflow = callee.fn(scope, call)  # the steps of the child's life, from flow_engine
         outcome = yield from subflow  # type: ignore[misc]  # Callee.fn of a flow returns Steps[Outcome]

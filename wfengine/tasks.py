@@ -11,6 +11,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 from wfengine.flows import Flow
 from wfengine.futures import TaskFuture, TaskFutureList, resolved, unsettled_in
 from wfengine.hooks import Hook, Hooks, checked_hooks
+from wfengine.ids import checked_run_name
 from wfengine.loading import is_loading, note_skipped_call
 from wfengine.parameters import Parameters, known_options
 from wfengine.retries import DelaySeconds, make_policy
@@ -46,7 +47,7 @@ class Task(Generic[P, R]):
     def __init__(self, fn: Callable[P, R], options: Mapping[str, object]) -> None:
         self.fn = fn
         self._options = dict(options)
-        self._callee = _make_callee(fn, self._options)
+        self._callee = _make_callee(self, fn, self._options)
         self._hooks = {
             option: checked_hooks(f"task '{self._callee.name}'", option, options.get(option)) for option in HOOK_OPTIONS
         }
@@ -202,7 +203,7 @@ _DEFAULTS: dict[str, object] = {
 }  # fmt: skip
 
 
-def _make_callee(fn: Callable[..., object], options: Mapping[str, object]) -> Callee:
+def _make_callee(decorated: object, fn: Callable[..., object], options: Mapping[str, object]) -> Callee:
     if not callable(fn):
         raise UsageError(f"@task decorates functions, not {fn!r}.")
     chosen = {**_DEFAULTS, **options}
@@ -233,6 +234,7 @@ def _make_callee(fn: Callable[..., object], options: Mapping[str, object]) -> Ca
         kind="task",
         name=name,
         key=key,
+        decorated=decorated,
         fn=fn,
         is_async=_is_async(inspect.unwrap(fn)) or _is_async(getattr(fn, "func", None)),
         is_generator=is_generator_function(fn),
@@ -248,7 +250,7 @@ def _make_callee(fn: Callable[..., object], options: Mapping[str, object]) -> Ca
         origin=origin_of(fn),
         tags=frozenset(cast("Iterable[str]", chosen["tags"] or ())),
         timeout_seconds=None if timeout is None else float(timeout),
-        run_name=cast("str | None", chosen["task_run_name"]),
+        run_name=checked_run_name(chosen["task_run_name"], "task_run_name", owner),
         on_interrupt="ask" if once and chosen["on_interrupt"] == "rerun" else chosen["on_interrupt"],
         once=once,
         max_interruptions=cast(int, chosen["max_interruptions"]),

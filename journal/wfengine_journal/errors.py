@@ -14,7 +14,8 @@
     │   ├── MissingContextError       WF104  a task call that lost, or never had, its flow run (a RuntimeError too)
     │   ├── ReservedArgumentError     WF111  a function has a parameter whose name calls use (a TypeError too)
     │   ├── MappingLengthMismatch     WF112  the iterables given to map() differ in length
-    │   └── MappingMissingIterable    WF113  map() was given no iterable
+    │   ├── MappingMissingIterable    WF113  map() was given no iterable
+    │   └── InvalidValueError         WF130  a name, key or value that is not allowed, or a name that is taken (a ValueError)
     ├── RunError                      WF200  about one run or task run
     │   ├── RunOwnedError             WF201  another process executes this run
     │   ├── DriftError                WF202  a replayed call's inputs changed; the run is parked
@@ -145,6 +146,12 @@ class MappingMissingIterable(UsageError):
     """`map` was given no iterable argument to take items from."""
 
     code = "WF113"
+
+
+class InvalidValueError(UsageError, ValueError):
+    """A name, key or value of a variable or artifact is not allowed, or a variable of that name exists already."""
+
+    code = "WF130"
 
 
 class RunError(WfengineError):

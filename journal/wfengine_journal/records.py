@@ -127,9 +127,10 @@ class Records:
 
     def rows(self, sql: str, parameters: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
         """Return all rows of an answer."""
-        return self._read(lambda connection: connection.execute(sql, parameters).fetchall())
+        return self.read(lambda connection: connection.execute(sql, parameters).fetchall())
 
-    def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+    def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """Return what a query says, run between two transactions."""
         return cast(T, self._read_between(query))
 
     def get_flow_run(self, flow_run_id: int) -> FlowRunRow:
@@ -144,6 +145,15 @@ class Records:
         if row is None:
             raise NotFoundError(f"There is no flow run {flow_run_id} in {self._path}. See them with: wfengine runs ls")
         return FlowRunRow._make(row)
+
+    def find_last_start(self, flow_run_id: int, task_run_id: int) -> str | None:
+        """Return when the last attempt of a call began; task_run_id 0: when the run's body was started the last time."""
+        row = self.row(
+            "SELECT at FROM transition WHERE flow_run_id = ? AND task_run_id = ? AND state = 'RUNNING'"
+            " ORDER BY seq DESC LIMIT 1",
+            (flow_run_id, task_run_id),
+        )
+        return None if row is None else str(row[0])
 
     def find_flow_run_by_key(self, flow_id: int, idempotency_key: str) -> int | None:
         """Return the id of the flow's run with that idempotency key."""
@@ -161,7 +171,7 @@ class Records:
 
     def list_calls(self, flow_run_id: int) -> list[CallRow]:
         """Return every recorded call of a flow run, in the order in which the rows were written."""
-        return self._read(
+        return self.read(
             lambda connection: [
                 CallRow._make(row)
                 for row in connection.execute(

@@ -1,4 +1,4 @@
-"""A journal made by hand: the two .sql files executed, and rows inserted, without any code of the engine.
+"""A journal made by hand: the .sql files executed, and rows inserted, without any code of the engine.
 
 Run 1 'quiet-heron' of flow etl completed on its second attempt, with a subflow (run 2). Run 3 'broken-fox' failed. Run 4
 'cut-off-owl' crashed. Run 5 'parked-newt' is parked. Run 6 holds what a hostile writer may put into names and messages.
@@ -12,13 +12,13 @@ from pathlib import Path
 from xxhash import xxh3_128_digest
 
 from wfengine_journal.connection import APPLICATION_ID, FORMAT_VERSION
-from wfengine_journal.schema import read_sql
+from wfengine_journal.schema import SCRIPTS, read_sql
 
 #: Text that would recolour, retitle, erase and reorder what a terminal shows.
 HOSTILE = "a\x1b[31mred\x1b]0;title\x07\x9b2Jb\rc\x08\u202ed\nforged line"
 VIEWS = [
     *("runs", "tasks", "attempts", "failures", "timeline", "history", "stuck", "in_doubt", "orphans", "logs"),
-    *("flow_stats", "slowest_tasks", "disk_usage", "help"),
+    *("variables", "artifacts", "flow_stats", "slowest_tasks", "disk_usage", "help"),
 ]
 
 
@@ -38,8 +38,8 @@ def make_journal(path: Path) -> Path:
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("BEGIN")
-    connection.executescript(read_sql("schema.sql"))
-    connection.executescript(read_sql("views.sql"))
+    for script in (*SCRIPTS.values(), "views.sql"):
+        connection.executescript(read_sql(script))
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
     _insert_names(connection)

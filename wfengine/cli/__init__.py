@@ -29,6 +29,8 @@ __all__ = ["main", "root"]
         "resolve": ("wfengine.cli.resolve:resolve", "Settle a call in doubt by a person's word."),
         "runs": ("wfengine.cli.runs:runs", "List runs, show one, read its logs."),
         "watch": ("wfengine.cli.watch:watch", "Follow a run of another process until it ends."),
+        "variables": ("wfengine.cli.variables:variables", "Named values that flows share."),
+        "artifacts": ("wfengine.cli.artifacts:artifacts", "What runs made for people to look at."),
         "sql": ("wfengine.cli.sql:sql", "Ask the journal anything, read-only."),
         "info": ("wfengine.cli.info:info", "Which journal is used, and what it holds."),
         "doctor": ("wfengine.cli.doctor:doctor", "Check that the journal is sound."),

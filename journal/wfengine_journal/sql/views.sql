@@ -144,6 +144,18 @@ JOIN flow_run r ON r.id = l.flow_run_id
 LEFT JOIN task_run t ON t.id = l.task_run_id
 LEFT JOIN task k ON k.id = t.task_id;
 
+CREATE VIEW variables AS
+SELECT name, value, tags, created_at, updated_at
+FROM variable;
+
+CREATE VIEW artifacts AS
+SELECT a.id, a.key, a.type, a.data, a.description, a.flow_run_id AS run_id, r.name AS run_name,
+       nullif(a.task_run_id, 0) AS task_id, k.name AS task, a.created_at, a.updated_at
+FROM artifact a
+LEFT JOIN flow_run r ON r.id = a.flow_run_id
+LEFT JOIN task_run t ON t.id = a.task_run_id
+LEFT JOIN task k ON k.id = t.task_id;
+
 CREATE VIEW flow_stats AS
 SELECT f.name AS flow, count(r.id) AS runs,
        count(CASE WHEN r.state = 'COMPLETED' THEN 1 END) AS completed,
@@ -174,7 +186,9 @@ UNION ALL SELECT 'task runs', count(*), coalesce(sum(length(inputs) + coalesce(l
 UNION ALL SELECT 'values', count(*), coalesce(sum(size), 0) FROM value
 UNION ALL SELECT 'transitions', count(*), coalesce(sum(length(at) + coalesce(length(message), 0)), 0) FROM transition
 UNION ALL SELECT 'errors', count(*), coalesce(sum(length(traceback) + coalesce(length(data), 0)), 0) FROM error
-UNION ALL SELECT 'logs', count(*), coalesce(sum(length(message)), 0) FROM log;
+UNION ALL SELECT 'logs', count(*), coalesce(sum(length(message)), 0) FROM log
+UNION ALL SELECT 'artifacts', count(*), coalesce(sum(length(data)), 0) FROM artifact
+UNION ALL SELECT 'variables', count(*), coalesce(sum(length(value)), 0) FROM variable;
 
 CREATE VIEW help AS
 SELECT column1 AS name, column2 AS shows, column3 AS try FROM (VALUES
@@ -188,6 +202,8 @@ SELECT column1 AS name, column2 AS shows, column3 AS try FROM (VALUES
     ('in_doubt', 'calls that were started and have no known outcome', 'SELECT run_name, task, inputs FROM in_doubt'),
     ('orphans', 'completed calls that the resumed code never asked for', 'SELECT run_name, task, inputs, result FROM orphans'),
     ('logs', 'what flows and tasks logged', 'SELECT at, level, task, message FROM logs WHERE run_id = 1'),
+    ('variables', 'named values that flows share', 'SELECT name, value FROM variables'),
+    ('artifacts', 'what flows and tasks made for people to look at', 'SELECT id, key, type, run_name, data FROM artifacts'),
     ('flow_stats', 'per flow: runs, failures, mean duration', 'SELECT * FROM flow_stats'),
     ('slowest_tasks', 'per task: number, mean, longest, total seconds', 'SELECT * FROM slowest_tasks LIMIT 10'),
     ('disk_usage', 'what the values, errors and logs amount to, in bytes', 'SELECT * FROM disk_usage'),
