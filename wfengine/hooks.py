@@ -152,8 +152,7 @@ def call_hook(
         return None
     scope = Scope(moment.run, moment.call)
     scope.closed = True
-    scope.is_async = inspect.iscoroutinefunction(inspect.unwrap(hook))
-    outcome = yield Invoke(scope, hook, args, {}, scope.is_async, None)
+    outcome = yield Invoke(scope, hook, args, {}, inspect.iscoroutinefunction(inspect.unwrap(hook)), None)
     assert isinstance(outcome, Outcome)
     _record(moment, option, name, outcome.error)
     if outcome.error is not None and not isinstance(outcome.error, Exception):
