@@ -93,6 +93,7 @@ def _settled(call: Call, state: str, name: str | None, message: str, error: obje
         state_name=name,
         message=message,
         error=error,  # type: ignore[arg-type]  # an EncodedError or None
+        call=call.begin,
     )
 
 

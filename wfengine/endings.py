@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from wfengine.fatal import fatal_task_runs
+from wfengine.keeping import encode_kept
 from wfengine.returned import encoded_data, recorded_name, unpacked
 from wfengine.scopes import LiveRun
 from wfengine.states import State, exception_of
 from wfengine.steps import Outcome, Steps
 from wfengine_journal.clock import text_from_seconds
-from wfengine_journal.codec import Encoded, encode, encode_error
+from wfengine_journal.codec import Encoded, encode_error
 from wfengine_journal.errors import (
     DriftError,
     InDoubtError,
@@ -53,7 +54,8 @@ def storable(run: LiveRun, outcome: Outcome) -> Steps[Stored]:
             data = encoded_data(outcome, run)
             return Stored(outcome if data is not None else outcome._replace(value=None), data)
         try:
-            return Stored(outcome, encode(outcome.value, f"the result of {run}"))
+            encoded, value = encode_kept(run.results, outcome.value, f"the result of {run}")
+            return Stored(outcome._replace(value=value), encoded)
         except ValueNotStorableError as refusal:
             outcome = (yield from unpacked(outcome, run)) or Outcome(None, refusal)
 

@@ -32,6 +32,7 @@ from wfengine.fingerprint import flow_code
 from wfengine.hooks import call_flow_hooks
 from wfengine.ids import render_name, typed
 from wfengine.journals import default_durability
+from wfengine.keeping import keeping_in
 from wfengine.loading import entrypoint_of
 from wfengine.prints import record_prints, wants_prints
 from wfengine.replay import Recorded, Rerun
@@ -332,6 +333,7 @@ def _live(
     run.tags = tags
     run.parent = None if parent is None else parent.run
     run.parent_call = parent
+    run.results = keeping_in(run.flow.results, run.parent)
     run.uses_transactions = ACTIVE_TRANSACTION.get() is not None or (parent is not None and parent.run.uses_transactions)
     run.log_prints = wants_prints(run.flow.log_prints, None if run.parent is None else run.parent.log_prints)
     if run.log_prints:

@@ -13,6 +13,7 @@ from wfengine.futures import resolved
 from wfengine.hooks import Hook, Hooks, checked_hooks
 from wfengine.ids import checked_run_name
 from wfengine.journals import Durability, default_journal
+from wfengine.keeping import keeping_of
 from wfengine.loading import is_loading, note_skipped_call
 from wfengine.parameters import Parameters, known_options
 from wfengine.recovery import find_run_id, resume_steps, store_flow
@@ -34,6 +35,8 @@ from wfengine_journal.store import Journal
 
 if TYPE_CHECKING:
     from wfengine.parameter_schema import ParameterSchema
+    from wfengine.result_storage import StorageOption
+    from wfengine.serializers import Serializer
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -79,6 +82,7 @@ class Flow(Generic[P, R]):
             raise UsageError(f"{owner}: timeout_seconds must be above 0, not {self.timeout_seconds!r}.")
         self._hooks = {option: checked_hooks(owner, option, given[option]) for option in HOOK_OPTIONS}
         self.hooks = Hooks(self, self._hooks) if any(self._hooks.values()) else None
+        self.results = keeping_of(owner, given)
         self._callee = Callee(
             kind="flow",
             decorated=self,
@@ -252,6 +256,7 @@ _DEFAULTS: dict[str, object] = {
     "timeout_seconds": None, "task_runner": None, "validate_parameters": True, "log_prints": None, "tags": (),
     "on_running": None, "on_completion": None, "on_failure": None, "on_cancellation": None, "on_crashed": None,
     "idempotency_key": None, "durability": None,
+    "persist_result": None, "result_storage": None, "result_serializer": None, "cache_result_in_memory": True,
 }  # fmt: skip
 
 
@@ -323,6 +328,10 @@ def flow(
     on_crashed: Iterable[Hook] | None = None,
     idempotency_key: str | Callable[..., str] | None = None,
     durability: Durability | None = None,
+    persist_result: bool | None = None,
+    result_storage: StorageOption = None,
+    result_serializer: Serializer | str | None = None,
+    cache_result_in_memory: bool = True,
 ) -> Callable[[Callable[P, R]], Flow[P, R]]: ...
 def flow(fn: Callable[P, R] | None = None, /, **options: object) -> Flow[P, R] | Callable[[Callable[P, R]], Flow[P, R]]:
     """Make a function a flow: its run, parameters, result and every task call are journaled, so it can be resumed.
@@ -335,6 +344,8 @@ def flow(fn: Callable[P, R] | None = None, /, **options: object) -> Flow[P, R] |
       run, or returns its recorded result.
     - `durability`: "power" (a result the flow was given survives a pulled plug) or "process" (survives any crash of the
       process; a power cut may take up to the last second). Default: the journal's, see `use_journal`.
+    - `result_serializer`, `result_storage`: how the results of the run, its tasks and its subflows are written unless they say
+      it themselves, see `task`. `persist_result` and `cache_result_in_memory` are accepted: results are recorded in any case.
     - `task_runner`: where submitted tasks run (default: threads). `validate_parameters`: fit arguments to the type hints.
     """
     _known(options)

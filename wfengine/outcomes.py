@@ -27,7 +27,12 @@ def outcome_change(call: Call, outcome: Outcome) -> tuple[CompleteCall | FailAtt
     if outcome.error is not None:
         return _failure(call, outcome)
     run = call.run
-    result = encode(outcome.value, f"the result of {call}")
+    kept = call.callee.results or run.results
+    if kept is None:
+        result = encode(outcome.value, f"the result of {call}")
+    else:
+        result, value = kept.encode_call(call, outcome.value)
+        outcome = outcome._replace(value=value)
     call.seq += 1
     # Encoding may take long, and calls are replayed in the order of these instants: another may have ended meanwhile.
     call.ended_at = at = run.journal.clock.now_text()

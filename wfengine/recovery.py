@@ -11,6 +11,7 @@ from wfengine.loading import load_entrypoint
 from wfengine.scopes import ACTIVE
 from wfengine.states import State
 from wfengine.steps import Steps, drive, drive_async
+from wfengine_journal import pickling
 from wfengine_journal.codec import encode, value_hash
 from wfengine_journal.connection import open_reader
 from wfengine_journal.errors import EntrypointError, JournalCorruptError, RunHalted, UsageError
@@ -156,7 +157,7 @@ def store_flow(flow: AnyFlow, journal: Journal) -> bytes | None:
 
     try:
         data: bytes = cloudpickle.dumps(flow)
-        cloudpickle.loads(data)
+        pickling.load(data)  # unlike cloudpickle's own, it leaves the classes alone that this process has
     except Exception as error:
         _logger.warning(
             "Flow '%s' cannot be imported afresh and cannot be stored (%s: %s), so only this process can resume its run. "
@@ -170,15 +171,13 @@ def store_flow(flow: AnyFlow, journal: Journal) -> bytes | None:
 
 
 def _load_stored_flow(journal: Journal, row: FlowRunRow) -> AnyFlow:
-    import cloudpickle
-
     assert row.flow_hash is not None
     codec, stored = journal.records.get_raw_value(row.flow_hash, f"the code of flow run {row.id} '{row.name}'")
     data = cast(bytes, stored)
     if codec != FLOW_CODEC or value_hash(codec, data) != row.flow_hash:
         raise JournalCorruptError(f"The stored code of flow run {row.id} '{row.name}' is damaged. Run: wfengine doctor")
     try:
-        return cast("AnyFlow", cloudpickle.loads(data))
+        return cast("AnyFlow", pickling.load(data))
     except Exception as error:
         raise EntrypointError(
             f"The stored code of flow run {row.id} '{row.name}' cannot be loaded here ({type(error).__name__}: {error}). "

@@ -20,6 +20,7 @@ from wfengine_journal.errors import MissingContextError, RunHalted
 if TYPE_CHECKING:
     from wfengine.flows import AnyFlow
     from wfengine.futures import TaskFuture
+    from wfengine.keeping import Keeping
     from wfengine.loop_commits import LoopCommits
     from wfengine.replay import Recorded
     from wfengine.runners import TaskRunner
@@ -38,7 +39,7 @@ class LiveRun:
     __slots__ = (
         "__weakref__", "callees", "durability", "epoch", "feed", "flow", "halted", "id", "issue_lock", "journal", "left_open",
         "log_prints", "name", "on_drift", "outer_tags", "outstanding", "parameters", "parent", "parent_call", "recorded",
-        "rolled_back", "runner", "synced", "tags", "told", "turns", "uses_transactions", "version",
+        "results", "rolled_back", "runner", "synced", "tags", "told", "turns", "uses_transactions", "version",
     )  # fmt: skip
 
     def __init__(self, journal: Journal, flow: AnyFlow, run_id: int, name: str, *, epoch: int, version: int) -> None:
@@ -58,6 +59,7 @@ class LiveRun:
         self.told: set[tuple[int, int, str, str]] = set()  # hooks that were called, as `list_hook_runs`
         self.recorded: Recorded | None = None  # what earlier executions recorded; None in a first execution
         self.on_drift: str | None = None
+        self.results: Keeping | None = None  # how its results are written, where its flow or one around it says so
         self.runner: TaskRunner | None = None
         self.outstanding: set[TaskFuture[object]] = set()  # submitted and not settled
         self.issue_lock = threading.Lock()

@@ -5,7 +5,7 @@ A call goes through eight hops, in this order on this page:
     1  bind               the arguments, by parameter name                              `new_call`
     2  identity           (flow run, scope, task key, call key, occurrence)             `issue`
     3  replay lookup      an outcome recorded by an earlier execution is the answer     `issue`, `answer`
-    4  begin attempt      committed before user code runs                               `life`
+    4  begin attempt      committed before user code runs - or a cached result is it    `life`, `caching`
     5  user code          in its own scope, under the time limit                        `life`
     6  outcome committed  value, checksum, state and transition in one transaction      `life`
     7  retry?             the next instant is journaled, then waited for                `life`
@@ -61,6 +61,7 @@ from wfengine_journal.transitions import (
 )
 
 if TYPE_CHECKING:
+    from wfengine.caching import Asking, ResultOptions
     from wfengine.parameters import Parameters
 
 _logger = logging.getLogger("wfengine.engine")
@@ -93,6 +94,7 @@ class Callee:
     log_prints: bool | None = None
     is_generator: bool = False
     hooks: Hooks | None = None
+    results: ResultOptions | None = None  # cached, or written in a way of the author's choice; None: neither
     origin: str = ""  # where the function stands: two functions with one key would get each other's results
 
     @property
@@ -105,9 +107,9 @@ class Call:
     """One call in a running flow. Its row in the journal is written by `life`; before that it has no id."""
 
     __slots__ = (
-        "answered", "arguments", "attempt", "begin", "callee", "ended_at", "failures", "feed", "first_started", "fresh",
-        "identity", "inputs", "interruptions", "lane", "live_state", "own_scope", "own_transaction", "row", "run", "run_name",
-        "scope", "seq", "tags", "task_run_id", "transaction", "verdict",
+        "answered", "arguments", "asking", "attempt", "begin", "callee", "ended_at", "failures", "feed", "first_started",
+        "fresh", "identity", "inputs", "interruptions", "lane", "live_state", "own_scope", "own_transaction", "row", "run",
+        "run_name", "scope", "seq", "tags", "task_run_id", "transaction", "verdict",
     )  # fmt: skip
 
     def __init__(self, callee: Callee, scope: Scope, arguments: dict[str, object], lane: int) -> None:
@@ -125,6 +127,7 @@ class Call:
         self.own_transaction: Transaction | None = None
         self.feed: Feed | None = None  # of a generator: what its consumer was given
         self.answered: Outcome | None = None  # recorded, with hooks still to be called for it
+        self.asking: Asking | None = None  # what it asks the cache, if its task is cached
         self.run_name: str | None = None
         self.tags: frozenset[str] = callee.tags
         self.task_run_id = 0
@@ -348,15 +351,23 @@ def _warn_of_opaque(callee: Callee, opaque: tuple[str, ...]) -> None:
 
 def life(call: Call) -> Steps[Outcome]:
     """Live an issued call that has no recorded outcome: attempts until it completes or fails, each committed."""
-    run = call.run
+    run, results = call.run, call.callee.results
     if call.row is not None:
         yield from settle_doubt(call, call.row)
         if call.failures and not call.fresh:  # cut off between two attempts, or in a later one than the first
             yield from _recall(call)
+    if results is not None and results.is_serializable and call.seq == 0:
+        write_pending(call)  # it may wait for others, and is seen to do so
     while True:
-        # 4  begin attempt
+        # 4  begin attempt, unless the cache has the result
         begin = _begin_attempt(call)
-        yield Write(run, begin, call.callee.is_guarded and run.synced)
+        if results is None:
+            yield Write(run, begin, call.callee.is_guarded and run.synced)
+        else:
+            cached = yield from results.begin(call, begin)
+            if cached is not None:
+                _tell(call, cached)
+                return (yield from _tell_late(call, cached))
         call.task_run_id = begin.task_run_id
         call.live_state = StateType.RUNNING
         if call.callee.hooks is not None:
@@ -370,7 +381,8 @@ def life(call: Call) -> Steps[Outcome]:
             change, outcome, next_attempt = outcome_change(call, outcome)
         except ValueNotStorableError as refusal:
             change, outcome, next_attempt = yield from refused_change(call, outcome, refusal)
-        yield Write(run, change, run.synced, final=next_attempt is None and call.callee.hooks is None)
+        written = change if results is None or call.asking is None else call.asking.completed(call, change)
+        yield Write(run, written, run.synced, final=next_attempt is None and call.callee.hooks is None)
         # 8  told
         if next_attempt is None:
             _tell(call, outcome)
@@ -543,8 +555,9 @@ def _live_again(call: Call) -> Steps[Outcome]:
 
 
 def _tell_late(call: Call, outcome: Outcome) -> Steps[Outcome]:
-    """Call the hooks of a recorded outcome that the process which recorded it did not come to."""
-    yield from _call_hooks(call, outcome)
+    """Call the hooks of an outcome that no attempt of this execution produced: a cached one, or one whose hooks are due."""
+    if call.callee.hooks is not None:
+        yield from _call_hooks(call, outcome)
     if call.transaction is not None:
         call.transaction.take(call, outcome.error)
     return outcome

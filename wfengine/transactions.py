@@ -326,6 +326,8 @@ def own_transaction(call: Call) -> Transaction:
         own.scope, own.call, own.parent = call.scope, call, call.transaction
         own.state = TransactionState.ACTIVE
         call.own_transaction = own
+    if call.verdict is not None and call.verdict.name == "Cached":
+        call.own_transaction.mark_committed()  # by the task run that computed it: there is nothing to commit or undo here
     return call.own_transaction
 
 

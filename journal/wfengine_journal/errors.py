@@ -15,6 +15,7 @@
     │   ├── ReservedArgumentError     WF111  a function has a parameter whose name calls use (a TypeError too)
     │   ├── MappingLengthMismatch     WF112  the iterables given to map() differ in length
     │   ├── MappingMissingIterable    WF113  map() was given no iterable
+    │   ├── NoCacheKeyError           WF114  a cache policy cannot make a key of these arguments; a task is then not cached
     │   └── InvalidValueError         WF130  a name, key or value that is not allowed, or a name that is taken (a ValueError)
     ├── RunError                      WF200  about one run or task run
     │   ├── RunOwnedError             WF201  another process executes this run
@@ -40,7 +41,8 @@
     │   ├── JournalCorruptError       WF404  a checksum or page does not hold
     │   ├── JournalUnwritableError    WF405  disk full, read-only, I/O error
     │   ├── JournalBusyError          WF406  another process held the write lock too long
-    │   └── NetworkFileSystemError    WF407  SQLite's locks do not hold there
+    │   ├── NetworkFileSystemError    WF407  SQLite's locks do not hold there
+    │   └── StoredResultError         WF408  a result that is kept in a file of its own is missing or damaged
     ├── ForkedProcessError            WF500  the engine was used in a forked child
     └── InternalError                 WF900  a broken invariant: please report it
 
@@ -152,6 +154,12 @@ class InvalidValueError(UsageError, ValueError):
     """A name, key or value of a variable or artifact is not allowed, or a variable of that name exists already."""
 
     code = "WF130"
+
+
+class NoCacheKeyError(UsageError, ValueError):
+    """A cache policy cannot make a key: an argument has no canonical form. A task that meets it runs, and is not cached."""
+
+    code = "WF114"
 
 
 class RunError(WfengineError):
@@ -326,6 +334,12 @@ class NetworkFileSystemError(JournalError):
     """The path lies on a network file system, where SQLite's locks do not hold."""
 
     code = "WF407"
+
+
+class StoredResultError(JournalError):
+    """A result that `result_storage` keeps outside of the journal is missing, or is not what was written."""
+
+    code = "WF408"
 
 
 class ForkedProcessError(WfengineError):

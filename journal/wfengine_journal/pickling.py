@@ -332,6 +332,30 @@ def _script_reference(value: object) -> object:
     return (getattr, (holder, name)) if found is value else None
 
 
+def reference_of(cls: type) -> str:
+    """Return the text by which `find_named` finds a class in another process; TypeError for a class without such a name."""
+    module = "__main__" if _script_named(cls.__module__) is not None else cls.__module__
+    reference = f"{module}:{cls.__qualname__}"
+    try:
+        found = find_named(reference)
+    except NameGoneError:
+        found = None
+    if not (isinstance(found, type) and _same_type(cls, found)):
+        raise TypeError(f"{type_name(cls)} is not a class at the top level of a module, so it could not be found again")
+    return reference
+
+
+def find_named(reference: str) -> object:
+    """Return the class of a reference; imports its module. Raises NameGoneError."""
+    module, _, path = reference.partition(":")
+    if module == "__main__":
+        return _find_in_script(path, "")
+    try:
+        return _resolve(importlib.import_module(module), path)
+    except (ImportError, AttributeError) as error:
+        raise NameGoneError(_gone(module, path, error)) from None
+
+
 def _file_name(module: ModuleType) -> str:
     return Path(getattr(module, "__file__", None) or "").name
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from wfengine_journal import owners, schema
+from wfengine_journal.changes import Changes
 from wfengine_journal.clock import Clock, SystemClock
 from wfengine_journal.connection import FORMAT_VERSION, explain, open_readers, open_writer
 from wfengine_journal.errors import ForkedProcessError, InternalError
@@ -65,7 +66,9 @@ class Journal:
         self.write = self._writer.write
         self.post = self._writer.post
         self.flush = self._writer.flush
+        self.read = self._writer.read
         self.records = Records(path, self._writer.read)
+        self.changes = Changes(self._writer)
         self._owner_id: int | None = None
         self.id = str(self.records.rows("SELECT value FROM meta WHERE key = 'journal_id'")[0][0])
         self._ids: dict[tuple[str, str], int] = {}

@@ -467,12 +467,14 @@ class OrphanCall:
 class SettleCall(RecordedChange):
     """Move a call without running it: interrupted by Ctrl-C, parked for a person, or given up. Adds no attempt."""
 
-    __slots__ = ("at", "attempt", "epoch", "error", "interruption", "message", "state", "state_name")
+    __slots__ = ("at", "attempt", "call", "epoch", "error", "interruption", "message", "state", "state_name")
 
     def __init__(
         self, flow_run_id: int, task_run_id: int, *, seq: int, epoch: int, attempt: int, at: str, state: str,
         state_name: str | None, message: str, error: EncodedError | None = None, interruption: bool = False,
+        call: BeginCall | None = None,
     ) -> None:  # fmt: skip
+        self.call = call  # as in StartAttempt
         self.flow_run_id = flow_run_id
         self.task_run_id = task_run_id
         self.seq = seq
@@ -486,6 +488,8 @@ class SettleCall(RecordedChange):
         self.interruption = interruption
 
     def apply(self, connection: sqlite3.Connection) -> None:
+        if self.call is not None:
+            self.task_run_id = self.call.task_run_id
         ended = self.at if self.state in ("CRASHED", "FAILED", "CANCELLED") else None
         cursor = connection.execute(
             "UPDATE task_run SET state = ?, state_name = ?, state_message = ?, version = ?, epoch = ?, ended_at = ?,"

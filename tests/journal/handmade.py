@@ -18,7 +18,7 @@ from wfengine_journal.schema import SCRIPTS, read_sql
 HOSTILE = "a\x1b[31mred\x1b]0;title\x07\x9b2Jb\rc\x08\u202ed\nforged line"
 VIEWS = [
     *("runs", "tasks", "attempts", "failures", "timeline", "history", "stuck", "in_doubt", "orphans", "logs"),
-    *("variables", "artifacts", "flow_stats", "slowest_tasks", "disk_usage", "help"),
+    *("variables", "artifacts", "flow_stats", "slowest_tasks", "cache_uses", "cache_entries", "disk_usage", "help"),
 ]
 
 
@@ -47,6 +47,7 @@ def make_journal(path: Path) -> Path:
     _insert_failed(connection)
     _insert_unfinished(connection)
     _insert_hostile(connection)
+    _insert_cached(connection)
     connection.close()
     path.chmod(0o600)
     return path
@@ -212,3 +213,18 @@ def _insert_hostile(connection: sqlite3.Connection) -> None:
     )  # fmt: skip
     line = {"at": HOSTILE, "level": 20, "logger": "wfengine", "message": HOSTILE}
     insert(connection, "log", id=4, flow_run_id=6, task_run_id=8, **line)
+
+
+def _insert_cached(connection: sqlite3.Connection) -> None:
+    """Let task run 2 have computed what task run 3 got from the cache; a hostile task asked too."""
+    entry = {"flow_run_id": 1, "task_run_id": 2, "created_at": at(12), "expires_at": at(3612)}
+    row = _result("10")
+    insert(
+        connection, "cache",
+        key="k1", result=row["result"], result_codec=row["result_codec"], result_hash=row["result_hash"], **entry,
+    )  # fmt: skip
+    asked = {"flow_run_id": 1, "key": "k1", "at": at(12)}
+    insert(connection, "cache_use", task_run_id=2, outcome="miss", parts='{"task":"clean","argument row":"aa"}', **asked)
+    insert(connection, "cache_use", task_run_id=3, outcome="hit", parts='{"task":"clean"}', source_run=2, **asked)
+    hostile = {"key": HOSTILE, "outcome": "no key", "parts": HOSTILE, "message": HOSTILE, "at": HOSTILE}
+    insert(connection, "cache_use", flow_run_id=6, task_run_id=8, **hostile)

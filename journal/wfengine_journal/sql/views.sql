@@ -187,8 +187,24 @@ UNION ALL SELECT 'values', count(*), coalesce(sum(size), 0) FROM value
 UNION ALL SELECT 'transitions', count(*), coalesce(sum(length(at) + coalesce(length(message), 0)), 0) FROM transition
 UNION ALL SELECT 'errors', count(*), coalesce(sum(length(traceback) + coalesce(length(data), 0)), 0) FROM error
 UNION ALL SELECT 'logs', count(*), coalesce(sum(length(message)), 0) FROM log
+UNION ALL SELECT 'cache entries', count(*), coalesce(sum(length(key) + coalesce(length(result), 0)), 0) FROM cache
 UNION ALL SELECT 'artifacts', count(*), coalesce(sum(length(data)), 0) FROM artifact
 UNION ALL SELECT 'variables', count(*), coalesce(sum(length(value)), 0) FROM variable;
+
+CREATE VIEW cache_uses AS
+SELECT u.flow_run_id AS run_id, u.task_run_id AS task_id, k.name AS task, u.outcome, u.key, u.parts, u.message,
+       u.source_run AS source_task_id, (SELECT s.flow_run_id FROM task_run s WHERE s.id = u.source_run) AS source_run_id, u.at
+FROM cache_use u
+JOIN task_run t ON t.id = u.task_run_id
+JOIN task k ON k.id = t.task_id;
+
+CREATE VIEW cache_entries AS
+SELECT c.key, k.name AS task, c.flow_run_id AS run_id, nullif(c.task_run_id, 0) AS task_id,
+       CASE WHEN c.result_codec = 'json' AND c.result IS NOT NULL THEN c.result ELSE c.result_preview END AS result,
+       c.created_at, c.expires_at
+FROM cache c
+LEFT JOIN task_run t ON t.id = c.task_run_id
+LEFT JOIN task k ON k.id = t.task_id;
 
 CREATE VIEW help AS
 SELECT column1 AS name, column2 AS shows, column3 AS try FROM (VALUES
@@ -206,5 +222,7 @@ SELECT column1 AS name, column2 AS shows, column3 AS try FROM (VALUES
     ('artifacts', 'what flows and tasks made for people to look at', 'SELECT id, key, type, run_name, data FROM artifacts'),
     ('flow_stats', 'per flow: runs, failures, mean duration', 'SELECT * FROM flow_stats'),
     ('slowest_tasks', 'per task: number, mean, longest, total seconds', 'SELECT * FROM slowest_tasks LIMIT 10'),
+    ('cache_uses', 'what each cached call asked of the cache, and the answer', 'SELECT task, outcome, key, message FROM cache_uses WHERE run_id = 1'),
+    ('cache_entries', 'results that later calls may reuse', 'SELECT task, key, result, expires_at FROM cache_entries'),
     ('disk_usage', 'what the values, errors and logs amount to, in bytes', 'SELECT * FROM disk_usage'),
     ('help', 'this list', 'SELECT name, shows FROM help'));
