@@ -152,8 +152,7 @@ def call_hook(
         return None
     scope = Scope(moment.run, moment.call)
     scope.closed = True
-    scope.is_async = inspect.iscoroutinefunction(inspect.unwrap(hook))
-    outcome = yield Invoke(scope, hook, args, {}, scope.is_async, None)
+    outcome = yield Invoke(scope, hook, args, {}, inspect.iscoroutinefunction(inspect.unwrap(hook)), None)
     assert isinstance(outcome, Outcome)
     _record(moment, option, name, outcome.error)
     if outcome.error is not None and not isinstance(outcome.error, Exception):
@@ -163,6 +162,8 @@ def call_hook(
 
 def ask_condition(call: Call, state: State[object]) -> Steps[bool]:
     """Ask a task's retry_condition_fn whether a failure is worth another attempt; one that raises has said no."""
+    from wfengine.run_objects import task_run_of  # lazy: only a hook or condition needs it
+
     condition = call.callee.policy.state_condition
     assert condition is not None
     scope = Scope(call.run, call)
