@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from wfengine.streams import Feed
     from wfengine.task_engine import Call, Callee
     from wfengine.transactions import Transaction
+    from wfengine.visualization import Tracer
     from wfengine_journal.store import Journal
 
 P = ParamSpec("P")
@@ -154,6 +155,8 @@ def _running_asyncio_task() -> object | None:
 _SCOPE: contextvars.ContextVar[Scope | None] = contextvars.ContextVar("wfengine_scope", default=None)
 #: The innermost transaction block; it counts for calls of the scope in which it was entered.
 ACTIVE_TRANSACTION: contextvars.ContextVar[Transaction | None] = contextvars.ContextVar("wfengine_transaction", default=None)
+#: Set while a flow is drawn. Asked only where no scope is, so that calls in a run pay nothing for it.
+_TRACER: contextvars.ContextVar[Tracer | None] = contextvars.ContextVar("wfengine_tracer", default=None)
 _TAGS: contextvars.ContextVar[frozenset[str]] = contextvars.ContextVar("wfengine_tags", default=frozenset())
 
 #: The flow runs this process executes now, by (journal path, id).
@@ -162,8 +165,10 @@ ACTIVE: dict[tuple[str, int], LiveRun] = {}
 ABANDONED: set[tuple[str, int]] = set()
 
 current_scope = _SCOPE.get
+current_tracer = _TRACER.get
 current_tags = _TAGS.get
 set_scope = _SCOPE.set
+set_tracer = _TRACER.set
 reset_scope = _SCOPE.reset
 
 
@@ -174,7 +179,7 @@ def find_scope() -> Scope | None:
     """
     scope = _SCOPE.get()
     if scope is None:
-        if ACTIVE and threading.current_thread() is not threading.main_thread():
+        if ACTIVE and threading.current_thread() is not threading.main_thread() and _TRACER.get() is None:
             _refuse_lost_thread()
         return None
     if scope.closed:

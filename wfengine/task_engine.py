@@ -95,6 +95,7 @@ class Callee:
     is_generator: bool = False
     hooks: Hooks | None = None
     results: ResultOptions | None = None  # cached, or written in a way of the author's choice; None: neither
+    viz_return_value: object = None
     origin: str = ""  # where the function stands: two functions with one key would get each other's results
 
     @property
