@@ -54,7 +54,10 @@ def call_now(
     for future in pending:
         future.wait()
     if has_futures or search.has_annotations or fit is not None:
-        return _answered(call, issue_resolved(call, before, fit), return_state)
+        recorded = issue_resolved(call, before, fit)
+        if recorded is not None and not call.task_run_id:
+            call.run.journal.flush()  # its state is to have the id of the row that says why it did not begin
+        return _answered(call, recorded, return_state)
     return _answered(call, issue(call), return_state)
 
 

@@ -82,13 +82,20 @@ class TaskFuture(Generic[R]):
     @property
     def task_run_id(self) -> int | None:
         """The id of the task run in the journal; None until it has a row."""
+        if self._settled:
+            self._await_row()
         return self.call.task_run_id or None
+
+    def _await_row(self) -> None:
+        if not self.call.task_run_id:
+            self.call.run.journal.flush()  # the row of a task that did not begin is left to the next commit
 
     @property
     def state(self) -> State[R]:
         """What the task run is doing now."""
         if not self._settled:
             return State(self.call.live_state, "", task_run_id=self.task_run_id, flow_run_id=self.call.run.id)
+        self._await_row()
         return cast("State[R]", self.call.final_state(self._value, self._error))
 
     def done(self) -> bool:
@@ -183,13 +190,16 @@ class TaskFuture(Generic[R]):
 def refuse_own_end(call: Call) -> None:
     """Raise UsageError where code waits for the end of the very call it belongs to."""
     scope = current_scope()
-    while scope is not None and scope.call is not None:
-        if scope.call is call:
+    while scope is not None:
+        around = scope.call if scope.call is not None else scope.run.parent_call
+        if around is None:
+            return
+        if around is call:
             raise UsageError(
                 f"{call} waits for its own end, directly or through a task that it calls, so it would wait for ever. Do not "
                 "give a task's future to the task itself."
             )
-        scope = scope.enclosing
+        scope = around.scope
 
 
 _due = threading.local()

@@ -121,7 +121,7 @@ def issue_resolved(call: Call, before: Prerequisites | None, fit: Fit | None = N
 
 def _record_not_ready(call: Call, before: Prerequisites | None, failure: UpstreamFailure) -> None:
     run, recorded = call.run, call.run.recorded
-    message = f"did not begin: {_name_of(failure.source)} did not complete"
+    message = _reason(failure.source)
     call.verdict = State(StateType.PENDING, "NotReady", message)
     inputs, key = _waiting_key(call.arguments, before)
     if recorded is not None:
@@ -185,9 +185,11 @@ def _task_ids(call: Call) -> tuple[int, ...]:
     return tuple(journal.task_id(callee.kind, key, callee.name) for key in (callee.key, *callee.aliases))
 
 
-def _name_of(source: Found) -> str:
+def _reason(source: Found) -> str:
+    """Say why a call does not begin: by the first in the chain that failed, whose row has the error."""
+    known = source.call.verdict if isinstance(source, TaskFuture) else source
+    if known is not None and known.name == "NotReady" and known.message:
+        return known.message
+    name = f"task '{source.call.callee.name}'" if isinstance(source, TaskFuture) else f"a state ({source.name})"
     number = source.task_run_id
-    if isinstance(source, State):
-        return f"a state ({source.name})" if number is None else f"task run {number}"
-    name = f"task '{source.call.callee.name}'"
-    return name if number is None else f"task run {number} of {name}"
+    return f"did not begin: {name if number is None else f'task run {number} of {name}'} did not complete"
