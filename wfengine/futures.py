@@ -110,10 +110,13 @@ def as_completed(futures: Iterable[TaskFuture[R]], timeout: float | None = None)
         future.add_done_callback(tell)
     deadline = _Deadline(live, timeout)
     for _ in live:
+        if not settled:
+            # In this order: before a worker counts as blocked it commits what it left to others, which settles their futures.
+            # Whoever held a condition meanwhile could wait for one that does the same.
+            with waiting(), changed:
+                changed.wait_for(lambda: bool(settled), deadline.remaining())
         with changed:
-            with waiting():
-                arrived = changed.wait_for(lambda: bool(settled), deadline.remaining())
-            if not arrived:
+            if not settled:
                 raise TimeoutError(f"Not all of {len(pending)} task runs were finished after {timeout} s.")
             *_, future = heapq.heappop(settled)
         yield future
