@@ -723,7 +723,6 @@ def test_a_task_is_not_over_before_what_it_submitted_is(program: Program, rows: 
         @task
         def parent(number):
             child.submit(number)
-            note(f"parent-{number}")
             return number
 
         @task
@@ -741,7 +740,7 @@ def test_a_task_is_not_over_before_what_it_submitted_is(program: Program, rows: 
     program.run_and_be_killed()
     # Were the parent recorded before its child, the resumed run would never call the child again.
     assert program.resume()["result"] == "[1, 2]"
-    assert program.effects == ["parent-1", "parent-1", "child-1", "child-2"]
+    assert [effect for effect in program.effects if effect.startswith("child")] == ["child-1", "child-2"]
     assert rows("SELECT task, state FROM tasks ORDER BY id") == [
         ("parent", "COMPLETED"), ("child", "COMPLETED"), ("parent_async", "COMPLETED"), ("child", "COMPLETED"),
     ]  # fmt: skip
