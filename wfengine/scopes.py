@@ -38,9 +38,10 @@ class LiveRun:
     """One flow run while this process executes it: from its claim to its end."""
 
     __slots__ = (
-        "__weakref__", "callees", "durability", "epoch", "feed", "flow", "halted", "id", "issue_lock", "journal", "left_open",
-        "log_prints", "name", "on_drift", "outer_tags", "outstanding", "parameters", "parent", "parent_call", "recorded",
-        "results", "rolled_back", "runner", "synced", "tags", "told", "turns", "uses_transactions", "version",
+        "__weakref__", "callees", "durability", "epoch", "feed", "flow", "halted", "held_keys", "id", "issue_lock",
+        "journal", "left_open", "log_prints", "name", "on_drift", "outer_tags", "outstanding", "parameters", "parent",
+        "parent_call", "recorded", "results", "rolled_back", "runner", "synced", "tags", "told", "turns",
+        "uses_transactions", "version",
     )  # fmt: skip
 
     def __init__(self, journal: Journal, flow: AnyFlow, run_id: int, name: str, *, epoch: int, version: int) -> None:
@@ -69,6 +70,7 @@ class LiveRun:
         self.left_open = True  # the journal still says RUNNING
         self.feed: Feed | None = None  # of a generator flow: what its consumer was given
         self.uses_transactions = False  # a transaction was begun in it, or around it
+        self.held_keys: dict[str, Transaction] = {}  # of its SERIALIZABLE transactions
         self.rolled_back = False  # a transaction around this subflow undid a part of it
         self.callees: dict[tuple[str, str], Callee] = {}  # what was called so far, by kind and key
         self.turns: dict[object, LoopCommits] = {}  # by event loop: the commits it waits for
