@@ -274,6 +274,21 @@ def test_generators_are_drawn_as_one_call_that_gives_one_item() -> None:
     ]  # fmt: skip
 
 
+def test_a_drawn_transaction_commits_no_key() -> None:
+    done: list[bool] = []
+
+    @flow
+    def etl() -> None:
+        with transaction(key="load") as txn:
+            done.append(txn.is_committed())
+            txn.stage("loaded")
+
+    etl.generate_mermaid_graph()
+    etl()
+
+    assert done == [False, False]
+
+
 def test_arguments_are_checked_as_in_a_run() -> None:
     @flow
     def etl(day: int) -> None:
