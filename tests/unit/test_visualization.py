@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from wfengine import as_completed, flow, get_run_logger, task, unmapped, use_journal, wait
+from wfengine.artifacts import Artifact, create_progress_artifact, update_progress_artifact
 from wfengine.transactions import transaction
+from wfengine.variables import Variable
 from wfengine.visualization import Graph, Node, trace
 from wfengine_journal import store
 from wfengine_journal.errors import (
@@ -272,6 +274,19 @@ def test_generators_are_drawn_as_one_call_that_gives_one_item() -> None:
         ("pages-0",), ("transform-0", "pages-0"), ("ticks-0",), ("transform-1", "ticks-0"), ("regions-0",),
         ("transform-2", "regions-0"), ("transform-3", "regions-0"), ("pages-1",), ("load-0", "pages-1"),
     ]  # fmt: skip
+
+
+def test_a_drawn_flow_makes_no_artifact_and_sets_no_variable(tmp_path: Path) -> None:
+    @flow
+    def etl() -> None:
+        Variable.set("limit", 5)
+        progress = create_progress_artifact(0.0, key="progress")
+        update_progress_artifact(progress, 50.0)
+
+    etl.generate_mermaid_graph()
+
+    assert Variable.get("limit") is None
+    assert Artifact.get("progress") is None
 
 
 def test_a_drawn_transaction_commits_no_key() -> None:
