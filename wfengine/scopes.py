@@ -94,7 +94,7 @@ class Scope:
     """An enclosing call, and the counters that tell equal calls in it apart."""
 
     __slots__ = (
-        "_lane_task", "_lane_thread", "attempt_over", "call", "closed", "enclosing", "epoch", "is_async", "issued", "run",
+        "_lane_task", "_lane_thread", "attempt_over", "call", "closed", "enclosing", "epoch", "issued", "run",
         "transactions",
     )  # fmt: skip
 
@@ -106,7 +106,6 @@ class Scope:
         self.issued: dict[tuple[int, bytes], int] = {}
         self.attempt_over = False  # set when the attempt was given up (timeout) though its thread may still run
         self.closed = False  # set for hooks, and what names a run: what they call is not part of this run
-        self.is_async: bool | None = None  # set for hooks; None: as the flow or task that the scope is the body of
         self.transactions = 0  # begun in this scope so far
         self._lane_thread = 0
         self._lane_task: object | None = None
