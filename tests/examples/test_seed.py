@@ -135,6 +135,8 @@ def test_the_deployment_is_in_the_journal_with_its_schedule(tmp_path: Path) -> N
         tmp_path / "journal.db", "SELECT d.name, f.name, d.tags FROM deployment d JOIN flow f ON f.id = d.flow_id"
     )
     assert (name, flow, json.loads(str(tags))) == ("scheduled-hello", "Hello Flow", ["demo"])
+    ((kind, rule),) = query(tmp_path / "journal.db", "SELECT kind, rule FROM schedule")
+    assert (kind, float(str(rule))) == ("interval", 3600)
     assert query(tmp_path / "journal.db", "SELECT count(*) FROM flow_run") == [(0,)]
 
 
