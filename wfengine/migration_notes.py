@@ -40,7 +40,7 @@ INTEGRATION = "a package of Prefect's that needs Prefect; call the service's own
 
 #: What is there under the same name and means something else. One line each.
 DIFFERS = {
-    "@task(persist_result)": "results are always kept; persist_result=True asks for caching over runs, as it does in Prefect",
+    "@task(persist_result)": "results are always kept; True caches equal calls within one flow run, as in Prefect",
     "@task(cache_result_in_memory)": "taken and ignored: results are read from the journal when they are needed",
     "@flow(cache_result_in_memory)": "taken and ignored: results are read from the journal when they are needed",
     "runtime.flow_run.id": "a small number of this journal, and no UUID",
