@@ -214,8 +214,9 @@ def _program_in_process(name: str, without: str = "") -> dict[str, object]:
 
 
 @pytest.fixture
-def critical(virtual_clock: object) -> dict[str, object]:
+def critical(virtual_clock: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     """The example of the critical task, in this process, where what it returns is not there yet."""
+    monkeypatch.chdir(tmp_path)
     return _program_in_process("critical", without="processed_result")
 
 
