@@ -29,6 +29,7 @@ from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import CodeType, MethodType, ModuleType
 
+from wfengine.scopes import current_tracer
 from wfengine_journal.errors import EntrypointError, MissingFlowError, ScriptError
 
 #: Names listed in an error before "and N more".
@@ -47,6 +48,11 @@ _thread = threading.local()
 def is_loading() -> bool:
     """Say whether this thread is loading user code to find a flow; a flow called meanwhile does nothing."""
     return getattr(_thread, "depth", 0) > 0
+
+
+def leaves_no_trace() -> bool:
+    """Say whether what is done outside of any run is not to be written: a file is being loaded, or a flow drawn."""
+    return is_loading() or current_tracer() is not None
 
 
 def entrypoint_of(fn: Callable[..., object]) -> str | None:
