@@ -184,7 +184,7 @@ def _task_ids(call: Call) -> tuple[int, ...]:
 def _reason(source: Found) -> str:
     """Say why a call does not begin: by the first in the chain that failed, whose row has the error."""
     known = source.call.verdict if isinstance(source, TaskFuture) else source
-    if known is not None and known.name == "NotReady" and known.message:
+    if known is not None and known.is_pending() and known.name == "NotReady" and known.message:
         return known.message
     name = f"task '{source.call.callee.name}'" if isinstance(source, TaskFuture) else f"a state ({source.name})"
     number = source.task_run_id
