@@ -400,6 +400,9 @@ def flow(fn: Callable[P, R] | None = None, /, **options: object) -> Flow[P, R] |
     - `result_serializer`, `result_storage`: how the results of the run, its tasks and its subflows are written unless they say
       it themselves, see `task`. `persist_result` and `cache_result_in_memory` are accepted: results are recorded in any case.
     - `task_runner`: where submitted tasks run (default: threads). `validate_parameters`: fit arguments to the type hints.
+
+    In a class it makes a method. The instance is a parameter of the run: it is stored, and a resume calls the method of an
+    equal one. `@classmethod` and `@staticmethod` stand below `@flow`.
     """
     _known(options)
     if fn is None:

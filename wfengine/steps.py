@@ -352,10 +352,10 @@ def _invoke_with_limit(step: Invoke) -> Outcome:
     done = threading.Event()
     unlimited = step._replace(timeout_seconds=None)
     context = contextvars.copy_context()
-    hooks = getattr(worker_hooks, "hooks", None)
+    about_thread = dict(vars(worker_hooks))
 
     def body() -> None:
-        worker_hooks.hooks = hooks  # this thread stands for the worker: where it blocks, the worker does
+        vars(worker_hooks).update(about_thread)  # this thread stands for the worker: where it blocks, the worker does
         try:
             outcomes.append(context.run(_invoke, unlimited))
         finally:

@@ -428,6 +428,10 @@ def task(fn: Callable[P, R] | None = None, /, **options: object) -> Task[P, R] |
       `cache_result_in_memory` is accepted: a result stays in memory for as long as the flow holds it.
     - `viz_return_value` is what a call gives while its flow is drawn by `flow.visualize()`, where no task runs.
 
+    In a class it makes a method, whose instance is an argument like any other: two instances are told apart if they are
+    dataclasses, attrs or pydantic objects, or else by the order of their calls. What a task changes on its instance is not
+    changed again where the journal answers the call. `@classmethod` and `@staticmethod` stand below `@task`.
+
     The result is committed before the flow sees it: in durability "power", synced to the disk.
     """
     _known(options)

@@ -260,6 +260,10 @@ def test_a_sync_subflow_in_an_async_task_has_loops_of_its_own() -> None:
 
 
 def test_a_wait_that_would_stop_the_very_loop_of_the_task_is_refused() -> None:
+    @task(timeout_seconds=3600)
+    def limited(others: list[TaskFuture[int]]) -> None:
+        wait(others)
+
     @task
     async def waits_for(others: list[TaskFuture[int]], how: str) -> str:
         try:
@@ -267,11 +271,15 @@ def test_a_wait_that_would_stop_the_very_loop_of_the_task_is_refused() -> None:
                 others[0].result()
             elif how == "wait":
                 wait(others)
+            elif how == "in a task with a time limit":
+                limited(quote(others))
             else:
                 next(as_completed(others))
         except UsageError as error:
             return str(error)
         return "not refused"
+
+    ways = ("result", "wait", "completed", "in a task with a time limit")
 
     @flow
     def program() -> list[str]:
@@ -283,12 +291,12 @@ def test_a_wait_that_would_stop_the_very_loop_of_the_task_is_refused() -> None:
             return 1
 
         first = late.submit()
-        told = [waits_for.submit(quote([first]), how).result() for how in ("result", "wait", "completed")]
+        told = [waits_for.submit(quote([first]), how).result() for how in ways]
         go.set()
         return told
 
     told = program()
-    assert len(told) == 3
+    assert len(told) == len(ways)
     assert all("Write: await future" in text for text in told), told
 
 
