@@ -110,11 +110,12 @@ def as_completed(futures: Iterable[TaskFuture[R]], timeout: float | None = None)
         future.add_done_callback(tell)
     deadline = _Deadline(live, timeout)
     for _ in live:
+        if not settled:
+            # Whoever is about to wait may lead a commit, and tell others of it: not while it holds what they need for that.
+            with waiting(), changed:
+                if not changed.wait_for(lambda: bool(settled), deadline.remaining()):
+                    raise TimeoutError(f"Not all of {len(pending)} task runs were finished after {timeout} s.")
         with changed:
-            with waiting():
-                arrived = changed.wait_for(lambda: bool(settled), deadline.remaining())
-            if not arrived:
-                raise TimeoutError(f"Not all of {len(pending)} task runs were finished after {timeout} s.")
             *_, future = heapq.heappop(settled)
         yield future
 
