@@ -111,11 +111,13 @@ def as_completed(futures: Iterable[TaskFuture[R]], timeout: float | None = None)
     deadline = _Deadline(live, timeout)
     for _ in live:
         if not settled:
-            # Whoever is about to wait may lead a commit, and tell others of it: not while it holds what they need for that.
+            # In this order: before a worker counts as blocked it commits what it left to others, which settles their futures.
+            # Whoever held a condition meanwhile could wait for one that does the same.
             with waiting(), changed:
-                if not changed.wait_for(lambda: bool(settled), deadline.remaining()):
-                    raise TimeoutError(f"Not all of {len(pending)} task runs were finished after {timeout} s.")
+                changed.wait_for(lambda: bool(settled), deadline.remaining())
         with changed:
+            if not settled:
+                raise TimeoutError(f"Not all of {len(pending)} task runs were finished after {timeout} s.")
             *_, future = heapq.heappop(settled)
         yield future
 

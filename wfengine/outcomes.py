@@ -8,7 +8,7 @@ from wfengine.fatal import note_task_run
 from wfengine.result_hashes import remember_result_hash
 from wfengine.returned import encoded_data, recorded_name, unpacked
 from wfengine.states import State
-from wfengine.steps import Outcome, Steps
+from wfengine.steps import Outcome, Settle, Steps
 from wfengine_journal.clock import text_from_seconds
 from wfengine_journal.codec import encode, encode_error
 from wfengine_journal.errors import TaskTimeoutError, ValueNotStorableError
@@ -16,7 +16,14 @@ from wfengine_journal.states import StateType
 from wfengine_journal.transitions import CompleteCall, FailAttempt
 
 if TYPE_CHECKING:
+    from wfengine.scopes import Scope
     from wfengine.task_engine import Call
+
+
+def settle_submitted(scope: Scope, outcome: Outcome) -> Steps[None]:
+    """Wait for what a task submitted: once it is recorded as ended, a resumed run would not call them again."""
+    while scope.submitted and (outcome.error is None or isinstance(outcome.error, Exception)):
+        yield Settle(list(scope.submitted))
 
 
 def outcome_change(call: Call, outcome: Outcome) -> tuple[CompleteCall | FailAttempt, Outcome, float | None]:

@@ -95,7 +95,7 @@ class Scope:
 
     __slots__ = (
         "_lane_task", "_lane_thread", "attempt_over", "call", "closed", "enclosing", "epoch", "issued", "run",
-        "transactions",
+        "submitted", "transactions",
     )  # fmt: skip
 
     def __init__(self, run: LiveRun, call: Call | None) -> None:
@@ -104,6 +104,7 @@ class Scope:
         self.enclosing = None if call is None else call.scope
         self.epoch = run.epoch
         self.issued: dict[tuple[int, bytes], int] = {}
+        self.submitted: set[TaskFuture[object]] | None = None  # by the task, and not settled: it is not over before they are
         self.attempt_over = False  # set when the attempt was given up (timeout) though its thread may still run
         self.closed = False  # set for hooks, and what names a run: what they call is not part of this run
         self.transactions = 0  # begun in this scope so far

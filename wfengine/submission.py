@@ -144,6 +144,11 @@ class _Submission:
     def issue_after(self, awaited: Sequence[TaskFuture[object] | Gate]) -> TaskFuture[object]:
         """Issue the call when all these are settled, at once if there are none; return its future."""
         self._call.run.outstanding.add(self._future)
+        scope = self._call.scope
+        if scope.call is not None:
+            if scope.submitted is None:
+                scope.submitted = set()
+            scope.submitted.add(self._future)
         if awaited:
             self._left = len(awaited)
             for other in awaited:
@@ -189,8 +194,10 @@ class _Submission:
         return live(self._call)
 
     def _settle(self, outcome: Outcome | None, error: BaseException | None) -> None:
-        future = self._future
-        self._call.run.outstanding.discard(future)
+        future, call = self._future, self._call
+        call.run.outstanding.discard(future)
+        if call.scope.submitted is not None:
+            call.scope.submitted.discard(future)
         if outcome is not None:
             future.settle(outcome.value, outcome.error)
         else:

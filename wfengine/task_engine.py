@@ -26,7 +26,7 @@ from wfengine.doubt import Refused, cut_off, settle_doubt
 from wfengine.fatal import note_task_run
 from wfengine.hooks import Hooks, ask_condition, call_task_hooks, has_untold
 from wfengine.identity import RECEIVER, Inputs, describe_inputs, explicit_key
-from wfengine.outcomes import outcome_change, refused_change
+from wfengine.outcomes import outcome_change, refused_change, settle_submitted
 from wfengine.prints import record_prints
 from wfengine.replay import Recorded, drift_error
 from wfengine.result_hashes import known_result_hash, remember_result_hash
@@ -528,6 +528,8 @@ def _user_code(call: Call) -> Steps[Outcome]:
         step = Invoke(scope, callee.fn, args, kwargs, callee.is_async, callee.timeout_seconds)
         outcome = yield step
     assert isinstance(outcome, Outcome)
+    if scope.submitted and not scope.attempt_over:
+        yield from settle_submitted(scope, outcome)
     if outcome.error is None and is_telling(outcome.value):
         outcome = yield from judged(outcome, step)
     return outcome

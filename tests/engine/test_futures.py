@@ -708,3 +708,53 @@ def test_a_task_that_is_given_its_own_future_is_told_so() -> None:
     for how in ("result", "submit", "wait_for", "call", "subflow"):
         with pytest.raises(UsageError, match="waits for its own end"):
             program(how)
+
+
+def test_a_task_is_not_over_before_what_it_submitted_is(program: Program, rows: Rows) -> None:
+    program.write(
+        """
+        @task
+        def child(number):
+            if first_time():
+                kill()
+            note(f"child-{number}")
+            return number
+
+        @task
+        def parent(number):
+            child.submit(number)
+            return number
+
+        @task
+        async def parent_async(number):
+            child.submit(number)
+            return number
+
+        @flow
+        def main():
+            return [parent(1), parent_async.submit(2).result()]
+
+        main()
+        """
+    )
+    program.run_and_be_killed()
+    # Were the parent recorded before its child, the resumed run would never call the child again.
+    assert program.resume()["result"] == "[1, 2]"
+    assert [effect for effect in program.effects if effect.startswith("child")] == ["child-1", "child-2"]
+    assert rows("SELECT task, state FROM tasks ORDER BY id") == [
+        ("parent", "COMPLETED"), ("child", "COMPLETED"), ("parent_async", "COMPLETED"), ("child", "COMPLETED"),
+    ]  # fmt: skip
+
+
+def test_a_failed_child_that_nobody_asked_for_does_not_fail_its_parent(rows: Rows) -> None:
+    @task
+    def parent() -> str:
+        fail.submit()
+        return "fine"
+
+    @flow
+    def program() -> str:
+        return parent()
+
+    assert program() == "fine"
+    assert rows("SELECT task, state FROM tasks ORDER BY id") == [("parent", "COMPLETED"), ("fail", "FAILED")]

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import attrs
 import cloudpickle
 import pytest
-from conftest import PROGRAM_HEAD
 from pydantic import BaseModel, ConfigDict
 
+from tests.engine.conftest import PROGRAM_HEAD
 from wfengine import Flow, Task, TaskFuture, flow, task, unmapped
 from wfengine.exceptions import ParameterError, UsageError
 from wfengine.loading import entrypoint_of
