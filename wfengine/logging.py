@@ -74,6 +74,11 @@ class _ConsoleHandler(logging.StreamHandler):  # type: ignore[type-arg]  # gener
             super().emit(record)
 
 
+def show_on_console() -> None:
+    """Show what wfengine logs on stderr, from INFO on, unless the program has configured logging itself."""
+    _install()
+
+
 _installed = False
 
 

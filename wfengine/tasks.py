@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from wfengine.flows import Flow
 from wfengine.futures import TaskFuture, TaskFutureList, resolved, unsettled_in
@@ -20,6 +20,9 @@ from wfengine.steps import Outcome, drive, drive_async
 from wfengine.submission import submit
 from wfengine.task_engine import Call, Callee, OnInterrupt, given, issue, live, new_call, origin_of
 from wfengine_journal.errors import UsageError
+
+if TYPE_CHECKING:
+    from wfengine.distributed_futures import PrefectDistributedFuture
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -42,6 +45,8 @@ class unmapped(Generic[T]):
 class Task(Generic[P, R]):
     """A function made a task by `@task`. Calling it in a flow records the call; a recorded call is not run again."""
 
+    __wfengine_task__ = True
+
     def __init__(self, fn: Callable[P, R], options: Mapping[str, object]) -> None:
         self.fn = fn
         self._options = dict(options)
@@ -52,9 +57,11 @@ class Task(Generic[P, R]):
         self._set_hooks()
         self.name = self._callee.name
         self.key = self._callee.key
+        self.aliases = tuple(cast("Iterable[str]", self._options.get("aliases", ())))
         self.tags = self._callee.tags
         self.is_async = self._callee.is_async
         self.parameters = self._callee.parameters
+        self._own_flow: tuple[Callee, Flow[..., Any]] | None = None
         functools.update_wrapper(self, fn)
         self.__wfengine_key__ = f"task:{self.key}"
 
@@ -153,6 +160,46 @@ class Task(Generic[P, R]):
             futures.wait()
             return cast("TaskFutureList[R]", [future.state for future in futures])
         return cast("TaskFutureList[R]", futures)
+
+    def delay(self, *args: P.args, **kwargs: P.kwargs) -> PrefectDistributedFuture[R]:
+        """Put the call into the queue of background tasks and return its future, after the commit.
+
+        A process that serves the task runs it: `my_task.serve()`, or `wfengine task serve FILE:TASK`. In a flow, a resume
+        does not put it there twice.
+        """
+        return self.apply_async(args, kwargs)
+
+    def apply_async(
+        self,
+        args: Iterable[object] | None = None,
+        kwargs: Mapping[str, object] | None = None,
+        wait_for: Iterable[object] | None = None,
+        dependencies: Mapping[str, Iterable[object]] | None = None,
+    ) -> PrefectDistributedFuture[R]:
+        """Do what `delay` does; futures in `wait_for` and `dependencies` have to complete before the call is run."""
+        from wfengine.background import enqueue  # most programs never need it
+
+        return enqueue(self, self._callee, tuple(args or ()), dict(kwargs or {}), wait_for, dependencies)
+
+    def serve(self, *, limit: int | None = 10, timeout: float | None = None) -> object:
+        """Run calls of this task that `delay` put into the queue, until stopped; see `wfengine.task_worker.serve`."""
+        from wfengine.task_worker import serve  # most programs never need it
+
+        return serve(self, limit=limit, timeout=timeout)
+
+    async def aserve(self, *, limit: int | None = 10, timeout: float | None = None) -> None:
+        """Do what `serve` does, in an event loop."""
+        from wfengine.task_worker import aserve  # most programs never need it
+
+        await aserve(self, limit=limit, timeout=timeout)
+
+    def as_flow(self) -> Flow[..., Any]:
+        """Return the flow whose body is one call of this task. For the engine only."""
+        from wfengine.lone_tasks import flow_around  # not needed where every task is called in a flow
+
+        if self._own_flow is None or self._own_flow[0] is not self._callee:  # a hook may have been added since
+            self._own_flow = (self._callee, flow_around(self))
+        return self._own_flow[1]
 
     def with_options(self, **options: object) -> Task[P, R]:
         """Return a copy of the task with some options changed: those of `@task`, `call_key` among them.
@@ -294,19 +341,7 @@ def _call_alone(called: Task[..., Any], args: tuple[object, ...], kwargs: dict[s
     if is_loading():
         note_skipped_call()
         return None
-    arguments = called.parameters.bind(args, kwargs)
-
-    def alone(**inputs: object) -> object:
-        bound_args, bound_kwargs = called.parameters.unbind(inputs)
-        return called(*bound_args, **bound_kwargs)
-
-    async def alone_async(**inputs: object) -> object:
-        bound_args, bound_kwargs = called.parameters.unbind(inputs)
-        return await cast("Coroutine[object, object, object]", called(*bound_args, **bound_kwargs))
-
-    body = alone_async if called.is_async else alone
-    own_flow: Flow[..., object] = Flow(body, {"name": called.name, "validate_parameters": False}, is_task=True)
-    return own_flow(**arguments, return_state=return_state)
+    return called.as_flow()(**called.parameters.bind(args, kwargs), return_state=return_state)
 
 
 @overload

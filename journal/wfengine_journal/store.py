@@ -10,11 +10,12 @@ import atexit
 import os
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar, cast
 
 from wfengine_journal import owners, schema
+from wfengine_journal.changes import Changes
 from wfengine_journal.clock import Clock, SystemClock
 from wfengine_journal.connection import FORMAT_VERSION, explain, open_readers, open_writer
 from wfengine_journal.errors import ForkedProcessError, InternalError
@@ -66,6 +67,7 @@ class Journal:
         self.post = self._writer.post
         self.flush = self._writer.flush
         self.records = Records(path, self._writer.read)
+        self.changes = Changes(self._writer.read)
         self._owner_id: int | None = None
         self.id = str(self.records.rows("SELECT value FROM meta WHERE key = 'journal_id'")[0][0])
         self._ids: dict[tuple[str, str], int] = {}
@@ -112,6 +114,11 @@ class Journal:
                 checkpoint()
             finally:
                 self._lock_file.release(owners.CHECKPOINT_BYTE)
+
+    def announce_change(self) -> None:
+        """Wake who waits in this process for a change of the file; a forked child has nobody to wake."""
+        if not self.is_forked:
+            self.changes.announce()
 
     # ---- names to ids
 
@@ -203,24 +210,26 @@ class Journal:
         return None if row is None else OwnerRow._make(row)
 
     def list_open_runs(self, flow_name: str | None = None) -> list[OpenRunRow]:
-        """Return flow runs that are not finished (crashed and paused ones too), oldest first."""
+        """Return flow runs that began and are not finished (crashed and paused ones too), oldest first."""
         rows = self.records.rows(
             "SELECT r.id, r.name, f.name, r.parent_task_run_id,"
             " (SELECT p.flow_run_id FROM task_run p WHERE p.id = r.parent_task_run_id), r.state, r.version, r.epoch, r.owner_id"
             " FROM flow_run r JOIN flow f ON f.id = r.flow_id"
-            " WHERE r.state NOT IN ('COMPLETED', 'FAILED', 'CANCELLED') AND (? IS NULL OR f.name = ?) ORDER BY r.id",
+            " WHERE r.state NOT IN ('COMPLETED', 'FAILED', 'CANCELLED') AND (r.state <> 'SCHEDULED' OR r.owner_id IS NOT NULL)"
+            " AND (? IS NULL OR f.name = ?) ORDER BY r.id",
             (flow_name, flow_name),
         )
         return [OpenRunRow._make(row) for row in rows]
 
-    def sweep(self, is_abandoned_here: Callable[[int], bool]) -> list[int]:
+    def sweep(self, is_abandoned_here: Callable[[int], bool], among: Sequence[OpenRunRow] | None = None) -> list[int]:
         """Mark runs whose process is dead as CRASHED; return their ids.
 
         `is_abandoned_here` tells, for a run of this process, whether it stopped executing it without recording so.
+        `among`: the runs to look at, default all.
         """
         dead: list[int] = []
         alive: dict[int, bool] = {}
-        for run in self.list_open_runs():
+        for run in self.list_open_runs() if among is None else among:
             if run.state not in ("RUNNING", "CANCELLING", "SCHEDULED") or run.owner_id is None:
                 continue
             if run.owner_id == self._owner_id:

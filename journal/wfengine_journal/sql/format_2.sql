@@ -1,8 +1,15 @@
 -- What format 2 adds to format 1 (schema.sql): new files run both, older files this one. Never edited once released.
 
 ALTER TABLE flow_run ADD COLUMN flow_version TEXT;  -- the `version` of the flow's decorator; null: none
-ALTER TABLE flow_run ADD COLUMN queue TEXT;         -- who may take up this SCHEDULED run, 'task:KEY' for background tasks; null: its starter
+ALTER TABLE flow_run ADD COLUMN queue TEXT;         -- who takes this run up, 'task:KEY' for background tasks; null: its starter, or a person
 CREATE INDEX flow_run_queue ON flow_run (queue, id) WHERE state = 'SCHEDULED' AND queue IS NOT NULL;
+
+CREATE TABLE dependency (                     -- what a queued run waits for: it is not taken up before those have ended
+    flow_run_id   INTEGER NOT NULL REFERENCES flow_run (id),
+    needs_run_id  INTEGER NOT NULL REFERENCES flow_run (id),
+    must_complete INTEGER NOT NULL CHECK (must_complete IN (0, 1)),  -- 1: the queued run fails with it, if it fails
+    PRIMARY KEY (flow_run_id, needs_run_id)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE item (                           -- what a call handed out or noted while it ran, before its result
     flow_run_id INTEGER NOT NULL,
