@@ -30,6 +30,7 @@ from wfengine.returned import flow_outcome
 from wfengine.scopes import ABANDONED, ACTIVE, LiveRun, Scope, current_tags
 from wfengine.states import State
 from wfengine.steps import Create, Delay, Invoke, Outcome, Settle, Steps, Write
+from wfengine.streams import Feed, stream
 from wfengine.task_engine import Call
 from wfengine_journal.clock import seconds_from_text, text_from_seconds
 from wfengine_journal.codec import encode, encode_error, is_json_exact, json_text, preview
@@ -417,7 +418,8 @@ def _body(run: LiveRun) -> Steps[Outcome]:
     """Run the flow's function and wait for what it submitted."""
     yield from call_flow_hooks(run, State(StateType.RUNNING, flow_run_id=run.id), run.version)
     args, kwargs = run.flow.parameters.unbind(run.parameters)
-    outcome = yield Invoke(Scope(run, None), run.flow.fn, args, kwargs, run.flow.is_async, run.flow.timeout_seconds)
+    step = Invoke(Scope(run, None), run.flow.fn, args, kwargs, run.flow.is_async, run.flow.timeout_seconds)
+    outcome = (yield from _stream(run, step)) if run.flow.is_generator else (yield step)
     assert isinstance(outcome, Outcome)
     if outcome.error is not None and not isinstance(outcome.error, Exception):
         return outcome
@@ -430,6 +432,16 @@ def _body(run: LiveRun) -> Steps[Outcome]:
     if run.halted is not None:
         raise run.halted
     return flow_outcome(outcome)
+
+
+def _stream(run: LiveRun, step: Invoke) -> Steps[Outcome]:
+    """Run the body of a generator flow; a subflow's consumer is the flow that called it."""
+    call = run.parent_call
+    if run.feed is None:
+        run.feed = call.feed if call is not None and call.feed is not None else Feed()
+    if call is not None:
+        call.feed = run.feed
+    return (yield from stream(step.scope, step, run.feed, 0, str(run)))
 
 
 def is_own_timeout(run: LiveRun, error: BaseException | None) -> bool:
@@ -449,8 +461,10 @@ def _end(run: LiveRun, outcome: Outcome, next_attempt: float | None) -> tuple[En
         else:
             orphans = run.recorded.list_orphans() if run.recorded is not None else ()
             message = f"{len(orphans)} recorded calls were not asked for" if orphans else None
+            closed = run.feed is not None and run.feed.closed
             return EndFlowRun(
-                run.id, seq=run.version, epoch=run.epoch, at=at, state="COMPLETED", message=message, result=result,
+                run.id, seq=run.version, epoch=run.epoch, at=at, state="COMPLETED", state_name="Closed" if closed else None,
+                message=message, result=result,
                 orphan_ids=orphans, adopted_ids=run.recorded.list_adopted() if run.recorded is not None else (),
             ), outcome  # fmt: skip
     error = outcome.error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
 
 from wfengine.flow_engine import Ended, start, subflow
@@ -19,6 +19,13 @@ from wfengine.runners import TaskRunner
 from wfengine.scopes import Scope, current_scope, find_scope
 from wfengine.states import State
 from wfengine.steps import Outcome, Steps, drive, drive_async
+from wfengine.streams import (
+    is_generator_function,
+    items_of_call,
+    items_of_call_async,
+    items_of_run,
+    items_of_run_async,
+)
 from wfengine.task_engine import Call, Callee, given, issue, live, new_call, origin_of
 from wfengine_journal.errors import RunHalted, UsageError
 from wfengine_journal.store import Journal
@@ -47,7 +54,8 @@ class Flow(Generic[P, R]):
         owner = f"flow '{self.name}'"
         self.description = cast("str | None", given["description"]) or inspect.getdoc(fn)
         self.version = given["version"]
-        self.is_async = inspect.iscoroutinefunction(inspect.unwrap(fn))
+        self.is_generator = is_generator_function(fn)
+        self.is_async = inspect.iscoroutinefunction(inspect.unwrap(fn)) or inspect.isasyncgenfunction(inspect.unwrap(fn))
         self.parameters = _AnyParameters(fn, owner=owner) if is_task else Parameters(fn, owner=owner, reserved=RESERVED)
         self.validate_parameters = bool(given["validate_parameters"])
         self.flow_run_name = cast("str | Callable[..., str] | None", given["flow_run_name"])
@@ -73,6 +81,7 @@ class Flow(Generic[P, R]):
             key=self.name,
             fn=self._as_subflow,
             is_async=self.is_async,
+            is_generator=self.is_generator,
             parameters=self.parameters,
         )
         functools.update_wrapper(self, fn)
@@ -129,22 +138,34 @@ class Flow(Generic[P, R]):
         """Run the flow and return its result, or raise its exception, after the commit.
 
         Inside another run this is a subflow. `return_state=True` returns the final state instead; an async flow gives a
-        coroutine. While a file is loaded to find its flows, a flow called at module level does nothing.
+        coroutine, a generator an iterator whose items are recorded one by one. While a file is loaded to find its flows, a
+        flow called at module level does nothing.
         """
         return_state = bool(kwargs.pop("return_state", False))
         before = kwargs.pop("wait_for", None)
         if is_loading():
             note_skipped_call()
-            return _nothing() if self.is_async else None
+            return self._nothing()
         # A flow started in a thread of the user's own is a run of its own, whatever else runs in this process.
         scope = find_scope() if current_scope() is not None else None
         if scope is not None:
             return self._call_subflow(scope, args, kwargs, before, return_state)
         arguments = self._arguments(args, kwargs)
         journal = default_journal()
+        if self.is_generator and not return_state:
+            return self._items(_outcomes(start(self, journal, arguments)))
         if self.is_async:
             return _end_async(start(self, journal, arguments), return_state)
         return _end(start(self, journal, arguments), return_state)
+
+    def _items(self, steps: Steps[Outcome]) -> object:
+        return items_of_run_async(steps) if self.is_async else items_of_run(steps)
+
+    def _nothing(self) -> object:
+        """Return what the flow gives while its file is being loaded."""
+        if self.is_generator:
+            return _no_items_async() if self.is_async else iter(())
+        return _no_result() if self.is_async else None
 
     def _arguments(self, args: tuple[object, ...], kwargs: dict[str, object]) -> dict[str, object]:
         arguments = {name: resolved(value) for name, value in self.parameters.bind(args, kwargs).items()}
@@ -158,6 +179,8 @@ class Flow(Generic[P, R]):
         call = new_call(self._callee, scope, args, kwargs, has_futures=False)  # they are waited for here, in this order
         call.arguments = self._arguments(args, kwargs)
         recorded = issue(call)
+        if self.is_generator and not return_state:
+            return (items_of_call_async if self.is_async else items_of_call)(call, recorded, live)
         if self.is_async:
             return _subflow_async(call, recorded, return_state)
         return given(call, recorded or drive(live(call)), return_state)
@@ -179,6 +202,8 @@ class Flow(Generic[P, R]):
                 f"wfengine runs ls --flow {self.name}"
             )
         steps = resume_steps(journal, row.id, flow=self, on_drift=on_drift, takeover=takeover)
+        if self.is_generator:
+            return cast(R, self._items(_outcomes(steps)))
         return cast(R, _end_async(steps, False) if self.is_async else _end(steps, False))
 
     def store_function(self, journal: Journal) -> bytes | None:
@@ -214,8 +239,17 @@ def _known(options: Mapping[str, object]) -> Mapping[str, object]:
     return known_options("@flow", options, _DEFAULTS)
 
 
-async def _nothing() -> None:
+async def _no_result() -> None:
     """What an async flow gives while its file is being loaded."""
+
+
+async def _no_items_async() -> AsyncGenerator[object, None]:
+    return
+    yield  # what makes this a generator
+
+
+def _outcomes(steps: Steps[Ended]) -> Steps[Outcome]:
+    return (yield from steps).outcome
 
 
 def _end(steps: Steps[Ended], return_state: bool) -> object:

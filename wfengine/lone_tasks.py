@@ -5,7 +5,7 @@ Its body is the one call of the task, so that call needs no arguments to be know
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any, cast
 
 from wfengine.flow_engine import recorded_end
@@ -15,34 +15,56 @@ from wfengine.scopes import current_scope
 from wfengine_journal.background import list_needs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from wfengine.states import State
     from wfengine.tasks import Task
 
 #: The call key of the one call.
 LONE_CALL = "the one call of this run"
 
 
-def flow_around(task: Task[..., Any]) -> AnyFlow:
-    """Return the flow whose body is one call of the task. It is found again by where the task's function stands."""
+def flow_around(task: Task[..., Any], *, background: bool = False) -> AnyFlow:
+    """Return the flow whose body is one call of the task. It is found again by where the task's function stands.
+
+    In background nobody consumes the items of a generator, so the list of them is the result, as of a submitted one.
+    """
     called = task.with_options(call_key=LONE_CALL)
-    own_code = task.fn
+    collects = background and task.is_generator
+    own_code = task.fn  # named in the bodies, so that an edit of it counts as an edit of this flow
+
+    def call(inputs: dict[str, object]) -> object:
+        return _call(called, own_code, collects, inputs)
 
     def alone(**inputs: object) -> object:
-        return _call(called, own_code, inputs)
+        return call(inputs)
 
     async def alone_async(**inputs: object) -> object:
-        return await cast("Coroutine[object, object, object]", _call(called, own_code, inputs))
+        return await cast("Coroutine[object, object, object]", call(inputs))
 
-    body = alone_async if task.is_async else alone
+    def items_alone(**inputs: object) -> Generator[object, None, object]:
+        return (yield from cast("Generator[object, None, object]", call(inputs)))
+
+    async def items_alone_async(**inputs: object) -> AsyncGenerator[object, None]:
+        async for item in cast("AsyncGenerator[object, None]", call(inputs)):
+            yield item
+
+    bodies = {(False, False): alone, (True, False): alone_async, (False, True): items_alone, (True, True): items_alone_async}
+    body = cast("Callable[..., object]", bodies[task.is_async, task.is_generator and not background])
     body.__wrapped__ = task.fn  # type: ignore[attr-defined]  # by this its name and file are those of the task
-    return Flow(body, {"name": task.name, "validate_parameters": False}, is_task=True)
+    flow: AnyFlow = Flow(body, {"name": task.name, "validate_parameters": False}, is_task=True)
+    flow.is_generator = task.is_generator and not background  # not what the function below it is
+    return flow
 
 
-def _call(called: Task[..., Any], _own_code: Callable[..., object], inputs: dict[str, object]) -> object:
-    """Call the task. Its function is named by the caller, so that an edit of it counts as an edit of this flow."""
+def _call(called: Task[..., Any], _own_code: Callable[..., object], collects: bool, inputs: dict[str, object]) -> object:
     args, kwargs = called.parameters.unbind(_with_results(inputs))
-    return called(*args, **kwargs)
+    if not collects:
+        return called(*args, **kwargs)
+    state = called(*args, return_state=True, **kwargs)
+    return _result_async(state) if called.is_async else cast("State[object]", state).result()
+
+
+async def _result_async(state: object) -> object:
+    return (await cast("Awaitable[State[object]]", state)).result()
 
 
 def _with_results(inputs: dict[str, object]) -> dict[str, object]:

@@ -173,7 +173,7 @@ def load_flow(journal: Journal, row: FlowRunRow) -> AnyFlow:
     if row.entrypoint is not None:
         found = load_entrypoint(row.entrypoint)
         if getattr(found, "__wfengine_task__", False):
-            return cast("Task[..., object]", found).as_flow()  # the run of a task called outside of any flow, or in background
+            return cast("Task[..., object]", found).as_flow(background=row.queue is not None)
         if not getattr(found, "__wfengine_flow__", False):
             raise EntrypointError(
                 f"Flow run {row.id} '{row.name}' was started by {row.entrypoint}, which is now a {type(found).__qualname__} "

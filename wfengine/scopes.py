@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from wfengine.loop_commits import LoopCommits
     from wfengine.replay import Recorded
     from wfengine.runners import TaskRunner
+    from wfengine.streams import Feed
     from wfengine.task_engine import Call, Callee
     from wfengine_journal.store import Journal
 
@@ -34,7 +35,7 @@ class LiveRun:
     """One flow run while this process executes it: from its claim to its end."""
 
     __slots__ = (
-        "__weakref__", "callees", "durability", "epoch", "flow", "halted", "id", "issue_lock", "journal", "left_open",
+        "__weakref__", "callees", "durability", "epoch", "feed", "flow", "halted", "id", "issue_lock", "journal", "left_open",
         "log_prints", "name", "on_drift", "outstanding", "parameters", "parent", "parent_call", "recorded", "runner", "synced",
         "tags", "told", "turns", "version",
     )  # fmt: skip
@@ -61,6 +62,7 @@ class LiveRun:
         self.halted: RunHalted | None = None  # once set, no further call of this run does anything
         self.log_prints = False
         self.left_open = True  # the journal still says RUNNING
+        self.feed: Feed | None = None  # of a generator flow: what its consumer was given
         self.callees: dict[tuple[str, str], Callee] = {}  # what was called so far, by kind and key
         self.turns: dict[object, LoopCommits] = {}  # by event loop: the commits it waits for
 

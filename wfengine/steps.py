@@ -11,7 +11,7 @@ import contextvars
 import os
 import sqlite3
 import threading
-from collections.abc import Awaitable, Callable, Generator, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
 from wfengine.futures import worker_hooks
@@ -24,6 +24,7 @@ from wfengine_journal.errors import (
     MissingContextError,
     OwnershipLostError,
     RunHalted,
+    Signal,
     TaskTimeoutError,
 )
 from wfengine_journal.threads import start_thread
@@ -87,20 +88,29 @@ class Settle(NamedTuple):
     futures: Iterable[TaskFuture[object]]
 
 
-Step: TypeAlias = Write | Create | Invoke | Delay | Settle
+class Emit(NamedTuple):
+    """Hand an item of a stream to whoever consumes it, if anybody does."""
+
+    value: object
+
+
+class StreamClosed(Signal):
+    """Thrown in at an Emit: the consumer of the stream closed it."""
+
+
+Step: TypeAlias = Write | Create | Invoke | Delay | Settle | Emit
 Steps: TypeAlias = Generator[Step, object, T]
 
 
 # ---------------------------------------------------------------------------------------------------- on a thread
 
 
-def drive(steps: Steps[T]) -> T:
-    """Perform the steps on the calling thread and return what they return.
+def drive(steps: Steps[T], problem: BaseException | None = None) -> T:
+    """Perform the steps on the calling thread and return what they return. Items of a stream have no consumer here.
 
-    What goes wrong while a step is performed is raised inside the generator, at its yield.
+    What goes wrong while a step is performed is raised inside the generator, at its yield; so is `problem`, first of all.
     """
     answer: object = None
-    problem: BaseException | None = None
     try:
         while True:
             step = steps.send(answer) if problem is None else steps.throw(problem)
@@ -114,6 +124,35 @@ def drive(steps: Steps[T]) -> T:
         return result
     finally:
         steps.close()  # where a signal struck this very frame, the run must not stay suspended as long as a traceback lives
+
+
+def drive_stream(steps: Steps[T]) -> Generator[object, None, T]:
+    """Perform the steps on the thread that asks for the next item, and yield each item; return what the steps return.
+
+    Closing the generator throws StreamClosed in where the item was handed out, and performs what is left to do.
+    """
+    answer: object = None
+    problem: BaseException | None = None
+    try:
+        while True:
+            step = steps.send(answer) if problem is None else steps.throw(problem)
+            answer = problem = None
+            if type(step) is Emit:
+                try:
+                    yield step.value
+                except BaseException as error:
+                    drive(steps, StreamClosed(type(error).__name__))
+                    raise
+                continue
+            try:
+                answer = _perform(step)
+            except BaseException as error:
+                problem = error
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    finally:
+        steps.close()
 
 
 def drive_deferred(steps: Steps[T], settle: Callable[[T | None, BaseException | None], None]) -> None:
@@ -173,6 +212,8 @@ def _perform_rare(step: Step) -> object:
         return None
     if isinstance(step, Create):
         return _create(step)
+    if isinstance(step, Emit):
+        return None
     return _perform(step)
 
 
@@ -302,10 +343,9 @@ def timed_out(step: Invoke) -> TaskTimeoutError:
 # ---------------------------------------------------------------------------------------------------- in an event loop
 
 
-async def drive_async(steps: Steps[T]) -> T:
-    """Perform the steps in the running event loop, which goes on with other work wherever a step waits."""
+async def drive_async(steps: Steps[T], problem: BaseException | None = None) -> T:
+    """Perform the steps in the running event loop, which goes on with other work wherever a step waits. See `drive`."""
     answer: object = None
-    problem: BaseException | None = None
     try:
         while True:
             step = steps.send(answer) if problem is None else steps.throw(problem)
@@ -317,6 +357,29 @@ async def drive_async(steps: Steps[T]) -> T:
     except StopIteration as stop:
         result: T = stop.value
         return result
+
+
+async def drive_stream_async(steps: Steps[T], ended: Callable[[T], None]) -> AsyncGenerator[object, None]:
+    """Do as `drive_stream` in an event loop. An async generator returns nothing, so `ended` is given what the steps return."""
+    answer: object = None
+    problem: BaseException | None = None
+    try:
+        while True:
+            step = steps.send(answer) if problem is None else steps.throw(problem)
+            answer = problem = None
+            if type(step) is Emit:
+                try:
+                    yield step.value
+                except BaseException as error:
+                    await drive_async(steps, StreamClosed(type(error).__name__))
+                    raise
+                continue
+            try:
+                answer = await _perform_async(step)
+            except BaseException as error:
+                problem = error
+    except StopIteration as stop:
+        ended(stop.value)
 
 
 async def _perform_async(step: Step) -> object:

@@ -34,6 +34,7 @@ from wfengine.retries import NO_RETRIES, RetryPolicy
 from wfengine.scopes import LiveRun, Scope, current_tags
 from wfengine.states import State
 from wfengine.steps import Delay, Invoke, Outcome, Settle, Steps, Write
+from wfengine.streams import Feed, stream
 from wfengine_journal.clock import text_from_seconds
 from wfengine_journal.codec import Encoded, encode, encode_error, error_message
 from wfengine_journal.errors import (
@@ -88,6 +89,7 @@ class Callee:
     key_args: tuple[str, ...] | None = None
     ignore_args: tuple[str, ...] = ()
     log_prints: bool | None = None
+    is_generator: bool = False
     hooks: Hooks | None = None
     origin: str = ""  # where the function stands: two functions with one key would get each other's results
 
@@ -101,9 +103,9 @@ class Call:
     """One call in a running flow. Its row in the journal is written by `life`; before that it has no id."""
 
     __slots__ = (
-        "answered", "arguments", "attempt", "begin", "callee", "ended_at", "failures", "first_started", "fresh", "identity",
-        "inputs", "interruptions", "lane", "live_state", "own_scope", "row", "run", "run_name", "scope", "seq", "tags",
-        "task_run_id",
+        "answered", "arguments", "attempt", "begin", "callee", "ended_at", "failures", "feed", "first_started", "fresh",
+        "identity", "inputs", "interruptions", "lane", "live_state", "own_scope", "row", "run", "run_name", "scope", "seq",
+        "tags", "task_run_id",
     )  # fmt: skip
 
     def __init__(self, callee: Callee, scope: Scope, arguments: dict[str, object], lane: int) -> None:
@@ -117,6 +119,7 @@ class Call:
         self.inputs: Inputs | None = None
         self.row: CallRow | None = None  # what an earlier execution recorded for this identity
         self.begin: BeginCall | None = None  # the change that writes the row, when it was posted and not awaited
+        self.feed: Feed | None = None  # of a generator: what its consumer was given
         self.answered: Outcome | None = None  # recorded, with hooks still to be called for it
         self.run_name: str | None = None
         self.tags: frozenset[str] = callee.tags
@@ -444,6 +447,10 @@ def _user_code(call: Call) -> Steps[Outcome]:
     if callee.kind == "flow":
         subflow = callee.fn(scope, call)  # the steps of the child's life, from flow_engine
         outcome = yield from subflow  # type: ignore[misc]  # Callee.fn of a flow returns Steps[Outcome]
+    elif callee.is_generator:
+        step = Invoke(scope, callee.fn, args, kwargs, callee.is_async, callee.timeout_seconds)
+        call.feed = call.feed or Feed()
+        outcome = yield from stream(scope, step, call.feed, call.task_run_id, str(call))
     else:
         outcome = yield Invoke(scope, callee.fn, args, kwargs, callee.is_async, callee.timeout_seconds)
     assert isinstance(outcome, Outcome)
@@ -465,8 +472,9 @@ def _outcome_change(call: Call, outcome: Outcome) -> tuple[CompleteCall | FailAt
         if result.codec != "json":
             remember_result_hash(outcome.value, result.hash)
         complete = CompleteCall(
-            run.id, call.task_run_id, seq=call.seq, epoch=run.epoch, attempt=call.attempt, at=at, result=result
-        )
+            run.id, call.task_run_id, seq=call.seq, epoch=run.epoch, attempt=call.attempt, at=at, result=result,
+            state_name="Closed" if call.feed is not None and call.feed.closed else None,
+        )  # fmt: skip
         return complete, outcome, None
     error = outcome.error
     call.failures += 1

@@ -261,10 +261,10 @@ def _flows_by_queue(tasks: tuple[Task[..., Any], ...]) -> dict[str, AnyFlow]:
                 f"Two of the tasks to serve have the key '{task.key}', so a call of one could be run as a call of the other. "
                 f"Give one of them a key of its own: @task(key='{task.key}_2')."
             )
-        flows[queue_of(task.key)] = task.as_flow()
+        flows[queue_of(task.key)] = task.as_flow(background=True)
     for task in tasks:
         for alias in task.aliases:
-            flows.setdefault(queue_of(alias), task.as_flow())
+            flows.setdefault(queue_of(alias), task.as_flow(background=True))
     return flows
 
 

@@ -17,6 +17,7 @@ from wfengine.retries import DelaySeconds, make_policy
 from wfengine.scopes import find_scope
 from wfengine.states import State
 from wfengine.steps import Outcome, drive, drive_async
+from wfengine.streams import collected, is_generator_function, items_of_call, items_of_call_async
 from wfengine.submission import submit
 from wfengine.task_engine import Call, Callee, OnInterrupt, given, issue, live, new_call, origin_of
 from wfengine_journal.errors import UsageError
@@ -60,8 +61,9 @@ class Task(Generic[P, R]):
         self.aliases = tuple(cast("Iterable[str]", self._options.get("aliases", ())))
         self.tags = self._callee.tags
         self.is_async = self._callee.is_async
+        self.is_generator = self._callee.is_generator
         self.parameters = self._callee.parameters
-        self._own_flow: tuple[Callee, Flow[..., Any]] | None = None
+        self._own_flows: dict[bool, tuple[Callee, Flow[..., Any]]] = {}
         functools.update_wrapper(self, fn)
         self.__wfengine_key__ = f"task:{self.key}"
 
@@ -80,9 +82,18 @@ class Task(Generic[P, R]):
             "instances apart on resume? Make it a function or a @staticmethod that is given what it needs."
         )
 
+    @functools.cached_property
+    def _submitted(self) -> Callee:
+        """What is submitted: of a generator, a task that returns the list of its items, with a key of its own."""
+        callee = self._callee
+        if not callee.is_generator:
+            return callee
+        return dataclasses.replace(callee, fn=collected(callee.fn), key=f"{callee.key}[]", aliases=(), is_generator=False)
+
     def _set_hooks(self) -> None:
         if any(self._hooks.values()):
             self._callee = dataclasses.replace(self._callee, hooks=Hooks(self, self._hooks))
+            self.__dict__.pop("_submitted", None)
 
     def _add_hook(self, option: str, hook: Hook) -> Hook:
         self._hooks[option] = (*self._hooks[option], *checked_hooks(f"task '{self.name}'", option, [hook]))
@@ -115,7 +126,8 @@ class Task(Generic[P, R]):
         """Run the task in the present flow run and return its result, or raise its exception, after the commit.
 
         `return_state=True` returns the final state instead; `wait_for=[...]` waits for futures first. An async task
-        gives a coroutine; the call takes its place in the order of calls here, not when it is awaited.
+        gives a coroutine; the call takes its place in the order of calls here, not when it is awaited. A generator gives an
+        iterator whose items are recorded one by one, see `wfengine.streams`; its state has the list of items as result.
         """
         return_state = bool(kwargs.pop("return_state", False))
         before = kwargs.pop("wait_for", None)
@@ -127,7 +139,12 @@ class Task(Generic[P, R]):
         if before is not None:
             has_futures = unsettled_in(list(cast("Iterable[object]", before)), pending) or has_futures
         # A direct call waits for its futures in the body's own thread, so it keeps its place in the order of calls there.
-        call = new_call(self._callee, scope, args, kwargs, has_futures=has_futures and self.is_async)
+        callee = self._submitted if return_state else self._callee
+        call = new_call(callee, scope, args, kwargs, has_futures=has_futures and self.is_async)
+        if callee.is_generator:
+            if has_futures:
+                _resolve(call, pending, before)
+            return (items_of_call_async if self.is_async else items_of_call)(call, issue(call), live)
         if self.is_async:
             recorded = issue(call) if not has_futures else None
             return _run_async(call, pending, before, recorded, has_futures, return_state)
@@ -140,7 +157,7 @@ class Task(Generic[P, R]):
         self, *args: object, wait_for: Iterable[TaskFuture[object]] | None = None, return_state: bool = False, **kwargs: object
     ) -> TaskFuture[R]:
         """Run the task on the flow's runner and return a future at once. Futures among the arguments are waited for."""
-        future = submit(self._callee, args, kwargs, wait_for)
+        future = submit(self._submitted, args, kwargs, wait_for)
         if return_state:
             future.wait()
             return cast("TaskFuture[R]", future.state)
@@ -154,7 +171,8 @@ class Task(Generic[P, R]):
         All iterables must have one length. Text, bytes, and what is marked `unmapped` go whole to each item.
         """
         futures = TaskFutureList(
-            submit(self._callee, item_args, item_kwargs, wait_for) for item_args, item_kwargs in _items(self.name, args, kwargs)
+            submit(self._submitted, item_args, item_kwargs, wait_for)
+            for item_args, item_kwargs in _items(self.name, args, kwargs)
         )
         if return_state:
             futures.wait()
@@ -179,7 +197,7 @@ class Task(Generic[P, R]):
         """Do what `delay` does; futures in `wait_for` and `dependencies` have to complete before the call is run."""
         from wfengine.background import enqueue  # most programs never need it
 
-        return enqueue(self, self._callee, tuple(args or ()), dict(kwargs or {}), wait_for, dependencies)
+        return enqueue(self, self._submitted, tuple(args or ()), dict(kwargs or {}), wait_for, dependencies)
 
     def serve(self, *, limit: int | None = 10, timeout: float | None = None) -> object:
         """Run calls of this task that `delay` put into the queue, until stopped; see `wfengine.task_worker.serve`."""
@@ -193,13 +211,14 @@ class Task(Generic[P, R]):
 
         await aserve(self, limit=limit, timeout=timeout)
 
-    def as_flow(self) -> Flow[..., Any]:
-        """Return the flow whose body is one call of this task. For the engine only."""
+    def as_flow(self, *, background: bool = False) -> Flow[..., Any]:
+        """Return the flow whose body is one call of this task, or one from the queue. For the engine only."""
         from wfengine.lone_tasks import flow_around  # not needed where every task is called in a flow
 
-        if self._own_flow is None or self._own_flow[0] is not self._callee:  # a hook may have been added since
-            self._own_flow = (self._callee, flow_around(self))
-        return self._own_flow[1]
+        known = self._own_flows.get(background)
+        if known is None or known[0] is not self._callee:  # a hook may have been added since
+            known = self._own_flows[background] = (self._callee, flow_around(self, background=background))
+        return known[1]
 
     def with_options(self, **options: object) -> Task[P, R]:
         """Return a copy of the task with some options changed: those of `@task`, `call_key` among them.
@@ -254,7 +273,8 @@ def _make_callee(fn: Callable[..., object], options: Mapping[str, object]) -> Ca
         name=name,
         key=key,
         fn=fn,
-        is_async=inspect.iscoroutinefunction(inspect.unwrap(fn)) or inspect.iscoroutinefunction(getattr(fn, "func", None)),
+        is_async=_is_async(inspect.unwrap(fn)) or _is_async(getattr(fn, "func", None)),
+        is_generator=is_generator_function(fn),
         parameters=parameters,
         policy=make_policy(
             owner,
@@ -276,6 +296,10 @@ def _make_callee(fn: Callable[..., object], options: Mapping[str, object]) -> Ca
         ignore_args=tuple(cast("Iterable[str]", ignore_args)),
         log_prints=cast("bool | None", chosen["log_prints"]),
     )
+
+
+def _is_async(fn: object) -> bool:
+    return inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn)
 
 
 def _resolve(call: Call, pending: list[TaskFuture[object]], before: object) -> None:

@@ -44,6 +44,7 @@ class FlowRunRow(NamedTuple):
     created_at: str
     started_at: str | None
     ended_at: str | None
+    queue: str | None
 
 
 class CallRow(NamedTuple):
@@ -125,8 +126,8 @@ class Records:
         row = self.row(
             "SELECT r.id, r.name, f.name, r.parent_task_run_id, r.state, r.state_name, r.state_message, r.version, r.epoch,"
             " r.owner_id, r.failures, r.durability, r.parameters, r.tags, r.idempotency_key, r.entrypoint, r.flow_hash,"
-            " r.result, r.result_codec, r.result_hash, r.error_id, r.next_attempt_at, r.created_at, r.started_at, r.ended_at"
-            " FROM flow_run r JOIN flow f ON f.id = r.flow_id WHERE r.id = ?",
+            " r.result, r.result_codec, r.result_hash, r.error_id, r.next_attempt_at, r.created_at, r.started_at, r.ended_at,"
+            " r.queue FROM flow_run r JOIN flow f ON f.id = r.flow_id WHERE r.id = ?",
             (flow_run_id,),
         )
         if row is None:
@@ -183,6 +184,19 @@ class Records:
         """Return the hooks that were called: task run (0: the flow run itself), seq of the transition, name."""
         rows = self.rows("SELECT task_run_id, seq, name FROM hook_run WHERE flow_run_id = ?", (flow_run_id,))
         return {(cast(int, task_run_id), cast(int, seq), str(name)) for task_run_id, seq, name in rows}
+
+    def list_items(self, flow_run_id: int, task_run_id: int, start: int, limit: int) -> list[object]:
+        """Return the values of at most `limit` streamed items of a call, from number `start` on, in order."""
+        rows = self.rows(
+            "SELECT key, value, codec, hash FROM item WHERE flow_run_id = ? AND task_run_id = ? AND key >= ? AND key < ?"
+            " ORDER BY key",
+            (flow_run_id, task_run_id, start, start + limit),
+        )
+        what = f"an item of task run {task_run_id} of flow run {flow_run_id}"
+        return [
+            self.load_result(cast("str | bytes | None", value), str(codec), cast(bytes, hash_), f"{what} ({key})")
+            for key, value, codec, hash_ in rows
+        ]
 
     def get_call(self, flow_run_id: int, task_run_id: int) -> CallRow:
         """Return one recorded call of a flow run; NotFoundError if it has none with that id."""

@@ -33,7 +33,7 @@ NAMES: dict[StateType, tuple[str, ...]] = {
     StateType.RUNNING: ("Running", "Retrying", "Resuming"),
     StateType.PAUSED: ("Paused", "Suspended", "Drifted", "InDoubt"),
     StateType.CANCELLING: ("Cancelling",),
-    StateType.COMPLETED: ("Completed", "Cached", "RolledBack"),
+    StateType.COMPLETED: ("Completed", "Cached", "RolledBack", "Closed"),
     StateType.FAILED: ("Failed", "TimedOut"),
     StateType.CANCELLED: ("Cancelled",),
     StateType.CRASHED: ("Crashed", "Interrupted"),
@@ -45,7 +45,8 @@ _S = StateType
 TRANSITIONS: dict[StateType, frozenset[StateType | None]] = {
     _S.SCHEDULED: frozenset({None, _S.RUNNING, _S.PENDING}),
     _S.PENDING: frozenset({None, _S.SCHEDULED, _S.PAUSED, _S.CRASHED}),
-    _S.RUNNING: frozenset({None, _S.PENDING, _S.SCHEDULED, _S.PAUSED, _S.CRASHED, _S.FAILED, _S.CANCELLED}),
+    # Of the completed, only a stream that its consumer closed (name Closed) may run again, when it is asked for more.
+    _S.RUNNING: frozenset({None, _S.COMPLETED, _S.PENDING, _S.SCHEDULED, _S.PAUSED, _S.CRASHED, _S.FAILED, _S.CANCELLED}),
     # A call parked as in doubt is parked again, or given up, by a resume that nobody resolved it for.
     _S.PAUSED: frozenset({_S.RUNNING, _S.PENDING, _S.SCHEDULED, _S.CRASHED, _S.PAUSED}),
     _S.CANCELLING: frozenset({_S.RUNNING, _S.PENDING, _S.SCHEDULED, _S.PAUSED}),

@@ -232,7 +232,8 @@ class StartAttempt(RecordedChange):
             "UPDATE task_run SET state = 'RUNNING', state_name = ?, state_message = NULL, version = ?, epoch = ?, attempt = ?,"
             " started_at = coalesce(started_at, ?), ended_at = NULL, next_attempt_at = NULL, orphaned_in = NULL, fatal = NULL,"
             " failures = CASE WHEN ? THEN 0 ELSE failures END, interruptions = CASE WHEN ? THEN 0 ELSE interruptions END"
-            " WHERE id = ? AND version = ? AND state IN ('PENDING', 'SCHEDULED', 'CRASHED', 'FAILED', 'PAUSED', 'CANCELLED')"
+            " WHERE id = ? AND version = ? AND (state IN ('PENDING', 'SCHEDULED', 'CRASHED', 'FAILED', 'PAUSED', 'CANCELLED')"
+            "  OR (state = 'COMPLETED' AND state_name = 'Closed'))"  # a stream that its consumer closed is asked for more
             " AND EXISTS (SELECT 1 FROM flow_run WHERE id = ? AND epoch = ? AND state = 'RUNNING')",
             (
                 self.name,
