@@ -85,9 +85,7 @@ def _listed(wait_for: Iterable[object] | None, dependencies: Mapping[str, Iterab
     return listed
 
 
-def _storable(
-    callee: Callee, arguments: dict[str, object], before: list[object]
-) -> tuple[dict[str, object], dict[int, bool]]:
+def _storable(callee: Callee, arguments: dict[str, object], before: list[object]) -> tuple[dict[str, object], dict[int, bool]]:
     """Return the arguments as they are stored, and the background runs that have to end first. Waits for other futures."""
     found: list[int] = []
     shown = {name: marked(value, found) for name, value in arguments.items()}
@@ -110,7 +108,7 @@ def _scheduled(
     return ScheduleFlowRun(
         name=new_run_name(journal.records.is_run_name_taken),
         flow_id=journal.flow_id(task.name, task.__doc__),
-        queue=queue_of(callee.key),
+        queue=queue_of(task.key),
         durability=default_durability(journal),
         parameters=text,
         arguments=stored,

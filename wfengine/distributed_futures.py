@@ -255,7 +255,9 @@ class _FarCall:
         return self._future.state.timestamp or ""
 
 
-def _call_in(loop: asyncio.AbstractEventLoop, finish: Callable[[WfengineError | None], None], problem: WfengineError | None) -> None:
+def _call_in(
+    loop: asyncio.AbstractEventLoop, finish: Callable[[WfengineError | None], None], problem: WfengineError | None
+) -> None:
     try:
         loop.call_soon_threadsafe(finish, problem)
     except RuntimeError:

@@ -32,11 +32,11 @@ class EndWatch:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._lock = threading.Lock()
-        self._waiting: dict[int, tuple[int, Callable[[WfengineError | None], None]]] = {}
+        self._waiting: dict[int, tuple[int, Callable[[WfengineError | None], object]]] = {}
         self._tickets = itertools.count(1)
         self._runs = False
 
-    def add(self, flow_run_id: int, callback: Callable[[WfengineError | None], None]) -> int:
+    def add(self, flow_run_id: int, callback: Callable[[WfengineError | None], object]) -> int:
         """Call back once when the run has ended, or with the error that keeps us from knowing. Returns a ticket."""
         with self._lock:
             ticket = next(self._tickets)

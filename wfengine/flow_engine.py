@@ -208,9 +208,7 @@ def sweep(journal: Journal, among: Sequence[OpenRunRow] | None = None) -> list[i
     return journal.sweep(is_abandoned, among)
 
 
-def describe_parameters(
-    owner: str, arguments: dict[str, object], *, needed_by: str = "a resume"
-) -> tuple[str, list[Argument]]:
+def describe_parameters(owner: str, arguments: dict[str, object], *, needed_by: str = "a resume") -> tuple[str, list[Argument]]:
     """Return the parameters as the row's JSON text, and those that do not stand in it in full.
 
     A parameter that cannot be stored is refused: a resume could not start without it. `owner`: "flow 'etl'".

@@ -29,22 +29,19 @@ def flow_around(task: Task[..., Any], *, background: bool = False) -> AnyFlow:
     """
     called = task.with_options(call_key=LONE_CALL)
     collects = background and task.is_generator
-    own_code = task.fn  # named in the bodies, so that an edit of it counts as an edit of this flow
-
-    def call(inputs: dict[str, object]) -> object:
-        return _call(called, own_code, collects, inputs)
+    own_code = task.fn  # named in each body, so that an edit of it counts as an edit of this flow
 
     def alone(**inputs: object) -> object:
-        return call(inputs)
+        return _call(called, own_code, collects, inputs)
 
     async def alone_async(**inputs: object) -> object:
-        return await cast("Coroutine[object, object, object]", call(inputs))
+        return await cast("Coroutine[object, object, object]", _call(called, own_code, collects, inputs))
 
     def items_alone(**inputs: object) -> Generator[object, None, object]:
-        return (yield from cast("Generator[object, None, object]", call(inputs)))
+        return (yield from cast("Generator[object, None, object]", _call(called, own_code, collects, inputs)))
 
     async def items_alone_async(**inputs: object) -> AsyncGenerator[object, None]:
-        async for item in cast("AsyncGenerator[object, None]", call(inputs)):
+        async for item in cast("AsyncGenerator[object, None]", _call(called, own_code, collects, inputs)):
             yield item
 
     bodies = {(False, False): alone, (True, False): alone_async, (False, True): items_alone, (True, True): items_alone_async}

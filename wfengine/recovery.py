@@ -99,8 +99,8 @@ def _refuse_early(journal: Journal, row: FlowRunRow) -> None:
     waits_for = sorted(set(needs) - set(list_ended(journal.records, needs)))
     if waits_for:
         raise UsageError(
-            f"Flow run {row.id} '{row.name}' is given the result of flow run {waits_for[0]}, which has not ended. It is taken up "
-            f"when that has; see: wfengine runs show {waits_for[0]}"
+            f"Flow run {row.id} '{row.name}' waits for flow run {waits_for[0]}, which has not ended. It is taken up when that "
+            f"has; see: wfengine runs show {waits_for[0]}"
         )
 
 

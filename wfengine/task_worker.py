@@ -99,7 +99,9 @@ class TaskWorker:
     def start(self, timeout: float | None = None) -> None:
         """Serve until stopped, or for `timeout` seconds. Raises JournalError when the journal cannot be used any more."""
         if current_scope() is not None:
-            raise UsageError("A task worker was started in a flow or task, which would never end. Start it in a process of its own.")
+            raise UsageError(
+                "A task worker was started in a flow or task, which would never end. Start it in a process of its own."
+            )
         with _signals(self):
             self.run(timeout)
 
@@ -173,7 +175,9 @@ class TaskWorker:
     def _note(self, run_id: int, error: BaseException | None) -> None:
         """Say what became of a run where the journal does not, and decide whether to go on."""
         reason = error.error if isinstance(error, RunHalted) else error
-        if isinstance(reason, JournalError | InternalError | ForkedProcessError) and not isinstance(reason, JournalCorruptError):
+        if isinstance(reason, JournalError | InternalError | ForkedProcessError) and not isinstance(
+            reason, JournalCorruptError
+        ):
             self._fault = reason  # nothing can be written any more
         elif reason is None or isinstance(reason, RunOwnedError):
             self._refusals = 0  # another worker was quicker
@@ -322,8 +326,8 @@ async def aserve(
 def _refuse_status_server(port: int | None) -> None:
     if port is not None:
         raise UsageError(
-            "serve(status_server_port=...) is not there: nothing of wfengine listens unless it has to. What a worker does stands "
-            "in the journal: wfengine runs ls"
+            "serve(status_server_port=...) is not there: nothing of wfengine listens unless it has to. What a worker "
+            "does stands in the journal: wfengine runs ls"
         )
 
 

@@ -35,7 +35,7 @@ def list_ready(records: Records, queues: Iterable[str], limit: int) -> list[Queu
         )
         for queue in queues
     ]
-    return [QueuedRun._make(row) for row in heapq.merge(*found)][:limit]  # type: ignore[type-var]  # rows of int and text
+    return [QueuedRun._make(row) for row in heapq.merge(*found)][:limit]
 
 
 def list_cut_off(records: Records, queues: Iterable[str], limit: int) -> list[QueuedRun]:

@@ -118,7 +118,8 @@ class ScheduleFlowRun(RecordedChange):
         )
         self.call_id = int(cursor.lastrowid or 0)
         connection.execute(
-            "INSERT INTO transition (flow_run_id, task_run_id, seq, state, epoch, attempt, at) VALUES (?, ?, 1, 'PENDING', 0, 0, ?)",
+            "INSERT INTO transition (flow_run_id, task_run_id, seq, state, epoch, attempt, at)"
+            " VALUES (?, ?, 1, 'PENDING', 0, 0, ?)",
             (self.flow_run_id, self.call_id, self.at),
         )
         store_arguments(connection, self.flow_run_id, self.call_id, arguments, self.at)
