@@ -14,18 +14,37 @@ Every call of a task in a flow is journaled into `.wfengine/journal.db`. A run t
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from wfengine._version import __version__
 from wfengine.flows import Flow, flow
 from wfengine.futures import TaskFuture, TaskFutureList, as_completed, wait
 from wfengine.journals import use_journal
-from wfengine.logging import get_run_logger
 from wfengine.retries import exponential_backoff
 from wfengine.runners.threads import ThreadTaskRunner
-from wfengine.runs import current_flow_run, current_task_run
 from wfengine.scopes import carry, tags
 from wfengine.states import State
 from wfengine.tasks import Task, task, unmapped
 from wfengine_journal.errors import WfengineError
+
+if TYPE_CHECKING:
+    from wfengine import artifacts, context, runtime, variables
+    from wfengine.context import get_run_context
+    from wfengine.logging.loggers import get_run_logger
+    from wfengine.runs import current_flow_run, current_task_run
+
+#: Names that are loaded when they are first asked for, so that `import wfengine` stays quick, and the modules they stand in.
+#: A name with an empty module is a module itself.
+_LATER = {
+    "artifacts": "",
+    "context": "",
+    "current_flow_run": "wfengine.runs",
+    "current_task_run": "wfengine.runs",
+    "get_run_context": "wfengine.context",
+    "get_run_logger": "wfengine.logging.loggers",
+    "runtime": "",
+    "variables": "",
+}
 
 __all__ = [
     "Flow",
@@ -36,21 +55,45 @@ __all__ = [
     "ThreadTaskRunner",
     "WfengineError",
     "__version__",
+    "artifacts",
     "as_completed",
     "carry",
+    "context",
     "current_flow_run",
     "current_task_run",
     "exponential_backoff",
     "flow",
+    "get_run_context",
     "get_run_logger",
+    "runtime",
     "tags",
     "task",
     "unmapped",
     "use_journal",
+    "variables",
     "wait",
 ]
 
+
+def __getattr__(name: str) -> object:
+    module = _LATER.get(name)
+    if module is None:
+        raise AttributeError(f"module 'wfengine' has no attribute {name!r}")
+    from importlib import import_module
+
+    if not module:
+        return import_module(f"wfengine.{name}")
+    found: object = getattr(import_module(module), name)
+    found.__module__ = "wfengine"
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 for _name in __all__:
-    if hasattr(globals()[_name], "__module__") and not isinstance(globals()[_name], str):
+    if hasattr(globals().get(_name), "__module__") and not isinstance(globals()[_name], str):
         globals()[_name].__module__ = "wfengine"  # users see one package
 del _name

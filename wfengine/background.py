@@ -70,7 +70,6 @@ def enqueue(
         return _enqueue_in_run(task, callee, scope, arguments, needs)
     scheduled = _scheduled(task, callee, journal, arguments, needs)
     journal.write(scheduled, synced=_is_synced(journal))
-    journal.announce_change()
     return PrefectDistributedFuture(scheduled.call_id, scheduled.flow_run_id, journal)
 
 
@@ -193,7 +192,6 @@ def _write(call: Call, scheduled: ScheduleFlowRun) -> Steps[Outcome]:
     change = ScheduleFromCall(begin, scheduled)
     yield Write(run, change, run.synced or _is_synced(run.journal))
     call.task_run_id = change.task_run_id
-    run.journal.announce_change()
     if listeners.LISTENERS:
         listeners.tell(listeners.Event(run.id, call.task_run_id, call.callee.name, "COMPLETED", None, scheduled.at))
     return Outcome(scheduled.flow_run_id, None)

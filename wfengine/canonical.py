@@ -28,11 +28,8 @@ import re
 import sys
 import types
 import typing
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime, time, timedelta
-from decimal import Decimal
-from fractions import Fraction
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -213,6 +210,9 @@ class CanonicalWalk:
         for base, rule in _BASE_RULES:
             if isinstance(value, base):
                 return rule(self, value, path, depth)
+        for module, name, rule in _LATE_RULES:
+            if module in sys.modules and isinstance(value, getattr(sys.modules[module], name, ())):
+                return rule(self, value, path, depth)
         return _record(self, value, path, depth) or _subclass(self, value, path, depth) or _typing(self, value, path, depth)
 
     def items(self, tag: bytes, items: Iterable[object], path: str, depth: int, name: str = "") -> bytes:
@@ -351,6 +351,10 @@ def _library_names(cls: type) -> list[str]:
 def _zone_name(value: datetime | time) -> str:
     zone = value.tzinfo
     return str(getattr(zone, "key", None) or getattr(zone, "zone", None) or "")
+
+
+def _decimal(value: object) -> bytes:
+    return _leaf(b"decimal", f"{type(value).__qualname__} {sys.modules['decimal'].Decimal.__str__(value)}")
 
 
 def _datetime(walk: CanonicalWalk, value: datetime, path: str, depth: int) -> bytes:
@@ -536,20 +540,22 @@ _BASE_RULES: tuple[tuple[type, _Rule], ...] = (
             b"timedelta", f"{type(value).__qualname__} {value.days} {value.seconds} {value.microseconds}"
         ),
     ),
+    (PurePath, lambda walk, value, path, depth: _leaf(b"path", value.as_posix())),
+    (types.ModuleType, _module),
+    (functools.partial, _partial),
+)
+
+#: As above, of modules that are slow to import: where one was not imported, there is no value of its class.
+_LATE_RULES: tuple[tuple[str, str, _Rule], ...] = (
+    ("decimal", "Decimal", lambda walk, value, path, depth: _decimal(value)),
     (
-        Decimal,
-        lambda walk, value, path, depth: _leaf(b"decimal", f"{type(value).__qualname__} {Decimal.__str__(value)}"),
-    ),
-    (
-        Fraction,
+        "fractions",
+        "Fraction",
         lambda walk, value, path, depth: _leaf(
             b"fraction", f"{type(value).__qualname__} {value.numerator:x}/{value.denominator:x}"
         ),
     ),
-    (uuid.UUID, lambda walk, value, path, depth: _leaf(b"uuid", f"{type(value).__qualname__} {value.hex}")),
-    (PurePath, lambda walk, value, path, depth: _leaf(b"path", value.as_posix())),
-    (types.ModuleType, _module),
-    (functools.partial, _partial),
+    ("uuid", "UUID", lambda walk, value, path, depth: _leaf(b"uuid", f"{type(value).__qualname__} {value.hex}")),
 )
 
 _LIBRARY_RULES: dict[str, _Rule] = {

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 from wfengine.end_watch import watch_of
-from wfengine.flow_engine import Ended, recorded_end
+from wfengine.endings import Ended, recorded_end
 from wfengine.futures import TaskFuture, waiting, worker_hooks
 from wfengine.journals import default_journal
 from wfengine.scopes import current_scope
@@ -130,7 +130,7 @@ class PrefectDistributedFuture(TaskFuture[R]):
             return cast("State[R]", self._ended().state)
         row = self.journal.records.get_flow_run(self.flow_run_id)
         return State(
-            StateType(row.state), row.state_name or "", row.state_message, flow_run_id=row.id, task_run_id=self._task_run_id
+            StateType(row.state), row.state_name, row.state_message, flow_run_id=row.id, task_run_id=self._task_run_id
         )
 
     def done(self) -> bool:
@@ -153,7 +153,8 @@ class PrefectDistributedFuture(TaskFuture[R]):
                 f"Background run {self.flow_run_id} was not finished after {timeout} s; it is {self.state.name}. "
                 "Is a process serving its task? (my_task.serve(), or: wfengine task serve FILE:TASK)"
             )
-        value, error = self._ended().outcome
+        outcome = self._ended().outcome
+        value, error = outcome.value, outcome.error
         if error is None:
             return cast(R, value)
         if raise_on_failure or not isinstance(error, Exception):
@@ -163,7 +164,7 @@ class PrefectDistributedFuture(TaskFuture[R]):
     def _ended(self) -> Ended:
         """Return how the run ended, read from the journal once."""
         if self._end is None:
-            self._end = recorded_end(self.journal, self.journal.records.get_flow_run(self.flow_run_id))
+            self._end = recorded_end(self.journal.records, self.journal.records.get_flow_run(self.flow_run_id))
         return self._end
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -252,7 +253,7 @@ class _FarCall:
 
     @property
     def ended_at(self) -> str:
-        return self._future.state.timestamp or ""
+        return self._future.journal.records.get_flow_run(self._future.flow_run_id).ended_at or ""
 
 
 def _call_in(

@@ -18,6 +18,7 @@ from wfengine_journal.errors import (
     InDoubtError,
     JournalError,
     OwnershipLostError,
+    PausedRun,
     RunHalted,
     TaskInterrupted,
     TooManyInterruptions,
@@ -36,7 +37,7 @@ def settle_doubt(call: Call, row: CallRow) -> Steps[None]:
     policy = call.callee.on_interrupt
     if row.state == "SCHEDULED" and row.next_attempt_at is not None:
         yield Delay(call.run, seconds_from_text(row.next_attempt_at))
-    elif row.state == "CRASHED" or (row.state == "PAUSED" and row.state_name == "InDoubt"):
+    elif row.is_cut_off or (row.state == "PAUSED" and row.state_name == "InDoubt"):
         if policy == "ask" and row.attempt > 0:
             yield from _park_in_doubt(call)
         if policy == "fail" and row.attempt > 0:
@@ -66,7 +67,9 @@ def cut_off(call: Call, error: BaseException) -> Steps[None]:
     if isinstance(error, RunHalted):
         if not isinstance(error.error, OwnershipLostError | JournalError):
             # What may not run again unasked is in doubt now: it began, and a person has to say what it did.
-            name = "InDoubt" if call.callee.is_guarded or isinstance(error.error, InDoubtError) else "Drifted"
+            name = "Paused" if isinstance(error.error, PausedRun) else "Drifted"
+            if call.callee.is_guarded or isinstance(error.error, InDoubtError):
+                name = "InDoubt"
             yield Write(call.run, _settled(call, "PAUSED", name, "parked by a call inside it"), False)
     else:
         message = f"interrupted by {type(error).__name__}"
@@ -90,6 +93,7 @@ def _settled(call: Call, state: str, name: str | None, message: str, error: obje
         state_name=name,
         message=message,
         error=error,  # type: ignore[arg-type]  # an EncodedError or None
+        call=call.begin,
     )
 
 

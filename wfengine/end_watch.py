@@ -35,6 +35,7 @@ class EndWatch:
         self._waiting: dict[int, tuple[int, Callable[[WfengineError | None], object]]] = {}
         self._tickets = itertools.count(1)
         self._runs = False
+        self._wake = threading.Event()  # something changed: in the file, or who waits
 
     def add(self, flow_run_id: int, callback: Callable[[WfengineError | None], object]) -> int:
         """Call back once when the run has ended, or with the error that keeps us from knowing. Returns a ticket."""
@@ -43,28 +44,30 @@ class EndWatch:
             self._waiting[ticket] = (flow_run_id, callback)
             if not self._runs:
                 self._runs = True
-                start_thread("wfengine-watch", self._work)
-        self._journal.announce_change()  # the thread is to look at this one too, which may have ended meanwhile
+                start_thread("wfengine-ends", self._work)
+        self._wake.set()  # the thread is to look at this one too, which may have ended meanwhile
         return ticket
 
     def remove(self, ticket: int) -> None:
         """Call back no more."""
         with self._lock:
-            if self._waiting.pop(ticket, None) is None or self._waiting:
-                return
-        self._journal.announce_change()  # the thread is to see that nobody waits
+            self._waiting.pop(ticket, None)
+        self._wake.set()
 
     def _work(self) -> None:
         try:
             while True:
-                seen = self._journal.changes.number()
+                self._wake.clear()
+                mark = self._journal.changes.mark()
                 with self._lock:
                     runs = {run_id for run_id, _ in self._waiting.values()}
                     if not runs:
                         self._runs = False
                         return
                 self._tell(set(list_ended(self._journal.records, sorted(runs))), None)
-                self._journal.changes.wait(seen, WATCH_SECONDS)
+                forget = self._journal.changes.call(mark, self._wake.set)
+                self._wake.wait(WATCH_SECONDS)
+                forget()
         except WfengineError as error:  # the journal was closed, or cannot be read
             with self._lock:
                 self._runs = False

@@ -18,39 +18,49 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wfengine import listeners
-from wfengine.fatal import fatal_task_runs
+from wfengine.endings import (
+    Ended,
+    end_change,
+    ended,
+    is_own_timeout,
+    may_retry,
+    note_paused_state,
+    park_change,
+    recorded_end,
+    storable,
+)
 from wfengine.fingerprint import flow_code
 from wfengine.hooks import call_flow_hooks
-from wfengine.ids import new_run_name, render_name, typed
+from wfengine.ids import render_name, typed
 from wfengine.journals import default_durability
+from wfengine.keeping import keeping_in
 from wfengine.loading import entrypoint_of
-from wfengine.logging import record_prints
+from wfengine.prints import record_prints, wants_prints
 from wfengine.replay import Recorded, Rerun
-from wfengine.returned import flow_outcome
-from wfengine.scopes import ABANDONED, ACTIVE, LiveRun, Scope, current_tags
+from wfengine.returned import is_telling, judged
+from wfengine.run_names import flow_run_name
+from wfengine.scopes import ABANDONED, ACTIVE, ACTIVE_TRANSACTION, LiveRun, Scope, current_tags
 from wfengine.states import State
 from wfengine.steps import Create, Delay, Invoke, Outcome, Settle, Steps, Write
 from wfengine.streams import Feed, stream
 from wfengine.task_engine import Call
-from wfengine_journal.clock import seconds_from_text, text_from_seconds
-from wfengine_journal.codec import encode, encode_error, is_json_exact, json_text, preview
+from wfengine_journal.clock import seconds_from_text
+from wfengine_journal.codec import encode, is_json_exact, json_text, preview
 from wfengine_journal.errors import (
-    DriftError,
-    FailedStateError,
-    InDoubtError,
+    CrashedRun,
     InternalError,
     JournalError,
     NotFoundError,
     OwnershipLostError,
     ParameterError,
+    PausedRun,
     RunHalted,
     RunOwnedError,
-    TaskTimeoutError,
     UsageError,
     ValueNotStorableError,
 )
 from wfengine_journal.records import FlowRunRow, OpenRunRow
-from wfengine_journal.run_transitions import ClaimFlowRun, CrashFlowRun, CreateFlowRun, EndFlowRun
+from wfengine_journal.run_transitions import ClaimFlowRun, CrashFlowRun, CreateFlowRun
 from wfengine_journal.states import StateType
 from wfengine_journal.transitions import Argument, tags_text
 
@@ -74,14 +84,6 @@ class How:
     on_drift: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """How a run ended, for its caller: the state, and what the flow call returns or raises."""
-
-    state: State[object]
-    outcome: Outcome
-
-
 # ------------------------------------------------------------------------------------------- create
 
 
@@ -95,10 +97,10 @@ def start(flow: AnyFlow, journal: Journal, arguments: dict[str, object], *, pare
             return (yield from _again(flow, journal, existing, key, text, stored))
     if parent is None:
         yield from mention_earlier_runs(flow, journal)
-    tags = flow.tags | current_tags()
+    tags = flow.tags | current_tags() | (frozenset() if parent is None else parent.run.outer_tags)
     code_hash, source = flow_code(flow.fn)
     entrypoint = entrypoint_of(flow.fn)
-    name = _run_name(flow, journal, arguments)
+    name = flow_run_name(flow, journal, arguments, tags, parent)
     durability = parent.run.durability if parent is not None else flow.durability or default_durability(journal)
     create = CreateFlowRun(
         name=name,
@@ -131,12 +133,6 @@ def start(flow: AnyFlow, journal: Journal, arguments: dict[str, object], *, pare
     return (yield from _live(run, arguments, tags, parent))
 
 
-def _run_name(flow: AnyFlow, journal: Journal, arguments: dict[str, object]) -> str:
-    if flow.flow_run_name is not None:
-        return render_name(flow.flow_run_name, arguments, f"flow '{flow.name}'")
-    return new_run_name(journal.records.is_run_name_taken)
-
-
 def _idempotency_key(flow: AnyFlow, arguments: dict[str, object]) -> str | None:
     key = flow.idempotency_key
     return None if key is None else render_name(key, arguments, f"flow '{flow.name}' (idempotency_key)")
@@ -159,7 +155,7 @@ def _again(flow: AnyFlow, journal: Journal, run_id: int, key: str, parameters: s
             f"The idempotency key '{key}' belongs to run {row.id} '{row.name}' of another flow named '{flow.name}': "
             f"{row.entrypoint}, and this one is {entrypoint}. Give one of the flows another name, or use another key."
         )
-    how = How("recovery" if row.state != "FAILED" else "resume", "fatal", by_person=False)
+    how = How("resume" if row.state in ("FAILED", "CANCELLED") else "recovery", "fatal", by_person=False)
     return (yield from take_up(flow, journal, run_id, how))
 
 
@@ -240,8 +236,8 @@ def take_up(flow: AnyFlow, journal: Journal, run_id: int, how: How, *, parent: C
     Raises RunOwnedError when a living process executes it, or was quicker to claim it.
     """
     row = journal.records.get_flow_run(run_id)
-    if row.state == "COMPLETED":
-        return recorded_end(journal, row)
+    if row.state == "COMPLETED" and not (row.state_name == "RolledBack" and how.rerun == "failed"):
+        return recorded_end(journal.records, row)
     if row.state in ("RUNNING", "CANCELLING", "SCHEDULED") and row.owner_id is not None:
         _refuse_living(journal, row)
         sweep(journal)
@@ -266,7 +262,7 @@ def take_up(flow: AnyFlow, journal: Journal, run_id: int, how: How, *, parent: C
     if not claimed:
         row = journal.records.get_flow_run(run_id)
         if row.state == "COMPLETED":
-            return recorded_end(journal, row)
+            return recorded_end(journal.records, row)
         raise owned_error(journal, row)
     run = LiveRun(journal, flow, row.id, row.name, epoch=claim.epoch, version=claim.seq)
     run.durability, run.synced = row.durability, row.durability == "power"
@@ -276,7 +272,9 @@ def take_up(flow: AnyFlow, journal: Journal, run_id: int, how: How, *, parent: C
     load_recorded(run, code_hash, rerun, how.by_person)
     failures = 0 if how.reason == "resume" else row.failures  # a person's resume grants all retries anew
     due = None if row.next_attempt_at is None else seconds_from_text(row.next_attempt_at)
-    return (yield from _live(run, arguments, frozenset(json.loads(row.tags or "[]")), parent, failures, due))
+    tags = frozenset(json.loads(row.tags or "[]"))
+    run.outer_tags = tags - flow.tags
+    return (yield from _live(run, arguments, tags, parent, failures, due))
 
 
 def _refuse_living(journal: Journal, row: FlowRunRow) -> None:
@@ -328,19 +326,6 @@ def restore_parameters(journal: Journal, row: FlowRunRow) -> dict[str, object]:
     return arguments
 
 
-def recorded_end(journal: Journal, row: FlowRunRow) -> Ended:
-    """Return how a recorded run ended, without executing anything."""
-    if row.state == "COMPLETED" and row.result_codec is not None and row.result_hash is not None:
-        value = journal.records.load_result(row.result, row.result_codec, row.result_hash, f"the result of flow run {row.id}")
-        state: State[object] = State(
-            StateType.COMPLETED, row.state_name or "", row.state_message, row.ended_at, flow_run_id=row.id, data=value
-        )
-        return Ended(state, Outcome(value, None))
-    error = journal.records.load_error(row.error_id) if row.error_id is not None else None
-    state = State(StateType(row.state), row.state_name or "", row.state_message, row.ended_at, flow_run_id=row.id, error=error)
-    return Ended(state, Outcome(None, error or FailedStateError(f"Flow run {row.id} '{row.name}' is {row.state}.")))
-
-
 # ------------------------------------------------------------------------------------------- live
 
 
@@ -353,7 +338,9 @@ def _live(
     run.tags = tags
     run.parent = None if parent is None else parent.run
     run.parent_call = parent
-    run.log_prints = run.flow.log_prints if run.flow.log_prints is not None else bool(run.parent and run.parent.log_prints)
+    run.results = keeping_in(run.flow.results, run.parent)
+    run.uses_transactions = ACTIVE_TRANSACTION.get() is not None or (parent is not None and parent.run.uses_transactions)
+    run.log_prints = wants_prints(run.flow.log_prints, None if run.parent is None else run.parent.log_prints)
     if run.log_prints:
         record_prints()
     key = (str(run.journal.path), run.id)
@@ -370,7 +357,6 @@ def _live(
         ACTIVE.pop(key, None)
         if run.runner is not None:
             run.runner.close()
-        run.journal.announce_change()
 
 
 def attempts(run: LiveRun, failures: int) -> Steps[Ended]:
@@ -379,26 +365,27 @@ def attempts(run: LiveRun, failures: int) -> Steps[Ended]:
     started = clock.monotonic_seconds()
     while True:
         try:
-            outcome = yield from _body(run)
+            stored = yield from storable(run, (yield from _body(run)))
         except GeneratorExit:
             raise
         except BaseException as signal:
             raise (yield from _stop(run, signal)) from None
-        if outcome.error is not None and not isinstance(outcome.error, Exception):
-            raise (yield from _stop(run, outcome.error)) from None
+        error = stored.outcome.error
+        if error is not None and not isinstance(error, Exception):
+            raise (yield from _stop(run, error)) from None
         delay = None
-        if isinstance(outcome.error, Exception):
+        if error is not None and may_retry(stored.outcome):
             failures += 1
-            delay = run.flow.policy.next_delay_seconds(failures, outcome.error, clock.monotonic_seconds() - started)
+            delay = run.flow.policy.next_delay_seconds(failures, error, clock.monotonic_seconds() - started)
         next_attempt = None if delay is None else clock.wall_seconds() + delay
-        end, outcome = _end(run, outcome, next_attempt)
+        end = end_change(run, stored, next_attempt)
         yield Write(run, end, run.synced)
         _tell(run, end.state, end.state_name)
         if next_attempt is None:
             run.left_open = False
-            state = _state(run, end, outcome)
-            yield from call_flow_hooks(run, state, run.version)
-            return Ended(state, outcome)
+            end_of_run = ended(run, end, stored.outcome)
+            yield from call_flow_hooks(run, end_of_run.state, run.version)
+            return end_of_run
         yield from _wait_for_attempt(run, next_attempt)
         yield from _next_attempt(run)
 
@@ -419,6 +406,8 @@ def _body(run: LiveRun) -> Steps[Outcome]:
     step = Invoke(Scope(run, None), run.flow.fn, args, kwargs, run.flow.is_async, run.flow.timeout_seconds)
     outcome = (yield from _stream(run, step)) if run.flow.is_generator else (yield step)
     assert isinstance(outcome, Outcome)
+    if outcome.error is None and is_telling(outcome.value):
+        outcome = yield from judged(outcome, step, is_whole_state=run.flow.is_task)
     if outcome.error is not None and not isinstance(outcome.error, Exception):
         return outcome
     if is_own_timeout(run, outcome.error):
@@ -429,7 +418,9 @@ def _body(run: LiveRun) -> Steps[Outcome]:
         yield Settle(list(run.outstanding))
     if run.halted is not None:
         raise run.halted
-    return flow_outcome(outcome)
+    if isinstance(outcome.error, PausedRun) and outcome.state is not None and outcome.state.is_paused():
+        raise run.halt(RunHalted(outcome.error))
+    return outcome
 
 
 def _stream(run: LiveRun, step: Invoke) -> Steps[Outcome]:
@@ -440,45 +431,6 @@ def _stream(run: LiveRun, step: Invoke) -> Steps[Outcome]:
     if call is not None:
         call.feed = run.feed
     return (yield from stream(step.scope, step, run.feed, 0, str(run)))
-
-
-def is_own_timeout(run: LiveRun, error: BaseException | None) -> bool:
-    """Tell whether the flow itself, and not one of its tasks, ran longer than its limit."""
-    return isinstance(error, TaskTimeoutError) and error.flow_run_id == run.id and error.task_run_id is None
-
-
-def _end(run: LiveRun, outcome: Outcome, next_attempt: float | None) -> tuple[EndFlowRun, Outcome]:
-    """Return the change that records an attempt of the body, and the outcome as it could be recorded."""
-    at = run.journal.clock.now_text()
-    run.version += 1
-    if outcome.error is None:
-        try:
-            result = encode(outcome.value, f"the result of {run}")
-        except ValueNotStorableError as refusal:
-            outcome = Outcome(None, refusal)
-        else:
-            orphans = run.recorded.list_orphans() if run.recorded is not None else ()
-            message = f"{len(orphans)} recorded calls were not asked for" if orphans else None
-            closed = run.feed is not None and run.feed.closed
-            return EndFlowRun(
-                run.id, seq=run.version, epoch=run.epoch, at=at, state="COMPLETED", state_name="Closed" if closed else None,
-                message=message, result=result,
-                orphan_ids=orphans, adopted_ids=run.recorded.list_adopted() if run.recorded is not None else (),
-            ), outcome  # fmt: skip
-    error = outcome.error
-    assert error is not None
-    encoded = encode_error(error)
-    end = EndFlowRun(
-        run.id, seq=run.version, epoch=run.epoch, at=at,
-        state="FAILED" if next_attempt is None else "SCHEDULED",
-        state_name="AwaitingRetry" if next_attempt is not None else "TimedOut" if is_own_timeout(run, error) else None,
-        message=f"{type(error).__name__}: {encoded.message}"[:1000],
-        error=encoded,
-        fatal_task_run_ids=sorted(fatal_task_runs(error)),
-        next_attempt_at=None if next_attempt is None else text_from_seconds(next_attempt),
-        counts_failure=True,
-    )  # fmt: skip
-    return end, outcome
 
 
 def _next_attempt(run: LiveRun) -> Steps[None]:
@@ -506,13 +458,15 @@ def _stop(run: LiveRun, signal: BaseException | None) -> Steps[BaseException]:
         run.runner.cancel_queued()
     if isinstance(signal, RunHalted):
         yield Settle([future for future in run.outstanding if not future.done()])
-        yield Write(run, _parked(run, signal), run.synced)
+        parked = park_change(run, signal)
+        yield Write(run, parked, run.synced)
+        note_paused_state(run, parked, signal)
         run.left_open = False
-        _tell(run, "PAUSED", _pause_name(signal))
+        _tell(run, "PAUSED", parked.state_name)
         return signal
     at = run.journal.clock.now_text()
     message = f"interrupted by {type(signal).__name__}"
-    run.halt(RunHalted(FailedStateError(f"{run} was interrupted by {type(signal).__name__}.", flow_run_id=run.id)))
+    run.halt(RunHalted(CrashedRun(f"{run} was interrupted by {type(signal).__name__}.", flow_run_id=run.id)))
     crash = CrashFlowRun(run.id, version=run.version, epoch=run.epoch, at=at, message=message, counts=False)
     run.version += 1
     try:
@@ -526,26 +480,6 @@ def _stop(run: LiveRun, signal: BaseException | None) -> Steps[BaseException]:
         "%s was interrupted by %s. Go on with it: wfengine resume %s", run, type(signal).__name__, typed(run.id, run.name)
     )
     return signal
-
-
-def _parked(run: LiveRun, signal: RunHalted) -> EndFlowRun:
-    run.version += 1
-    return EndFlowRun(
-        run.id, seq=run.version, epoch=run.epoch, at=run.journal.clock.now_text(), state="PAUSED",
-        state_name=_pause_name(signal), message=str(signal.error), error=None,
-    )  # fmt: skip
-
-
-def _pause_name(signal: RunHalted) -> str:
-    return (
-        "InDoubt" if isinstance(signal.error, InDoubtError) else "Drifted" if isinstance(signal.error, DriftError) else "Paused"
-    )
-
-
-def _state(run: LiveRun, end: EndFlowRun, outcome: Outcome) -> State[object]:
-    if outcome.error is None:
-        return State(StateType.COMPLETED, "", end.message, end.at, flow_run_id=run.id, data=outcome.value)
-    return State(StateType(end.state), end.state_name or "", end.message, end.at, flow_run_id=run.id, error=outcome.error)
 
 
 def _tell(run: LiveRun, state: str, state_name: str | None) -> None:
@@ -580,10 +514,12 @@ def subflow(flow: AnyFlow, call: Call) -> Steps[Outcome]:
 def _subflow_again(flow: AnyFlow, journal: Journal, run_id: int, call: Call) -> Steps[Ended]:
     row = journal.records.get_flow_run(run_id)
     # Cut off when its failure was being run again: that has to be done still.
-    begun_again = call.row is not None and call.row.state == "CRASHED" and call.row.error_id is not None
-    runs_again = begun_again or (call.row is not None and call.row.state == "FAILED")
-    if row.state in ("COMPLETED", "CANCELLED") or (row.state == "FAILED" and not runs_again):
-        return recorded_end(journal, row)  # it ended, and the process died before the call's outcome was written
+    begun_again = call.row is not None and call.row.is_cut_off and call.row.error_id is not None
+    undone = call.row is not None and call.row.state_name == "RolledBack" and row.state_name == "RolledBack"
+    begun_again = begun_again or undone
+    runs_again = begun_again or (call.row is not None and call.row.is_failure)
+    if (row.state == "COMPLETED" and not undone) or (row.state in ("FAILED", "CANCELLED") and not runs_again):
+        return recorded_end(journal.records, row)  # it ended, and the process died before the call's outcome was written
     recorded = call.run.recorded
     rerun: Rerun = "none"
     if begun_again:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
-from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
 
-from wfengine.flow_engine import Ended, start, subflow
+from wfengine.endings import Ended, state_of_parked
+from wfengine.flow_engine import start, subflow
 from wfengine.futures import resolved
 from wfengine.hooks import Hook, Hooks, checked_hooks
+from wfengine.ids import checked_run_name
 from wfengine.journals import Durability, default_journal
+from wfengine.keeping import keeping_of
 from wfengine.loading import is_loading, note_skipped_call
 from wfengine.parameters import Parameters, known_options
 from wfengine.recovery import find_run_id, resume_steps, store_flow
@@ -30,6 +33,11 @@ from wfengine.task_engine import Call, Callee, given, issue, live, new_call, ori
 from wfengine_journal.errors import RunHalted, UsageError
 from wfengine_journal.store import Journal
 
+if TYPE_CHECKING:
+    from wfengine.parameter_schema import ParameterSchema
+    from wfengine.result_storage import StorageOption
+    from wfengine.serializers import Serializer
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -48,7 +56,7 @@ class Flow(Generic[P, R]):
     def __init__(self, fn: Callable[P, R], options: Mapping[str, object], *, is_task: bool = False) -> None:
         given = {**_DEFAULTS, **options}
         self.fn = fn
-        self._is_task = is_task  # the flow around a task that was called outside of any flow
+        self.is_task = is_task  # the flow around a task that was called outside of any flow
         self._options = dict(options)
         self.name = str(given["name"] or getattr(fn, "__name__", "flow").replace("_", "-"))
         owner = f"flow '{self.name}'"
@@ -57,8 +65,8 @@ class Flow(Generic[P, R]):
         self.is_generator = is_generator_function(fn)
         self.is_async = inspect.iscoroutinefunction(inspect.unwrap(fn)) or inspect.isasyncgenfunction(inspect.unwrap(fn))
         self.parameters = _AnyParameters(fn, owner=owner) if is_task else Parameters(fn, owner=owner, reserved=RESERVED)
-        self.validate_parameters = bool(given["validate_parameters"])
-        self.flow_run_name = cast("str | Callable[..., str] | None", given["flow_run_name"])
+        self.should_validate_parameters = bool(given["validate_parameters"])
+        self.flow_run_name = checked_run_name(given["flow_run_name"], "flow_run_name", owner)
         self.idempotency_key = cast("str | Callable[..., str] | None", given["idempotency_key"])
         self.tags = frozenset(cast("Iterable[str]", given["tags"] or ()))
         self.task_runner = cast("TaskRunner | None", given["task_runner"])
@@ -74,8 +82,10 @@ class Flow(Generic[P, R]):
             raise UsageError(f"{owner}: timeout_seconds must be above 0, not {self.timeout_seconds!r}.")
         self._hooks = {option: checked_hooks(owner, option, given[option]) for option in HOOK_OPTIONS}
         self.hooks = Hooks(self, self._hooks) if any(self._hooks.values()) else None
+        self.results = keeping_of(owner, given)
         self._callee = Callee(
             kind="flow",
+            decorated=self,
             origin=origin_of(fn),
             name=self.name,
             key=self.name,
@@ -169,7 +179,7 @@ class Flow(Generic[P, R]):
 
     def _arguments(self, args: tuple[object, ...], kwargs: dict[str, object]) -> dict[str, object]:
         arguments = {name: resolved(value) for name, value in self.parameters.bind(args, kwargs).items()}
-        return self.parameters.coerce(arguments) if self.validate_parameters else arguments
+        return self.parameters.coerce(arguments) if self.should_validate_parameters else arguments
 
     def _call_subflow(
         self, scope: Scope, args: tuple[object, ...], kwargs: dict[str, object], before: object, return_state: bool
@@ -206,9 +216,23 @@ class Flow(Generic[P, R]):
             return cast(R, self._items(_outcomes(steps)))
         return cast(R, _end_async(steps, False) if self.is_async else _end(steps, False))
 
+    def validate_parameters(self, parameters: Mapping[str, object]) -> dict[str, object]:
+        """Return parameters fitted to the type hints, defaults included, as a call would; nothing runs.
+
+        `*args` and `**kwargs` stand under their own names. Raises ParameterError, which names all that does not fit.
+        """
+        args, kwargs = self.parameters.unbind(dict(parameters))
+        return self.parameters.coerce(self.parameters.bind(args, kwargs))
+
+    def parameter_schema(self) -> ParameterSchema:
+        """Return the parameters as a JSON schema, described by the docstring."""
+        from wfengine.parameter_schema import schema_of  # lazy: only who asks for a schema needs it
+
+        return schema_of(self.parameters, inspect.getdoc(self.fn))
+
     def store_function(self, journal: Journal) -> bytes | None:
         """Store the flow itself by cloudpickle, for a flow that cannot be imported; None if it cannot be pickled."""
-        if self._is_task:
+        if self.is_task:
             return None  # calling the task again is all there is to resume
         return store_flow(self, journal)
 
@@ -232,6 +256,7 @@ _DEFAULTS: dict[str, object] = {
     "timeout_seconds": None, "task_runner": None, "validate_parameters": True, "log_prints": None, "tags": (),
     "on_running": None, "on_completion": None, "on_failure": None, "on_cancellation": None, "on_crashed": None,
     "idempotency_key": None, "durability": None,
+    "persist_result": None, "result_storage": None, "result_serializer": None, "cache_result_in_memory": True,
 }  # fmt: skip
 
 
@@ -256,7 +281,7 @@ def _end(steps: Steps[Ended], return_state: bool) -> object:
     try:
         ended = drive(steps)
     except RunHalted as signal:
-        raise signal.error from None
+        return state_of_parked(signal, return_state)
     return _outcome(ended, return_state)
 
 
@@ -264,7 +289,7 @@ async def _end_async(steps: Steps[Ended], return_state: bool) -> object:
     try:
         ended = await drive_async(steps)
     except RunHalted as signal:
-        raise signal.error from None
+        return state_of_parked(signal, return_state)
     return _outcome(ended, return_state)
 
 
@@ -303,6 +328,10 @@ def flow(
     on_crashed: Iterable[Hook] | None = None,
     idempotency_key: str | Callable[..., str] | None = None,
     durability: Durability | None = None,
+    persist_result: bool | None = None,
+    result_storage: StorageOption = None,
+    result_serializer: Serializer | str | None = None,
+    cache_result_in_memory: bool = True,
 ) -> Callable[[Callable[P, R]], Flow[P, R]]: ...
 def flow(fn: Callable[P, R] | None = None, /, **options: object) -> Flow[P, R] | Callable[[Callable[P, R]], Flow[P, R]]:
     """Make a function a flow: its run, parameters, result and every task call are journaled, so it can be resumed.
@@ -315,6 +344,8 @@ def flow(fn: Callable[P, R] | None = None, /, **options: object) -> Flow[P, R] |
       run, or returns its recorded result.
     - `durability`: "power" (a result the flow was given survives a pulled plug) or "process" (survives any crash of the
       process; a power cut may take up to the last second). Default: the journal's, see `use_journal`.
+    - `result_serializer`, `result_storage`: how the results of the run, its tasks and its subflows are written unless they say
+      it themselves, see `task`. `persist_result` and `cache_result_in_memory` are accepted: results are recorded in any case.
     - `task_runner`: where submitted tasks run (default: threads). `validate_parameters`: fit arguments to the type hints.
     """
     _known(options)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar, cast
 
-from wfengine.states import State
+from wfengine.states import State, result_of
 from wfengine_journal.errors import UsageError
 from wfengine_journal.states import StateType
 
@@ -285,7 +285,7 @@ def resolved(value: object, depth: int = 0) -> object:
     if isinstance(value, TaskFuture):
         return value.result()
     if isinstance(value, State):
-        return value.result() if value.type is not StateType.PENDING else value
+        return result_of(value) if value.type is not StateType.PENDING else value
     if isinstance(value, TaskFutureList):
         return [item.result() for item in value]
     if kind in _SEQUENCES:

@@ -11,10 +11,11 @@ import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeGuard, TypeVar
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError
+    from pydantic.fields import FieldInfo
 
 #: Elements of a container that are looked at, by depth. The rest is taken on trust: checking a long list in full
 #: would cost more than the call, and hints are a help here, not a proof.
@@ -81,7 +82,7 @@ class Hint:
 
     def _adapter(self) -> TypeAdapter[object] | None:
         if self._adapters is None:
-            self._adapters = _adapters_for(self.hint)
+            self._adapters = adapters_for(self.hint)
         return self._adapters[0] if self._adapters else None
 
 
@@ -254,6 +255,11 @@ def is_future(value: object) -> bool:
     return hasattr(value, "__wfengine_future__")
 
 
+def is_field(value: object) -> TypeGuard[FieldInfo]:
+    """Say whether the default of a parameter is a pydantic.Field(...), which holds the default and more; imports nothing."""
+    return type(value).__name__ == "FieldInfo" and type(value).__module__ == "pydantic.fields"
+
+
 def _holds_future(value: object) -> bool:
     if isinstance(value, dict):
         return any(map(is_future, islice(value.values(), ELEMENTS_CHECKED[0])))
@@ -262,7 +268,7 @@ def _holds_future(value: object) -> bool:
     return False
 
 
-def _adapters_for(hint: object) -> list[TypeAdapter[object]]:
+def adapters_for(hint: object) -> list[TypeAdapter[object]]:
     """Return pydantic's adapter for the hint, or nothing when pydantic cannot judge it."""
     from pydantic import ConfigDict, PydanticUserError, TypeAdapter
 

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wfengine.run_objects import FlowRun, TaskRun, flow_run_of, task_run_of
 from wfengine.scopes import LiveRun, Scope
 from wfengine.states import State
 from wfengine.steps import Invoke, Outcome, Steps
@@ -25,9 +24,15 @@ from wfengine_journal.errors import UsageError
 from wfengine_journal.states import StateType
 
 if TYPE_CHECKING:
+    from wfengine.run_objects import FlowRun, TaskRun
     from wfengine.task_engine import Call
 
 _logger = logging.getLogger("wfengine.hooks")
+
+_AFTER_FAILURE = {
+    "on_commit": "Its transaction is rolled back.",
+    "on_rollback": "What it was to undo is not undone, and stays Completed.",
+}
 
 Hook = Callable[..., object]
 
@@ -48,14 +53,18 @@ class Hooks:
 
     def __init__(self, subject: object, hooks: dict[str, tuple[Hook, ...]]) -> None:
         self.subject = subject  # the Flow or Task that is given to each
-        self._hooks = {option: _named(listed) for option, listed in hooks.items()}
+        self._hooks = {option: named_hooks(listed) for option, listed in hooks.items()}
 
     def of(self, state_type: StateType) -> tuple[tuple[str, Hook], ...]:
         """Return (name, hook) of the hooks for a state, in the order in which they were given."""
-        return self._hooks.get(OPTIONS.get(state_type, ""), ())
+        return self.named(OPTIONS.get(state_type, ""))
+
+    def named(self, option: str) -> tuple[tuple[str, Hook], ...]:
+        """Return (name, hook) of the hooks that an option names."""
+        return self._hooks.get(option, ())
 
 
-def _named(hooks: tuple[Hook, ...]) -> tuple[tuple[str, Hook], ...]:
+def named_hooks(hooks: Iterable[Hook]) -> tuple[tuple[str, Hook], ...]:
     """Return the hooks with the names under which their calls are recorded; of two with one name, the second is 'name#2'."""
     counts: dict[str, int] = {}
     named = []
@@ -80,7 +89,7 @@ def checked_hooks(owner: str, option: str, hooks: object) -> tuple[Hook, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Moment:
+class Moment:
     """The state that hooks are called for."""
 
     run: LiveRun
@@ -97,6 +106,8 @@ class _Moment:
         return 0 if self.call is None else self.call.task_run_id
 
     def subject_run(self) -> FlowRun | TaskRun:
+        from wfengine.run_objects import flow_run_of, task_run_of  # lazy: only a hook needs them
+
         return flow_run_of(self.run, self.new) if self.call is None else task_run_of(self.call, self.new)
 
 
@@ -104,38 +115,53 @@ def call_task_hooks(call: Call, state: State[object], seq: int) -> Steps[None]:
     """Call the hooks of a task for a state that is committed as its transition `seq`."""
     hooks = call.callee.hooks
     if hooks is not None:
-        yield from _call_all(hooks, _Moment(call.run, call, seq, state))
+        yield from _call_all(hooks, Moment(call.run, call, seq, state))
 
 
 def has_untold(call: Call, state_type: StateType, seq: int) -> bool:
     """Tell whether a recorded state of a task has hooks that were not called: the process died first."""
     hooks = call.callee.hooks
-    return hooks is not None and any((call.task_run_id, seq, name) not in call.run.told for name, _ in hooks.of(state_type))
+    if hooks is None:
+        return False
+    option = OPTIONS.get(state_type, "")
+    if any((call.task_run_id, seq, option, name) not in call.run.told for name, _ in hooks.of(state_type)):
+        return True
+    if call.transaction is not None or state_type is not StateType.COMPLETED:
+        return False
+    return any((call.task_run_id, seq, "on_commit", name) not in call.run.told for name, _ in hooks.named("on_commit"))
 
 
 def call_flow_hooks(run: LiveRun, state: State[object], seq: int) -> Steps[None]:
     """Call the hooks of a flow for a state that is committed as its transition `seq`."""
     hooks = run.flow.hooks
     if hooks is not None:
-        yield from _call_all(hooks, _Moment(run, None, seq, state))
+        yield from _call_all(hooks, Moment(run, None, seq, state))
 
 
-def _call_all(hooks: Hooks, moment: _Moment) -> Steps[None]:
-    option = OPTIONS.get(moment.new.type, "")
+def _call_all(hooks: Hooks, moment: Moment) -> Steps[None]:
     for name, hook in hooks.of(moment.new.type):
-        if (moment.task_run_id, moment.seq, name) in moment.run.told:
-            continue
-        scope = Scope(moment.run, moment.call)
-        scope.closed = True
         args = _arguments(hook, hooks.subject, moment)
-        outcome = yield Invoke(scope, hook, args, {}, inspect.iscoroutinefunction(inspect.unwrap(hook)), None)
-        assert isinstance(outcome, Outcome)
-        _record(moment, option, name, outcome.error)
-        if outcome.error is not None and not isinstance(outcome.error, Exception):
-            raise outcome.error  # Ctrl-C, not a failure of the hook
+        yield from call_hook(moment, OPTIONS.get(moment.new.type, ""), name, hook, args)
 
 
-def _arguments(hook: Hook, subject: object, moment: _Moment) -> tuple[object, ...]:
+def call_hook(
+    moment: Moment, option: str, name: str, hook: Hook, args: tuple[object, ...], *, again: bool = False
+) -> Steps[Exception | None]:
+    """Call one hook and record that; return what it raised. One that was called already is not, unless `again`."""
+    if not again and (moment.task_run_id, moment.seq, option, name) in moment.run.told:
+        return None
+    scope = Scope(moment.run, moment.call)
+    scope.closed = True
+    scope.is_async = inspect.iscoroutinefunction(inspect.unwrap(hook))
+    outcome = yield Invoke(scope, hook, args, {}, scope.is_async, None)
+    assert isinstance(outcome, Outcome)
+    _record(moment, option, name, outcome.error)
+    if outcome.error is not None and not isinstance(outcome.error, Exception):
+        raise outcome.error  # Ctrl-C, not a failure of the hook
+    return outcome.error
+
+
+def _arguments(hook: Hook, subject: object, moment: Moment) -> tuple[object, ...]:
     if _takes_two_states(hook):
         return (subject, moment.old, moment.new)
     return (subject, moment.subject_run(), moment.new)
@@ -150,11 +176,12 @@ def _takes_two_states(hook: Hook) -> bool:
     return names[1:3] == ["old_state", "new_state"]
 
 
-def _record(moment: _Moment, option: str, name: str, error: BaseException | None) -> None:
+def _record(moment: Moment, option: str, name: str, error: BaseException | None) -> None:
     run = moment.run
     text = None if error is None else f"{type(error).__name__}: {error}"
-    run.told.add((moment.task_run_id, moment.seq, name))
+    run.told.add((moment.task_run_id, moment.seq, option, name))
     run.journal.put_hook_run(run.id, moment.task_run_id, moment.seq, option, name, text)
     if error is not None:
         who = str(moment.call) if moment.call is not None else str(run)
-        _logger.error("The %s hook '%s' of %s failed; the run is not affected.", option, name, who, exc_info=error)
+        rest = _AFTER_FAILURE.get(option, "The run is not affected.")
+        _logger.error("The %s hook '%s' of %s failed. %s", option, name, who, rest, exc_info=error)

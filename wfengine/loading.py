@@ -14,7 +14,6 @@ A file is loaded once per process. Nothing here reads or writes a journal.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import inspect
@@ -30,7 +29,7 @@ from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType
 
-from wfengine_journal.errors import EntrypointError
+from wfengine_journal.errors import EntrypointError, MissingFlowError, ScriptError
 
 #: Names listed in an error before "and N more".
 NAMES_SHOWN = 10
@@ -110,7 +109,7 @@ def load_target(target: str) -> tuple[object, ...]:
     if not own:
         others = _flows_in(module)
         imported = f" It imports {_listed(list(others))}; name one as {place}:{next(iter(others))}." if others else ""
-        raise EntrypointError(f"No flow is defined in {place}.{imported or ' Decorate a function there with @flow.'}")
+        raise MissingFlowError(f"No flow is defined in {place}.{imported or ' Decorate a function there with @flow.'}")
     return own
 
 
@@ -278,7 +277,7 @@ def _execute_script(resolved: Path) -> ModuleType:
             return module
         sys.modules.pop(name, None)
         if isinstance(error, Exception | SystemExit):
-            raise EntrypointError(_failure_text(str(resolved), error)) from error
+            raise ScriptError(_failure_text(str(resolved), error)) from error
         raise
     _announce_script(module)
     return module
@@ -295,7 +294,7 @@ def _load_module(name: str, folder: str | None) -> ModuleType:
         except (Exception, SystemExit) as error:
             if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
                 raise EntrypointError(_missing_module_text(name, error.name)) from error
-            raise EntrypointError(_failure_text(name, error)) from error
+            raise ScriptError(_failure_text(name, error)) from error
 
 
 class _ScriptLoader(SourceFileLoader):
@@ -339,7 +338,7 @@ def _named(module: ModuleType, qualname: str, place: str) -> object:
     for part in qualname.split("."):
         value = getattr(value, part, _MISSING)
         if value is _MISSING:
-            raise EntrypointError(_missing_name_text(module, qualname, place))
+            raise MissingFlowError(_missing_name_text(module, qualname, place))
     if not _is_flow(value):
         # `nightly = flow(etl)` leaves the plain function under its own name.
         made = [flow for flow in _flows_in(module).values() if getattr(flow, "fn", None) is value]
@@ -354,7 +353,7 @@ def _flow_named(module: ModuleType, name: str, place: str) -> object:
         return given[0]
     value = _named(module, name, place)
     if not _is_flow(value):
-        raise EntrypointError(f"{name!r} in {place} is a {type(value).__name__}, not a flow. {_flows_text(module)}")
+        raise MissingFlowError(f"{name!r} in {place} is a {type(value).__name__}, not a flow. {_flows_text(module)}")
     return value
 
 
@@ -455,5 +454,7 @@ def _innermost_line(error: BaseException) -> str:
 
 
 def _did_you_mean(name: str, candidates: list[str]) -> str:
+    import difflib  # only a mistake needs it
+
     near = difflib.get_close_matches(name, candidates, n=1)
     return f" Did you mean {near[0]!r}?" if near else ""

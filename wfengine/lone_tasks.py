@@ -5,17 +5,16 @@ Its body is the one call of the task, so that call needs no arguments to be know
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any, cast
 
-from wfengine.flow_engine import recorded_end
+from wfengine.endings import recorded_end
 from wfengine.flows import AnyFlow, Flow
 from wfengine.needs import filled
 from wfengine.scopes import current_scope
 from wfengine_journal.background import list_needs
 
 if TYPE_CHECKING:
-    from wfengine.states import State
     from wfengine.tasks import Task
 
 #: The call key of the one call.
@@ -28,20 +27,20 @@ def flow_around(task: Task[..., Any], *, background: bool = False) -> AnyFlow:
     In background nobody consumes the items of a generator, so the list of them is the result, as of a submitted one.
     """
     called = task.with_options(call_key=LONE_CALL)
-    collects = background and task.is_generator
     own_code = task.fn  # named in each body, so that an edit of it counts as an edit of this flow
 
+    # The state of the task is that of the run around it, with its name and message.
     def alone(**inputs: object) -> object:
-        return _call(called, own_code, collects, inputs)
+        return _call(called, own_code, inputs, return_state=True)
 
     async def alone_async(**inputs: object) -> object:
-        return await cast("Coroutine[object, object, object]", _call(called, own_code, collects, inputs))
+        return await cast("Coroutine[object, object, object]", _call(called, own_code, inputs, return_state=True))
 
     def items_alone(**inputs: object) -> Generator[object, None, object]:
-        return (yield from cast("Generator[object, None, object]", _call(called, own_code, collects, inputs)))
+        return (yield from cast("Generator[object, None, object]", _call(called, own_code, inputs)))
 
     async def items_alone_async(**inputs: object) -> AsyncGenerator[object, None]:
-        async for item in cast("AsyncGenerator[object, None]", _call(called, own_code, collects, inputs)):
+        async for item in cast("AsyncGenerator[object, None]", _call(called, own_code, inputs)):
             yield item
 
     bodies = {(False, False): alone, (True, False): alone_async, (False, True): items_alone, (True, True): items_alone_async}
@@ -52,16 +51,9 @@ def flow_around(task: Task[..., Any], *, background: bool = False) -> AnyFlow:
     return flow
 
 
-def _call(called: Task[..., Any], _own_code: Callable[..., object], collects: bool, inputs: dict[str, object]) -> object:
+def _call(called: Task[..., Any], _own_code: Callable[..., object], inputs: dict[str, object], **options: bool) -> object:
     args, kwargs = called.parameters.unbind(_with_results(inputs))
-    if not collects:
-        return called(*args, **kwargs)
-    state = called(*args, return_state=True, **kwargs)
-    return _result_async(state) if called.is_async else cast("State[object]", state).result()
-
-
-async def _result_async(state: object) -> object:
-    return (await cast("Awaitable[State[object]]", state)).result()
+    return called(*args, **kwargs, **options)
 
 
 def _with_results(inputs: dict[str, object]) -> dict[str, object]:
@@ -72,7 +64,8 @@ def _with_results(inputs: dict[str, object]) -> dict[str, object]:
     journal = scope.run.journal
     results: dict[int, object] = {}
     for needed, must_complete in list_needs(journal.records, scope.run.id).items():
-        value, error = recorded_end(journal, journal.records.get_flow_run(needed)).outcome
+        outcome = recorded_end(journal.records, journal.records.get_flow_run(needed)).outcome
+        value, error = outcome.value, outcome.error
         if error is not None and must_complete:
             raise error
         results[needed] = value if error is None else error

@@ -7,18 +7,22 @@ types bring along, and writes nothing.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import json
-import reprlib
 import sys
 import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from wfengine.hints import Check, Hint, UnfitError, is_future
-from wfengine_journal.errors import ParameterError, UsageError
+from wfengine.hints import Check, Hint, UnfitError, is_field, is_future
+from wfengine_journal.errors import (
+    ParameterBindError,
+    ParameterTypeError,
+    ReservedArgumentError,
+    SignatureMismatchError,
+    UsageError,
+)
 
 #: Characters of a value or signature that an error shows.
 PREVIEW_CHARACTERS = 80
@@ -40,6 +44,7 @@ class Parameters:
         self._refuse_reserved(reserved)
         self._kinds = {name: parameter.kind for name, parameter in self.signature.parameters.items()}
         self._defaults = _defaults_of(self.signature)
+        self._fields = {name: default for name, default in self._defaults.items() if is_field(default)}
         self._positional_count = sum(kind <= _Kind.POSITIONAL_OR_KEYWORD for kind in self._kinds.values())
         self._only_positional = self._positional_count == len(self.names)
         self._tails = self._default_tails()
@@ -49,7 +54,7 @@ class Parameters:
     def bind(self, args: tuple[object, ...], kwargs: dict[str, object]) -> dict[str, object]:
         """Return all arguments by name in the order of the signature, defaults applied.
 
-        `*args` is a tuple and `**kwargs` a dict under its own name. Raises ParameterError, which names everything
+        `*args` is a tuple and `**kwargs` a dict under its own name. Raises ParameterBindError, which names everything
         that is missing, unexpected or given twice.
         """
         given = len(args)
@@ -71,7 +76,7 @@ class Parameters:
     def unbind(self, arguments: dict[str, object]) -> tuple[tuple[object, ...], dict[str, object]]:
         """Return the `(args, kwargs)` that call the function with these arguments.
 
-        Arguments recorded before a parameter with a default was added get that default. Raises ParameterError
+        Arguments recorded before a parameter with a default was added get that default. Raises SignatureMismatchError
         when they do not fit the function any more.
         """
         if tuple(arguments) != self.names:
@@ -97,7 +102,7 @@ class Parameters:
 
         A value that fits keeps its identity; any other is converted by pydantic in lax mode. Futures and states, and
         values whose hint is absent or cannot be resolved, stay as they are. Of a container the first elements are
-        looked at, see `hints`. Raises ParameterError that names every argument that does not fit.
+        looked at, see `hints`. Raises ParameterTypeError that names every argument that does not fit.
         """
         plan = self._plan
         if plan is None:
@@ -116,10 +121,10 @@ class Parameters:
         """Return keyword arguments from `name=text` pairs of a command line, for `bind` and `coerce`.
 
         A text is read as JSON when it is JSON and the value fits the hint; a parameter hinted `str` keeps its text.
-        Raises ParameterError for unknown names.
+        Raises SignatureMismatchError for unknown names.
         """
         self._refuse_unknown(texts)
-        hints = self._resolved_hints()
+        hints = self.hints()
         variable = next((name for name, kind in self._kinds.items() if kind is _Kind.VAR_KEYWORD), None)
         values: dict[str, object] = {}
         for name, text in texts.items():
@@ -131,7 +136,7 @@ class Parameters:
 
     def _default_tails(self) -> tuple[dict[str, object] | None, ...]:
         """Return, by number of positional arguments, the defaults that complete them; None where one is missing."""
-        if not set(self._kinds.values()) <= {_Kind.POSITIONAL_OR_KEYWORD, _Kind.KEYWORD_ONLY}:
+        if self._fields or not set(self._kinds.values()) <= {_Kind.POSITIONAL_OR_KEYWORD, _Kind.KEYWORD_ONLY}:
             return ()
         tails: list[dict[str, object] | None] = []
         for given in range(self._positional_count + 1):
@@ -159,12 +164,23 @@ class Parameters:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
             problems = self._binding_problems(args, kwargs) or [str(error)]
-            raise ParameterError(self._sentence(problems)) from error
+            raise ParameterBindError(self._sentence(problems)) from error
         bound.apply_defaults()
         if len(bound.arguments) != len(self.names):
             # Python 3.13.0 binds f(a, /, **kwargs) to f(a=0) and leaves `a` out; the call itself would not do that.
-            raise ParameterError(self._sentence(self._binding_problems(args, kwargs)))
-        return dict(bound.arguments)
+            raise ParameterBindError(self._sentence(self._binding_problems(args, kwargs)))
+        arguments = dict(bound.arguments)
+        return self._with_field_defaults(arguments) if self._fields else arguments
+
+    def _with_field_defaults(self, arguments: dict[str, object]) -> dict[str, object]:
+        """Put in the place of a pydantic.Field(...) the default that it holds."""
+        missing = [name for name, field in self._fields.items() if arguments[name] is field and field.is_required()]
+        if missing:
+            raise ParameterBindError(self._sentence([f"missing argument {name!r}" for name in missing]))
+        for name, field in self._fields.items():
+            if arguments[name] is field:
+                arguments[name] = field.get_default(call_default_factory=True)  # a new list for each call
+        return arguments
 
     def _binding_problems(self, args: tuple[object, ...], kwargs: dict[str, object]) -> list[str]:
         """Say everything that is wrong with a call that did not bind."""
@@ -204,8 +220,8 @@ class Parameters:
         known = {**_empty_variables(self._kinds), **self._defaults, **arguments}
         problems += [f"missing argument {name!r}" for name in self.names if name not in known]
         if problems:
-            raise ParameterError(self._sentence(problems))
-        return {name: known[name] for name in self.names}
+            raise SignatureMismatchError(self._sentence(problems))
+        return self._with_field_defaults({name: known[name] for name in self.names})
 
     def _sentence(self, problems: list[str]) -> str:
         return f"{self.owner}: {'; '.join(problems)}. Its signature is {self._signature_text()}."
@@ -217,7 +233,7 @@ class Parameters:
     def _refuse_reserved(self, reserved: Collection[str]) -> None:
         taken = [name for name in self.names if name in reserved]
         if taken:
-            raise UsageError(
+            raise ReservedArgumentError(
                 f"{self.owner} has a parameter named {taken[0]!r}, a name that wfengine itself uses in calls "
                 f"(reserved: {', '.join(sorted(reserved))}). Rename the parameter."
             )
@@ -227,14 +243,14 @@ class Parameters:
             return
         problems = [self._unexpected(name) for name in texts if not self._is_nameable(name)]
         if problems:
-            raise ParameterError(self._sentence(problems))
+            raise SignatureMismatchError(self._sentence(problems))
 
     # Coercing
 
     def _make_plan(self) -> tuple[tuple[str, type | None, Check], ...]:
         """Return (name, class whose instances fit at a glance, check) of every parameter that has a usable hint."""
         plan: list[tuple[str, type | None, Check]] = []
-        for name, hint in self._resolved_hints().items():
+        for name, hint in self.hints().items():
             kind = self._kinds[name]
             if hint.fits is None:
                 continue
@@ -246,7 +262,7 @@ class Parameters:
                 plan.append((name, hint.exact, hint.fits))
         return tuple(plan)
 
-    def _resolved_hints(self) -> dict[str, Hint]:
+    def hints(self) -> dict[str, Hint]:
         """Return the hints that could be resolved. Lazy: a hint may name a class defined below the function."""
         if self._hints is None:
             self._hints = {name: Hint(hint) for name, hint in _hints_of(self._fn, self.signature).items()}
@@ -257,7 +273,7 @@ class Parameters:
         problems: list[str] = []
         cause: Exception | None = None
         for name in unfit:
-            hint = self._resolved_hints()[name]
+            hint = self.hints()[name]
             converted: dict[object, object] = {}
             for label, key, value in _parts(name, self._kinds[name], arguments[name]):
                 try:
@@ -268,7 +284,7 @@ class Parameters:
             coerced[name] = _whole(self._kinds[name], converted)
         if problems:
             listed = f" {problems[0]}" if len(problems) == 1 else "\n  " + "\n  ".join(problems)
-            raise ParameterError(f"{self.owner}:{listed}\nPass a value that fits, or change the type hint.") from cause
+            raise ParameterTypeError(f"{self.owner}:{listed}\nPass a value that fits, or change the type hint.") from cause
         return coerced
 
 
@@ -319,7 +335,8 @@ def _hints_of(fn: Callable[..., object], signature: inspect.Signature) -> dict[s
             resolved = typing.get_type_hints(holder, globalns=names, include_extras=True)
         except Exception:  # An annotation is user code: it may name anything, or be no type at all.
             continue
-        hints.update(resolved)
+        for name, hint in resolved.items():
+            hints[name] = Annotated[hint, parameter.default] if is_field(parameter.default) else hint
     return hints
 
 
@@ -377,6 +394,8 @@ def _parsed_json(text: str) -> object:
 
 
 def _preview(value: object) -> str:
+    import reprlib  # as above
+
     shortener = reprlib.Repr()
     shortener.maxstring = shortener.maxother = PREVIEW_CHARACTERS
     text = shortener.repr(value)
@@ -384,6 +403,8 @@ def _preview(value: object) -> str:
 
 
 def _did_you_mean(name: str, candidates: Iterable[str]) -> str:
+    import difflib  # only a mistake needs it
+
     near = difflib.get_close_matches(name, list(candidates), n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""
 

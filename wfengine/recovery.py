@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, cast
 
-from wfengine.flow_engine import Ended, How, owned_error, recorded_end, sweep, take_up
+from wfengine.endings import Ended, recorded_end, state_of_parked
+from wfengine.flow_engine import How, owned_error, sweep, take_up
 from wfengine.loading import load_entrypoint
 from wfengine.scopes import ACTIVE
 from wfengine.states import State
 from wfengine.steps import Steps, drive, drive_async
+from wfengine_journal import pickling
 from wfengine_journal.background import list_ended, list_needs
 from wfengine_journal.codec import encode, value_hash
 from wfengine_journal.connection import open_reader
 from wfengine_journal.errors import EntrypointError, JournalCorruptError, OwnershipLostError, RunHalted, UsageError
-from wfengine_journal.queries import get_run
 from wfengine_journal.records import FlowRunRow, OpenRunRow
 from wfengine_journal.store import Journal
 from wfengine_journal.transitions import ResolveCall
@@ -40,6 +41,8 @@ def find_run_id(journal: Journal, reference: int | str) -> int:
     """Return the id of the run that an id, a name, the beginning of a name, or '@last' refers to."""
     if isinstance(reference, int):
         return reference
+    from wfengine_journal.queries import get_run  # the reads for people load slowly, and only a name needs one here
+
     journal.flush()
     connection = open_reader(journal.path)
     try:
@@ -51,7 +54,7 @@ def find_run_id(journal: Journal, reference: int | str) -> int:
 def resume_run(
     journal: Journal, run_id: int, *, on_drift: str | None = None, takeover: bool = False, recovery: bool = False
 ) -> State[object]:
-    """Resume a run to its end and return its final state; the flow's code is loaded again.
+    """Resume a run to its end, or until its flow pauses it, and return its state; the flow's code is loaded again.
 
     `recovery` means that no person is looking: recorded failures stay failures, and drift parks the run even if the
     code was edited. Raises RunOwnedError while another process executes the run, DriftError or InDoubtError when it is
@@ -67,7 +70,7 @@ def resume_run(
             return asyncio.run(drive_async(steps)).state
         return drive(steps).state
     except RunHalted as signal:
-        raise signal.error from None
+        return state_of_parked(signal)
 
 
 def resume_steps(
@@ -83,7 +86,7 @@ def resume_steps(
             f"Find it with: wfengine runs show {row.id}"
         )
     if row.state == "COMPLETED":
-        return recorded_end(journal, row)
+        return recorded_end(journal.records, row)
     if row.epoch == 0:
         _refuse_early(journal, row)
     if takeover and row.state in ("RUNNING", "CANCELLING", "SCHEDULED"):
@@ -194,7 +197,7 @@ def store_flow(flow: AnyFlow, journal: Journal) -> bytes | None:
 
     try:
         data: bytes = cloudpickle.dumps(flow)
-        cloudpickle.loads(data)
+        pickling.load(data)  # unlike cloudpickle's own, it leaves the classes alone that this process has
     except Exception as error:
         _logger.warning(
             "Flow '%s' cannot be imported afresh and cannot be stored (%s: %s), so only this process can resume its run. "
@@ -208,15 +211,13 @@ def store_flow(flow: AnyFlow, journal: Journal) -> bytes | None:
 
 
 def _load_stored_flow(journal: Journal, row: FlowRunRow) -> AnyFlow:
-    import cloudpickle
-
     assert row.flow_hash is not None
     codec, stored = journal.records.get_raw_value(row.flow_hash, f"the code of flow run {row.id} '{row.name}'")
     data = cast(bytes, stored)
     if codec != FLOW_CODEC or value_hash(codec, data) != row.flow_hash:
         raise JournalCorruptError(f"The stored code of flow run {row.id} '{row.name}' is damaged. Run: wfengine doctor")
     try:
-        return cast("AnyFlow", cloudpickle.loads(data))
+        return cast("AnyFlow", pickling.load(data))
     except Exception as error:
         raise EntrypointError(
             f"The stored code of flow run {row.id} '{row.name}' cannot be loaded here ({type(error).__name__}: {error}). "

@@ -6,7 +6,6 @@ RetryCallState built from the journal. Their loops and sleeps are not used: a de
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -56,7 +55,11 @@ class RetryPolicy:
                 return max(0.0, float(self.wait(call_state)))
         delay = self.delays[min(failures, len(self.delays)) - 1]
         # Jitter spreads retries that failed together; it only ever lengthens the delay.
-        return delay + random.uniform(0, delay * self.jitter_factor) if self.jitter_factor else delay
+        if not self.jitter_factor:
+            return delay
+        import random  # slow to import, and only jitter needs it
+
+        return delay + random.uniform(0, delay * self.jitter_factor)
 
 
 #: A failure is final at once.

@@ -20,11 +20,13 @@ from wfengine_journal.errors import MissingContextError, RunHalted
 if TYPE_CHECKING:
     from wfengine.flows import AnyFlow
     from wfengine.futures import TaskFuture
+    from wfengine.keeping import Keeping
     from wfengine.loop_commits import LoopCommits
     from wfengine.replay import Recorded
     from wfengine.runners import TaskRunner
     from wfengine.streams import Feed
     from wfengine.task_engine import Call, Callee
+    from wfengine.transactions import Transaction
     from wfengine_journal.store import Journal
 
 P = ParamSpec("P")
@@ -36,8 +38,8 @@ class LiveRun:
 
     __slots__ = (
         "__weakref__", "callees", "durability", "epoch", "feed", "flow", "halted", "id", "issue_lock", "journal", "left_open",
-        "log_prints", "name", "on_drift", "outstanding", "parameters", "parent", "parent_call", "recorded", "runner", "synced",
-        "tags", "told", "turns", "version",
+        "log_prints", "name", "on_drift", "outer_tags", "outstanding", "parameters", "parent", "parent_call", "recorded",
+        "results", "rolled_back", "runner", "synced", "tags", "told", "turns", "uses_transactions", "version",
     )  # fmt: skip
 
     def __init__(self, journal: Journal, flow: AnyFlow, run_id: int, name: str, *, epoch: int, version: int) -> None:
@@ -51,11 +53,13 @@ class LiveRun:
         self.synced = True  # outcomes wait for the disk (durability "power")
         self.parameters: dict[str, object] = {}
         self.tags: frozenset[str] = frozenset()
+        self.outer_tags: frozenset[str] = frozenset()  # of a resumed run: those of the `with tags(...)` it was started in
         self.parent: LiveRun | None = None
         self.parent_call: Call | None = None  # the call that a subflow's run stands for
-        self.told: set[tuple[int, int, str]] = set()  # hooks that were called: task run (0: the flow), seq, name
+        self.told: set[tuple[int, int, str, str]] = set()  # hooks that were called, as `list_hook_runs`
         self.recorded: Recorded | None = None  # what earlier executions recorded; None in a first execution
         self.on_drift: str | None = None
+        self.results: Keeping | None = None  # how its results are written, where its flow or one around it says so
         self.runner: TaskRunner | None = None
         self.outstanding: set[TaskFuture[object]] = set()  # submitted and not settled
         self.issue_lock = threading.Lock()
@@ -63,6 +67,8 @@ class LiveRun:
         self.log_prints = False
         self.left_open = True  # the journal still says RUNNING
         self.feed: Feed | None = None  # of a generator flow: what its consumer was given
+        self.uses_transactions = False  # a transaction was begun in it, or around it
+        self.rolled_back = False  # a transaction around this subflow undid a part of it
         self.callees: dict[tuple[str, str], Callee] = {}  # what was called so far, by kind and key
         self.turns: dict[object, LoopCommits] = {}  # by event loop: the commits it waits for
 
@@ -84,7 +90,10 @@ class LiveRun:
 class Scope:
     """An enclosing call, and the counters that tell equal calls in it apart."""
 
-    __slots__ = ("_lane_task", "_lane_thread", "attempt_over", "call", "closed", "enclosing", "epoch", "issued", "run")
+    __slots__ = (
+        "_lane_task", "_lane_thread", "attempt_over", "call", "closed", "enclosing", "epoch", "is_async", "issued", "run",
+        "transactions",
+    )  # fmt: skip
 
     def __init__(self, run: LiveRun, call: Call | None) -> None:
         self.run = run
@@ -93,7 +102,9 @@ class Scope:
         self.epoch = run.epoch
         self.issued: dict[tuple[int, bytes], int] = {}
         self.attempt_over = False  # set when the attempt was given up (timeout) though its thread may still run
-        self.closed = False  # set for hooks: what they call is not part of this run
+        self.closed = False  # set for hooks, and what names a run: what they call is not part of this run
+        self.is_async: bool | None = None  # set for hooks; None: as the flow or task that the scope is the body of
+        self.transactions = 0  # begun in this scope so far
         self._lane_thread = 0
         self._lane_task: object | None = None
 
@@ -141,6 +152,8 @@ def _running_asyncio_task() -> object | None:
 
 
 _SCOPE: contextvars.ContextVar[Scope | None] = contextvars.ContextVar("wfengine_scope", default=None)
+#: The innermost transaction block; it counts for calls of the scope in which it was entered.
+ACTIVE_TRANSACTION: contextvars.ContextVar[Transaction | None] = contextvars.ContextVar("wfengine_transaction", default=None)
 _TAGS: contextvars.ContextVar[frozenset[str]] = contextvars.ContextVar("wfengine_tags", default=frozenset())
 
 #: The flow runs this process executes now, by (journal path, id).
@@ -203,6 +216,18 @@ class _Carried(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         # A context can be entered once at a time; each call gets a copy, so that a pool may run many at once.
         return self._context.copy().run(self._fn, *args, **kwargs)
+
+
+@contextmanager
+def naming(run: LiveRun, call: Call | None) -> Iterator[None]:
+    """Let the function in the block, which names a run, ask about that run, as far as it is known: it has no id yet."""
+    scope = Scope(run, call)
+    scope.closed = True
+    token = _SCOPE.set(scope)
+    try:
+        yield
+    finally:
+        _SCOPE.reset(token)
 
 
 @contextmanager

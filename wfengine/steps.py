@@ -14,7 +14,7 @@ import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
-from wfengine.futures import worker_hooks
+from wfengine.futures import waiting, worker_hooks
 from wfengine.loop_commits import LoopCommits, uncancelled
 from wfengine.scopes import LiveRun, Scope, reset_scope, set_scope
 from wfengine.tracebacks import without_engine_frames
@@ -32,19 +32,27 @@ from wfengine_journal.writer import Change, WriteRefused
 
 if TYPE_CHECKING:
     from wfengine.futures import TaskFuture
+    from wfengine.states import State
+    from wfengine_journal.changes import Mark
     from wfengine_journal.store import Journal
 
 T = TypeVar("T")
 
 #: A wait for a delay is cut into pieces of this length, in seconds, so that a stopped run is noticed.
 WAIT_PIECE_SECONDS = 3600.0
+#: How often a look at the journal is repeated though nothing changed, in seconds: a process that died writes nothing.
+LOOK_AGAIN_SECONDS = 0.1
 
 
 class Outcome(NamedTuple):
-    """What user code gave: a value, or the exception it raised."""
+    """What user code gave: a value, or the exception it raised.
+
+    `state` is what it returned in place of a value, see `returned`; `value` is then the state's data, also beside an error.
+    """
 
     value: object
     error: BaseException | None
+    state: State[object] | None = None
 
 
 class Write(NamedTuple):
@@ -82,6 +90,16 @@ class Delay(NamedTuple):
     until_seconds: float
 
 
+class Await(NamedTuple):
+    """Wait until a look at the journal finds something; what it found is sent back.
+
+    The look is repeated whenever the journal changed, and now and then, since the death of a process is no change.
+    """
+
+    run: LiveRun
+    look: Callable[[], object]  # None: not yet
+
+
 class Settle(NamedTuple):
     """Wait until all these futures are settled."""
 
@@ -98,7 +116,7 @@ class StreamClosed(Signal):
     """Thrown in at an Emit: the consumer of the stream closed it."""
 
 
-Step: TypeAlias = Write | Create | Invoke | Delay | Settle | Emit
+Step: TypeAlias = Write | Create | Invoke | Delay | Await | Settle | Emit
 Steps: TypeAlias = Generator[Step, object, T]
 
 
@@ -212,6 +230,8 @@ def _perform_rare(step: Step) -> object:
         return None
     if isinstance(step, Create):
         return _create(step)
+    if isinstance(step, Await):
+        return _await(step)
     if isinstance(step, Emit):
         return None
     return _perform(step)
@@ -265,6 +285,25 @@ def _wait_until(delay: Delay) -> None:
         clock.sleep(min(remaining, WAIT_PIECE_SECONDS))
 
 
+def _await(step: Await) -> object:
+    journal = step.run.journal
+    with waiting():
+        journal.flush()  # what was left to the next commit may be what is waited for
+        while True:
+            mark, found = _look(step)
+            if found is not None:
+                return found
+            journal.changes.wait(mark, LOOK_AGAIN_SECONDS)
+
+
+def _look(step: Await) -> tuple[Mark, object]:
+    step.run.check_not_halted()
+    try:
+        return step.run.journal.changes.mark(), step.look()
+    except JournalError as error:
+        raise _halting(step.run, error) from error
+
+
 def _invoke(step: Invoke) -> Outcome:
     if step.timeout_seconds is not None:
         return _invoke_with_limit(step)
@@ -273,7 +312,7 @@ def _invoke(step: Invoke) -> Outcome:
     token = set_scope(scope)
     try:
         result = step.fn(*step.args, **step.kwargs)
-        return Outcome(_run_coroutine(result) if step.is_async else result, None)
+        return Outcome(run_coroutine(result) if step.is_async else result, None)
     except BaseException as error:
         if type(error) is SystemExit and scope.run.journal.is_forked:
             _leave_child(error)
@@ -282,8 +321,8 @@ def _invoke(step: Invoke) -> Outcome:
         reset_scope(token)
 
 
-def _run_coroutine(coroutine: object) -> object:
-    """Run async user code from a thread without an event loop to its end: an async hook of a sync task."""
+def run_coroutine(coroutine: object) -> object:
+    """Run async user code from a thread without an event loop to its end: an async hook of a sync task. Returns its result."""
     import asyncio
 
     async def awaited() -> object:
@@ -395,6 +434,8 @@ async def _perform_async(step: Step) -> object:
         for future in list(step.futures):
             await future.wait_async()
         return None
+    if isinstance(step, Await):
+        return await _await_async(step)
     return _perform_rare(step)
 
 
@@ -458,3 +499,23 @@ async def _wait_until_async(delay: Delay) -> None:
         if remaining <= 0:
             return
         await asyncio.sleep(min(remaining, WAIT_PIECE_SECONDS))
+
+
+async def _await_async(step: Await) -> object:
+    import asyncio
+
+    journal = step.run.journal
+    loop = asyncio.get_running_loop()
+    while True:
+        mark, found = _look(step)
+        if found is not None:
+            return found
+        changed = asyncio.Event()
+        forget = journal.changes.call(mark, lambda: loop.call_soon_threadsafe(changed.set))  # noqa: B023 - of this very turn
+        try:
+            async with asyncio.timeout(LOOK_AGAIN_SECONDS):
+                await changed.wait()
+        except TimeoutError:
+            continue
+        finally:
+            forget()

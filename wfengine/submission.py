@@ -69,7 +69,8 @@ class _Submission:
             if self._left:
                 return
         try:
-            self.issue()
+            # Settled on another thread; the call's tags are those of the code that submitted it.
+            self._context.copy().run(self.issue)
         except BaseException as error:
             self._settle(None, error)
 

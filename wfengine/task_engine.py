@@ -5,7 +5,7 @@ A call goes through eight hops, in this order on this page:
     1  bind               the arguments, by parameter name                              `new_call`
     2  identity           (flow run, scope, task key, call key, occurrence)             `issue`
     3  replay lookup      an outcome recorded by an earlier execution is the answer     `issue`, `answer`
-    4  begin attempt      committed before user code runs                               `life`
+    4  begin attempt      committed before user code runs - or a cached result is it    `life`, `caching`
     5  user code          in its own scope, under the time limit                        `life`
     6  outcome committed  value, checksum, state and transition in one transaction      `life`
     7  retry?             the next instant is journaled, then waited for                `life`
@@ -27,21 +27,24 @@ from wfengine.doubt import Refused, cut_off, settle_doubt
 from wfengine.fatal import note_task_run
 from wfengine.hooks import Hooks, call_task_hooks, has_untold
 from wfengine.identity import Inputs, describe_inputs, explicit_key
-from wfengine.ids import render_name
+from wfengine.outcomes import outcome_change, refused_change
+from wfengine.prints import record_prints
 from wfengine.replay import Recorded, drift_error
 from wfengine.result_hashes import known_result_hash, remember_result_hash
 from wfengine.retries import NO_RETRIES, RetryPolicy
+from wfengine.returned import is_telling, judged, recorded_name
+from wfengine.run_names import task_run_name
 from wfengine.scopes import LiveRun, Scope, current_tags
-from wfengine.states import State
+from wfengine.states import State, StateDetails
 from wfengine.steps import Delay, Invoke, Outcome, Settle, Steps, Write
 from wfengine.streams import Feed, stream
-from wfengine_journal.clock import text_from_seconds
-from wfengine_journal.codec import Encoded, encode, encode_error, error_message
+from wfengine.transaction_steps import commit_steps
+from wfengine.transactions import Transaction, enclosing_transaction, own_transaction
+from wfengine_journal.codec import Encoded, encode, error_message
 from wfengine_journal.errors import (
     JournalError,
     RunHalted,
     TaskInterrupted,
-    TaskTimeoutError,
     UsageError,
     ValueNotStorableError,
 )
@@ -50,8 +53,6 @@ from wfengine_journal.states import StateType
 from wfengine_journal.transitions import (
     Argument,
     BeginCall,
-    CompleteCall,
-    FailAttempt,
     Identity,
     OrphanCall,
     SettleCall,
@@ -60,6 +61,7 @@ from wfengine_journal.transitions import (
 )
 
 if TYPE_CHECKING:
+    from wfengine.caching import Asking, ResultOptions
     from wfengine.parameters import Parameters
 
 _logger = logging.getLogger("wfengine.engine")
@@ -74,6 +76,7 @@ class Callee:
     kind: Literal["task", "flow"]
     name: str
     key: str
+    decorated: object  # the Task or Flow
     fn: Callable[..., object]
     is_async: bool
     parameters: Parameters
@@ -91,6 +94,7 @@ class Callee:
     log_prints: bool | None = None
     is_generator: bool = False
     hooks: Hooks | None = None
+    results: ResultOptions | None = None  # cached, or written in a way of the author's choice; None: neither
     origin: str = ""  # where the function stands: two functions with one key would get each other's results
 
     @property
@@ -103,9 +107,9 @@ class Call:
     """One call in a running flow. Its row in the journal is written by `life`; before that it has no id."""
 
     __slots__ = (
-        "answered", "arguments", "attempt", "begin", "callee", "ended_at", "failures", "feed", "first_started", "fresh",
-        "identity", "inputs", "interruptions", "lane", "live_state", "own_scope", "row", "run", "run_name", "scope", "seq",
-        "tags", "task_run_id",
+        "answered", "arguments", "asking", "attempt", "begin", "callee", "ended_at", "failures", "feed", "first_started",
+        "fresh", "identity", "inputs", "interruptions", "lane", "live_state", "own_scope", "own_transaction", "row", "run",
+        "run_name", "scope", "seq", "tags", "task_run_id", "transaction", "verdict",
     )  # fmt: skip
 
     def __init__(self, callee: Callee, scope: Scope, arguments: dict[str, object], lane: int) -> None:
@@ -119,8 +123,11 @@ class Call:
         self.inputs: Inputs | None = None
         self.row: CallRow | None = None  # what an earlier execution recorded for this identity
         self.begin: BeginCall | None = None  # the change that writes the row, when it was posted and not awaited
+        self.transaction: Transaction | None = None  # it is made in
+        self.own_transaction: Transaction | None = None
         self.feed: Feed | None = None  # of a generator: what its consumer was given
         self.answered: Outcome | None = None  # recorded, with hooks still to be called for it
+        self.asking: Asking | None = None  # what it asks the cache, if its task is cached
         self.run_name: str | None = None
         self.tags: frozenset[str] = callee.tags
         self.task_run_id = 0
@@ -130,21 +137,31 @@ class Call:
         self.interruptions = 0
         self.fresh = False  # a recorded failure runs again: its counts begin anew
         self.first_started = 0.0
-        self.ended_at = ""  # as journaled, of an outcome of this execution
+        self.ended_at = ""  # as journaled
         self.live_state = StateType.PENDING
+        self.verdict: State[object] | None = None  # as what it ended, where value and error do not say it all
 
     def __str__(self) -> str:
         number = f" {self.task_run_id}" if self.task_run_id else ""
         return f"task run{number} of '{self.callee.name}' ({self.run})"
 
     def final_state(self, value: object, error: BaseException | None) -> State[object]:
-        """Return the state that an outcome means."""
-        run_id, task_run_id = self.run.id, self.task_run_id or None
+        """Return the state that an outcome means; `value` beside an error is data that was returned with a failed state."""
+        known, at, details = self.verdict, self.ended_at or None, self._details()
         if error is None:
-            return State(StateType.COMPLETED, flow_run_id=run_id, task_run_id=task_run_id, data=value)
-        name = "TimedOut" if isinstance(error, TaskTimeoutError) else ""
-        kind = StateType.FAILED if isinstance(error, Exception) else StateType.CRASHED
-        return State(kind, name, error_message(error), flow_run_id=run_id, task_run_id=task_run_id, error=error)
+            name, message = (None, None) if known is None else (known.name, known.message)
+            return State(StateType.COMPLETED, name, message, at, details, value)
+        data, message = error if value is None else value, error_message(error)
+        if known is None:
+            kind = StateType.FAILED if isinstance(error, Exception) else StateType.CRASHED
+            return State(kind, None, message, at, details, data, error)
+        return State(known.type, known.name, message if known.message is None else known.message, at, details, data, error)
+
+    def _details(self) -> StateDetails:
+        """Return the ids of the task run; of a subflow's call, that of the run it started."""
+        if self.callee.kind == "task":
+            return StateDetails(self.run.id, self.task_run_id or None)
+        return StateDetails(self.run.journal.records.find_child_run(self.task_run_id))
 
 
 # ------------------------------------------------------------------------------------------- hops 1 to 3: issue the call
@@ -154,7 +171,10 @@ def new_call(callee: Callee, scope: Scope, args: tuple[object, ...], kwargs: dic
     """Bind the arguments (hop 1). A call that waits for futures has no defined order, so it is never on the main lane."""
     arguments = callee.parameters.bind(args, kwargs)
     lane = 0 if not has_futures and scope.on_main_lane() else 1
-    return Call(callee, scope, arguments, lane)
+    call = Call(callee, scope, arguments, lane)
+    if scope.run.uses_transactions:
+        call.transaction = enclosing_transaction(scope)
+    return call
 
 
 def issue(call: Call) -> Outcome | None:
@@ -236,6 +256,8 @@ def _look_up(call: Call, task_id: int) -> Outcome | None:
         if outcome is not None and has_untold(call, call.live_state, row.version):
             call.answered = outcome  # `live` calls the hooks before it gives the answer
             return None
+        if outcome is not None and call.transaction is not None:
+            call.transaction.take(call, outcome.error)
         return outcome
     except JournalError as error:
         # Not for the flow to catch: what it was given once cannot be had, so it must not go on as if the task had failed.
@@ -251,29 +273,53 @@ def _take_over_row(call: Call, row: CallRow) -> None:
     call.failures = row.failures
     call.interruptions = row.interruptions
     call.live_state = StateType(row.state)
+    if current_tags() or call.run.outer_tags:
+        _add_tags(call)
 
 
 def answer(call: Call, row: CallRow) -> Outcome | None:
     """Return the recorded outcome, or None if the call has to run (again). Nothing is executed or written here."""
     recorded = call.run.recorded
     assert recorded is not None
-    if row.state == "COMPLETED" and row.result_codec is not None and row.result_hash is not None:
-        value = call.run.journal.records.load_result(row.result, row.result_codec, row.result_hash, f"the result of {call}")
+    if row.state_name == "RolledBack" and (recorded.rerun_of(row) == "failed" or row.fatal == 1):
+        _run_again(call, row, recorded)
+        return None
+    if row.state == "COMPLETED" and row.result_hash is not None:
+        value = _recorded_value(call, row)
         if row.result_codec != "json":
             remember_result_hash(value, row.result_hash)
+        _take_over_state(call, row)
         return Outcome(value, None)
-    if row.state == "FAILED" and row.error_id is not None:
+    if row.is_failure and row.error_id is not None:
         rerun = recorded.rerun_of(row)
         again = rerun == "failed" or (rerun == "fatal" and row.fatal == 1)
         error = call.run.journal.records.load_error(row.error_id) if not again or call.callee.on_interrupt == "fail" else None
         # An author who forbade a second execution forbade it for later resumes too.
         if error is not None and (not again or isinstance(error, TaskInterrupted)):
             note_task_run(error, row.id)
-            return Outcome(None, error)
-        call.fresh = True
-        with call.run.issue_lock:
-            recorded.diverge(row)
+            _take_over_state(call, row)
+            return Outcome(_recorded_value(call, row), error)
+        _run_again(call, row, recorded)
     return None
+
+
+def _run_again(call: Call, row: CallRow, recorded: Recorded) -> None:
+    call.fresh = True
+    with call.run.issue_lock:
+        recorded.diverge(row)
+
+
+def _recorded_value(call: Call, row: CallRow) -> object:
+    """Return the recorded result, or the data recorded with a failure; None for none."""
+    if row.result_codec is None or row.result_hash is None:
+        return None
+    return call.run.journal.records.load_result(row.result, row.result_codec, row.result_hash, f"the result of {call}")
+
+
+def _take_over_state(call: Call, row: CallRow) -> None:
+    call.ended_at = row.ended_at or ""
+    if row.state_name is not None or row.state_message is not None or row.state not in ("COMPLETED", "FAILED"):
+        call.verdict = State(StateType(row.state), row.state_name, row.state_message)
 
 
 def _once_without_key(call: Call) -> UsageError:
@@ -305,15 +351,23 @@ def _warn_of_opaque(callee: Callee, opaque: tuple[str, ...]) -> None:
 
 def life(call: Call) -> Steps[Outcome]:
     """Live an issued call that has no recorded outcome: attempts until it completes or fails, each committed."""
-    run = call.run
+    run, results = call.run, call.callee.results
     if call.row is not None:
         yield from settle_doubt(call, call.row)
         if call.failures and not call.fresh:  # cut off between two attempts, or in a later one than the first
             yield from _recall(call)
+    if results is not None and results.is_serializable and call.seq == 0:
+        write_pending(call)  # it may wait for others, and is seen to do so
     while True:
-        # 4  begin attempt
+        # 4  begin attempt, unless the cache has the result
         begin = _begin_attempt(call)
-        yield Write(run, begin, call.callee.is_guarded and run.synced)
+        if results is None:
+            yield Write(run, begin, call.callee.is_guarded and run.synced)
+        else:
+            cached = yield from results.begin(call, begin)
+            if cached is not None:
+                _tell(call, cached)
+                return (yield from _tell_late(call, cached))
         call.task_run_id = begin.task_run_id
         call.live_state = StateType.RUNNING
         if call.callee.hooks is not None:
@@ -323,13 +377,19 @@ def life(call: Call) -> Steps[Outcome]:
         if outcome.error is not None and not isinstance(outcome.error, Exception):
             yield from cut_off(call, outcome.error)
         # 6  outcome committed
-        change, outcome, next_attempt = _outcome_change(call, outcome)
-        yield Write(run, change, run.synced, final=next_attempt is None and call.callee.hooks is None)
+        try:
+            change, outcome, next_attempt = outcome_change(call, outcome)
+        except ValueNotStorableError as refusal:
+            change, outcome, next_attempt = yield from refused_change(call, outcome, refusal)
+        written = change if results is None or call.asking is None else call.asking.completed(call, change)
+        yield Write(run, written, run.synced, final=next_attempt is None and call.callee.hooks is None)
         # 8  told
         if next_attempt is None:
             _tell(call, outcome)
             if call.callee.hooks is not None:
-                yield from call_task_hooks(call, call.final_state(outcome.value, outcome.error), call.seq)
+                yield from _call_hooks(call, outcome)
+            if call.transaction is not None:
+                call.transaction.take(call, outcome.error)
             return outcome
         # 7  retry
         call.live_state = StateType.SCHEDULED
@@ -408,10 +468,10 @@ def _first_row(call: Call, at: str, *, running: bool) -> BeginCall:
     callee, inputs, identity = call.callee, call.inputs, call.identity
     assert inputs is not None
     assert identity is not None
-    if current_tags():
-        call.tags = callee.tags | current_tags()
+    if current_tags() or call.run.outer_tags:
+        _add_tags(call)
     if callee.run_name is not None:
-        call.run_name = render_name(callee.run_name, call.arguments, f"task '{callee.name}'")
+        call.run_name = task_run_name(call)
     return BeginCall(
         identity,
         epoch=call.run.epoch,
@@ -423,6 +483,11 @@ def _first_row(call: Call, at: str, *, running: bool) -> BeginCall:
         tags=tags_text(call.tags) if call.tags else None,
         arguments=_stored_arguments(call.arguments, inputs) if inputs.partial else (),
     )
+
+
+def _add_tags(call: Call) -> None:
+    """Add those of the `with tags(...)` blocks around the call, and around the start of its run."""
+    call.tags = call.callee.tags | current_tags() | call.run.outer_tags
 
 
 def _stored_arguments(arguments: Mapping[str, object], inputs: Inputs) -> list[Argument]:
@@ -444,6 +509,8 @@ def _user_code(call: Call) -> Steps[Outcome]:
     callee = call.callee
     scope = call.own_scope = Scope(call.run, call)
     args, kwargs = callee.parameters.unbind(call.arguments)
+    if callee.log_prints:
+        record_prints()
     if callee.kind == "flow":
         subflow = callee.fn(scope, call)  # the steps of the child's life, from flow_engine
         outcome = yield from subflow  # type: ignore[misc]  # Callee.fn of a flow returns Steps[Outcome]
@@ -452,61 +519,20 @@ def _user_code(call: Call) -> Steps[Outcome]:
         call.feed = call.feed or Feed()
         outcome = yield from stream(scope, step, call.feed, call.task_run_id, str(call))
     else:
-        outcome = yield Invoke(scope, callee.fn, args, kwargs, callee.is_async, callee.timeout_seconds)
+        step = Invoke(scope, callee.fn, args, kwargs, callee.is_async, callee.timeout_seconds)
+        outcome = yield step
     assert isinstance(outcome, Outcome)
+    if outcome.error is None and is_telling(outcome.value):
+        outcome = yield from judged(outcome, step)
     return outcome
 
 
-def _outcome_change(call: Call, outcome: Outcome) -> tuple[CompleteCall | FailAttempt, Outcome, float | None]:
-    """Return the change that records the attempt, the outcome it stands for, and the instant of the next attempt."""
-    run, at = call.run, call.run.journal.clock.now_text()
-    call.seq += 1
-    if outcome.error is None:
-        try:
-            result = encode(outcome.value, f"the result of {call}")
-        except ValueNotStorableError as refusal:
-            # Another attempt would return the same kind of value, so this is final at once.
-            return _failure(call, refusal, at, None), Outcome(None, note_task_run(refusal, call.task_run_id)), None
-        # Encoding may take long, and calls are replayed in the order of these instants: another may have ended meanwhile.
-        call.ended_at = at = run.journal.clock.now_text()
-        if result.codec != "json":
-            remember_result_hash(outcome.value, result.hash)
-        complete = CompleteCall(
-            run.id, call.task_run_id, seq=call.seq, epoch=run.epoch, attempt=call.attempt, at=at, result=result,
-            state_name="Closed" if call.feed is not None and call.feed.closed else None,
-        )  # fmt: skip
-        return complete, outcome, None
-    error = outcome.error
-    call.failures += 1
-    assert isinstance(error, Exception)
-    elapsed = run.journal.clock.monotonic_seconds() - call.first_started
-    delay = call.callee.policy.next_delay_seconds(call.failures, error, elapsed)
-    next_attempt = None if delay is None else run.journal.clock.wall_seconds() + delay
-    if next_attempt is None:
-        note_task_run(error, call.task_run_id)
-    return _failure(call, error, at, next_attempt), outcome, next_attempt
-
-
-def _failure(call: Call, error: BaseException, at: str, next_attempt: float | None) -> FailAttempt:
-    call.ended_at = at
-    return FailAttempt(
-        call.run.id,
-        call.task_run_id,
-        seq=call.seq,
-        epoch=call.run.epoch,
-        attempt=call.attempt,
-        at=at,
-        error=encode_error(error),
-        next_attempt_at=None if next_attempt is None else text_from_seconds(next_attempt),
-        state_name="TimedOut" if isinstance(error, TaskTimeoutError) else None,
-    )
-
-
 def _tell(call: Call, outcome: Outcome) -> None:
-    call.live_state = StateType.COMPLETED if outcome.error is None else StateType.FAILED
+    known = call.verdict
+    call.live_state = known.type if known is not None else StateType.COMPLETED if outcome.error is None else StateType.FAILED
     if listeners.LISTENERS:
-        at = call.run.journal.clock.now_text()
-        listeners.tell(listeners.Event(call.run.id, call.task_run_id, call.callee.name, call.live_state.value, None, at))
+        at, name = call.run.journal.clock.now_text(), None if known is None else recorded_name(known)
+        listeners.tell(listeners.Event(call.run.id, call.task_run_id, call.callee.name, call.live_state.value, name, at))
 
 
 # ------------------------------------------------------------------------------------------- small helpers
@@ -529,9 +555,20 @@ def _live_again(call: Call) -> Steps[Outcome]:
 
 
 def _tell_late(call: Call, outcome: Outcome) -> Steps[Outcome]:
-    """Call the hooks of a recorded outcome that the process which recorded it did not come to."""
-    yield from call_task_hooks(call, call.final_state(outcome.value, outcome.error), call.seq)
+    """Call the hooks of an outcome that no attempt of this execution produced: a cached one, or one whose hooks are due."""
+    if call.callee.hooks is not None:
+        yield from _call_hooks(call, outcome)
+    if call.transaction is not None:
+        call.transaction.take(call, outcome.error)
     return outcome
+
+
+def _call_hooks(call: Call, outcome: Outcome) -> Steps[None]:
+    yield from call_task_hooks(call, call.final_state(outcome.value, outcome.error), call.seq)
+    if call.transaction is None and outcome.error is None:  # nothing around it waits: what it did is committed
+        own = own_transaction(call)
+        own.seq = call.seq
+        yield from commit_steps(own)
 
 
 def given(call: Call, outcome: Outcome, return_state: bool) -> object:

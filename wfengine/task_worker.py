@@ -26,7 +26,7 @@ from wfengine.distributed_futures import current_place
 from wfengine.flow_engine import How, sweep, take_up
 from wfengine.journals import default_journal
 from wfengine.loading import is_loading, note_skipped_call
-from wfengine.logging import show_on_console
+from wfengine.logging import get_logger
 from wfengine.recovery import give_up
 from wfengine.runners import Job
 from wfengine.runners.threads import ThreadTaskRunner
@@ -47,9 +47,10 @@ from wfengine_journal.errors import (
 if TYPE_CHECKING:
     from wfengine.flows import AnyFlow
     from wfengine.tasks import Task
+    from wfengine_journal.changes import Mark
     from wfengine_journal.store import Journal
 
-_logger = logging.getLogger("wfengine.worker")
+_logger = logging.getLogger("wfengine.task_worker")
 
 #: Runs that a worker has at a time unless it is told otherwise, and at the most.
 DEFAULT_LIMIT = 10
@@ -81,6 +82,7 @@ class TaskWorker:
         self._refused: set[int] = set()  # runs that this worker leaves to another one
         self._refusals = 0  # one after another
         self._fault: WfengineError | None = None
+        self._wake = threading.Event()  # something changed: in the journal, or a run of this worker ended or waits
         self._stops = 0  # how often it was asked to stop; the second time it waits for nothing
         self.stopped_by: int | None = None  # the signal that asked
         self._sweep_at = 0.0
@@ -119,10 +121,10 @@ class TaskWorker:
         _logger.info("serving %s from %s, at most %s at a time", self._names(), journal.path, self.limit or MOST_RUNS)
         try:
             while not self._stops and self._fault is None and (deadline is None or clock.monotonic_seconds() < deadline):
-                seen = journal.changes.number()
+                self._wake.clear()
+                mark = journal.changes.mark()
                 self._sweep(journal)
-                self._begin_what_waits(journal, runner)
-                journal.changes.wait(seen, SLEEP_SECONDS)
+                self._sleep(journal, mark if self._begin_what_waits(journal, runner) else None)
             self._finish(journal)
         finally:
             self.started = False
@@ -141,15 +143,25 @@ class TaskWorker:
             self._sweep_at = now + SWEEP_SECONDS
             sweep(journal, list_running(journal.records, self._flows))
 
-    def _begin_what_waits(self, journal: Journal, runner: ThreadTaskRunner) -> None:
+    def _sleep(self, journal: Journal, mark: Mark | None) -> None:
+        """Sleep until there is something to do; with a mark, what is committed by anybody since may be."""
+        forget = journal.changes.call(mark, self._wake.set) if mark is not None else None
+        self._wake.wait(SLEEP_SECONDS)
+        if forget is not None:
+            forget()
+
+    def _begin_what_waits(self, journal: Journal, runner: ThreadTaskRunner) -> bool:
+        """Begin what may begin; tell whether there are places left."""
         free = self._free_places()
         if free <= 0:
-            return
+            return False
         passed_over = self._refused | set(self._places)
         most = free + len(passed_over)
         found = [*list_cut_off(journal.records, self._flows, most), *list_ready(journal.records, self._flows, most)]
-        for queued in [queued for queued in sorted(found) if queued.id not in passed_over][:free]:
+        begun = [queued for queued in sorted(found) if queued.id not in passed_over][:free]
+        for queued in begun:
             self._begin(journal, runner, queued)
+        return len(begun) < free
 
     def _free_places(self) -> int:
         with self._lock:
@@ -157,23 +169,25 @@ class TaskWorker:
 
     def _begin(self, journal: Journal, runner: ThreadTaskRunner, queued: QueuedRun) -> None:
         flow = self._flows[queued.queue]
-        place = _Place()
+        place = _Place(self._wake)
         context = contextvars.copy_context()
         context.run(current_place.set, place)
         with self._lock:
             self._places[queued.id] = place
 
-        def ended(_: Outcome | None, error: BaseException | None) -> None:
+        def ended(outcome: Outcome | None, error: BaseException | None) -> None:
             if queued.id in self._places:  # else it was left to the next worker
-                self._note(queued.id, error)  # first, or it could be begun again
+                self._note(queued.id, outcome, error)  # first, or it could be begun again
             with self._lock:
                 self._places.pop(queued.id, None)
-            journal.announce_change()
+            self._wake.set()
 
         runner.submit(Job(lambda: _lived(flow, journal, queued.id), ended, is_async=flow.is_async, context=context))
 
-    def _note(self, run_id: int, error: BaseException | None) -> None:
+    def _note(self, run_id: int, outcome: Outcome | None, error: BaseException | None) -> None:
         """Say what became of a run where the journal does not, and decide whether to go on."""
+        if outcome is not None and outcome.state is not None and outcome.state.is_crashed():
+            self._refused.add(run_id)  # the task returned this state; taken up again, it would return it again
         reason = error.error if isinstance(error, RunHalted) else error
         if isinstance(reason, JournalError | InternalError | ForkedProcessError) and not isinstance(
             reason, JournalCorruptError
@@ -209,9 +223,9 @@ class TaskWorker:
             remaining = until - journal.clock.monotonic_seconds()
             if remaining <= 0:
                 break
-            seen = journal.changes.number()
+            self._wake.clear()
             if self._places:
-                journal.changes.wait(seen, min(remaining, SLEEP_SECONDS))
+                self._wake.wait(min(remaining, SLEEP_SECONDS))
         with self._lock:
             unfinished = list(self._places)
             self._places.clear()
@@ -228,9 +242,10 @@ _LEFT = "its worker was stopped; another one takes it up"
 class _Place:
     """What one run counts for; see `distributed_futures.Place`."""
 
-    __slots__ = ("_lock", "_waits")
+    __slots__ = ("_changed", "_lock", "_waits")
 
-    def __init__(self) -> None:
+    def __init__(self, changed: threading.Event) -> None:
+        self._changed = changed
         self._lock = threading.Lock()
         self._waits = 0  # threads and coroutines of the run that wait for other background runs
 
@@ -241,6 +256,7 @@ class _Place:
     def leave(self) -> None:
         with self._lock:
             self._waits += 1
+        self._changed.set()
 
     def come_back(self) -> None:
         with self._lock:
@@ -294,7 +310,7 @@ def serve(
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        show_on_console()
+        get_logger()  # shows on stderr what is logged, unless the program has configured logging
         TaskWorker(*tasks, limit=limit).start(timeout)
         return None
     return aserve(*tasks, limit=limit, timeout=timeout)
@@ -311,7 +327,7 @@ async def aserve(
         note_skipped_call()
         return
     _refuse_status_server(status_server_port)
-    show_on_console()
+    get_logger()
     worker = TaskWorker(*tasks, limit=limit)
     with _signals(worker):
         serving = asyncio.get_running_loop().run_in_executor(None, worker.run, timeout)

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overlo
 from wfengine.flows import Flow
 from wfengine.futures import TaskFuture, TaskFutureList, resolved, unsettled_in
 from wfengine.hooks import Hook, Hooks, checked_hooks
+from wfengine.ids import checked_run_name
 from wfengine.loading import is_loading, note_skipped_call
 from wfengine.parameters import Parameters, known_options
-from wfengine.retries import DelaySeconds, make_policy
+from wfengine.retries import DelaySeconds, exponential_backoff, make_policy
 from wfengine.scopes import find_scope
 from wfengine.states import State
 from wfengine.steps import Outcome, drive, drive_async
@@ -23,13 +24,21 @@ from wfengine.task_engine import Call, Callee, OnInterrupt, given, issue, live, 
 from wfengine_journal.errors import UsageError
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from wfengine.cache_policies import CachePolicy
+    from wfengine.caching import ResultOptions
     from wfengine.distributed_futures import PrefectDistributedFuture
+    from wfengine.result_storage import StorageOption
+    from wfengine.serializers import Serializer
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
-HOOK_OPTIONS = ("on_running", "on_completion", "on_failure")
+HOOK_OPTIONS = ("on_running", "on_completion", "on_failure", "on_rollback", "on_commit")
+__all__ = ["Task", "exponential_backoff", "task", "task_input_hash", "unmapped"]  # noqa: F822 - one is imported when asked for
+
 #: Names a task's own parameters cannot have: they are options of the call.
 RESERVED = ("return_state", "wait_for")
 
@@ -51,7 +60,7 @@ class Task(Generic[P, R]):
     def __init__(self, fn: Callable[P, R], options: Mapping[str, object]) -> None:
         self.fn = fn
         self._options = dict(options)
-        self._callee = _make_callee(fn, self._options)
+        self._callee = _make_callee(self, fn, self._options)
         self._hooks = {
             option: checked_hooks(f"task '{self._callee.name}'", option, options.get(option)) for option in HOOK_OPTIONS
         }
@@ -112,6 +121,14 @@ class Task(Generic[P, R]):
     def on_failure(self, hook: Hook) -> Hook:
         """Decorate a function to be called as `hook(task, task_run, state)` after the last attempt failed."""
         return self._add_hook("on_failure", hook)
+
+    def on_rollback(self, hook: Hook) -> Hook:
+        """Decorate a function to be called as `hook(transaction)` to undo the task, see `wfengine.transactions`."""
+        return self._add_hook("on_rollback", hook)
+
+    def on_commit(self, hook: Hook) -> Hook:
+        """Decorate a function to be called as `hook(transaction)` when what the task did is committed."""
+        return self._add_hook("on_commit", hook)
 
     @property
     def retries(self) -> int:
@@ -225,7 +242,10 @@ class Task(Generic[P, R]):
 
         It stays the same task, so its key stays, unless `key` is among the options.
         """
-        return Task(self.fn, {**self._options, "key": self.key, **_known(options)})
+        kept = dict(self._options)
+        if "cache_policy" in options or "cache_key_fn" in options:  # what gives the key now takes the place of what gave it
+            kept.update(cache_policy=None, cache_key_fn=None)
+        return Task(self.fn, {**kept, "key": self.key, **_known(options)})
 
 
 def _known(options: Mapping[str, object]) -> Mapping[str, object]:
@@ -237,11 +257,20 @@ _DEFAULTS: dict[str, object] = {
     "retries": 0, "retry_delay_seconds": None, "retry_jitter_factor": None, "retry_condition_fn": None,
     "timeout_seconds": None, "log_prints": None, "call_key": None, "key_args": None, "ignore_args": (),
     "on_running": None, "on_completion": None, "on_failure": None,
+    "on_rollback": None, "on_commit": None,
     "on_interrupt": "rerun", "once": False, "max_interruptions": 3,
+    "cache_policy": None, "cache_key_fn": None, "cache_expiration": None, "refresh_cache": None, "persist_result": None,
+    "result_storage": None, "result_storage_key": None, "result_serializer": None, "cache_result_in_memory": True,
 }  # fmt: skip
 
+#: Options that are about results; a task without any of them has nothing to do with `caching`.
+_RESULT_OPTIONS = (
+    "cache_policy", "cache_key_fn", "cache_expiration", "refresh_cache", "persist_result", "result_storage",
+    "result_storage_key", "result_serializer",
+)  # fmt: skip
 
-def _make_callee(fn: Callable[..., object], options: Mapping[str, object]) -> Callee:
+
+def _make_callee(decorated: object, fn: Callable[..., object], options: Mapping[str, object]) -> Callee:
     if not callable(fn):
         raise UsageError(f"@task decorates functions, not {fn!r}.")
     chosen = {**_DEFAULTS, **options}
@@ -272,6 +301,7 @@ def _make_callee(fn: Callable[..., object], options: Mapping[str, object]) -> Ca
         kind="task",
         name=name,
         key=key,
+        decorated=decorated,
         fn=fn,
         is_async=_is_async(inspect.unwrap(fn)) or _is_async(getattr(fn, "func", None)),
         is_generator=is_generator_function(fn),
@@ -287,7 +317,7 @@ def _make_callee(fn: Callable[..., object], options: Mapping[str, object]) -> Ca
         origin=origin_of(fn),
         tags=frozenset(cast("Iterable[str]", chosen["tags"] or ())),
         timeout_seconds=None if timeout is None else float(timeout),
-        run_name=cast("str | None", chosen["task_run_name"]),
+        run_name=checked_run_name(chosen["task_run_name"], "task_run_name", owner),
         on_interrupt="ask" if once and chosen["on_interrupt"] == "rerun" else chosen["on_interrupt"],
         once=once,
         max_interruptions=cast(int, chosen["max_interruptions"]),
@@ -295,7 +325,16 @@ def _make_callee(fn: Callable[..., object], options: Mapping[str, object]) -> Ca
         key_args=None if key_args is None else tuple(cast("Iterable[str]", key_args)),
         ignore_args=tuple(cast("Iterable[str]", ignore_args)),
         log_prints=cast("bool | None", chosen["log_prints"]),
+        results=_result_options(owner, fn, chosen),
     )
+
+
+def _result_options(owner: str, fn: Callable[..., object], chosen: Mapping[str, object]) -> ResultOptions | None:
+    if all(chosen[name] is None for name in _RESULT_OPTIONS):
+        return None
+    from wfengine.caching import result_options  # takes some milliseconds, which most programs need not spend
+
+    return result_options(owner, fn, chosen)
 
 
 def _is_async(fn: object) -> bool:
@@ -395,6 +434,15 @@ def task(
     on_interrupt: OnInterrupt = "rerun",
     once: bool = False,
     max_interruptions: int = 3,
+    cache_policy: CachePolicy | None = None,
+    cache_key_fn: Callable[..., str | None] | None = None,
+    cache_expiration: timedelta | None = None,
+    refresh_cache: bool | None = None,
+    persist_result: bool | None = None,
+    result_storage: StorageOption = None,
+    result_storage_key: str | None = None,
+    result_serializer: Serializer | str | None = None,
+    cache_result_in_memory: bool = True,
 ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 def task(fn: Callable[P, R] | None = None, /, **options: object) -> Task[P, R] | Callable[[Callable[P, R]], Task[P, R]]:
     """Make a function a task: each call in a flow is journaled, and answered from the journal on resume.
@@ -410,6 +458,12 @@ def task(fn: Callable[P, R] | None = None, /, **options: object) -> Task[P, R] |
     - `call_key`, `key_args`, `ignore_args` say which arguments make a call the same call on resume (default: all).
     - `on_interrupt`: what a call cut off in the middle does on resume: "rerun", "fail" (raises TaskInterrupted) or "ask" (parks
       the run). `once=True` never runs again unasked. `max_interruptions` stops a task that keeps killing its process.
+    - `cache_policy` (see `wfengine.cache_policies`), `cache_key_fn(context, parameters)` or `persist_result=True` (the policy
+      DEFAULT): a call may have the result of an earlier one with the same key, in any run; `cache_expiration` limits for how
+      long, `refresh_cache` computes anew. Without them every call runs, equal or not. Results are recorded in any case.
+    - `result_serializer` (see `wfengine.serializers`) writes results; the flow is given what it gives back. `result_storage` (a
+      folder) keeps the large ones outside of the journal; `result_storage_key`, a template, names the file, and is a cache key.
+      `cache_result_in_memory` is accepted: a result stays in memory for as long as the flow holds it.
 
     The result is committed before the flow sees it: in durability "power", synced to the disk.
     """
@@ -417,3 +471,11 @@ def task(fn: Callable[P, R] | None = None, /, **options: object) -> Task[P, R] |
     if fn is None:
         return lambda decorated: Task(decorated, options)
     return Task(fn, options)
+
+
+def __getattr__(name: str) -> object:
+    if name == "task_input_hash":  # a name that Prefect has here
+        from wfengine.cache_policies import task_input_hash
+
+        return task_input_hash
+    raise AttributeError(f"module 'wfengine.tasks' has no attribute {name!r}")

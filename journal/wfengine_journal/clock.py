@@ -37,6 +37,16 @@ def seconds_from_text(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
 
+def instant_from_text(text: str) -> datetime:
+    """Return the aware UTC datetime of a text of the journal."""
+    return datetime.fromisoformat(text)
+
+
+def utc_now() -> datetime:
+    """Return the present instant by the machine's clock, for what a user makes by hand, outside of any journal."""
+    return datetime.now(UTC)
+
+
 class SystemClock:
     """The machine's own clock."""
 

@@ -66,8 +66,8 @@ _ERROR_FORMAT = 1
 class Encoded(NamedTuple):
     """A value as it stands in the journal."""
 
-    codec: str  # 'json', 'pickle' or 'pickle+zlib'
-    data: str | bytes  # str exactly when codec is 'json'
+    codec: str  # 'json', 'pickle', 'pickle+zlib', or one that was registered
+    data: str | bytes  # str when codec is 'json' or 'stored'
     hash: bytes  # xxh3_128 of codec, a zero byte, and the bytes of data
     preview: str | None  # for people; None when codec is 'json', which is readable itself
     python_type: str
@@ -234,10 +234,14 @@ def decode(codec: str, data: str | bytes, hash_: bytes, what: str) -> object:
         if not known:
             raise JournalCorruptError(_damaged(what, "its checksum does not match"))
         return _load_json(data, what)
-    if codec not in ("pickle", "pickle+zlib") or type(data) is not bytes:
+    load = _registered.get(codec.partition(":")[0])
+    if load is None and (codec not in ("pickle", "pickle+zlib") or type(data) is not bytes):
         raise JournalCorruptError(_damaged(what, f"its codec {codec!r} is not one for {type(data).__name__}"))
-    if value_hash(codec, data) != hash_:
+    if value_hash(codec, data if isinstance(data, bytes) else data.encode("utf-8", "surrogatepass")) != hash_:
         raise JournalCorruptError(_damaged(what, "its checksum does not match"))
+    if load is not None:
+        return load(codec, data, what)
+    assert isinstance(data, bytes)
     raw = _decompress(data, what) if codec == "pickle+zlib" else data
     try:
         return pickling.load(raw)
@@ -248,7 +252,28 @@ def decode(codec: str, data: str | bytes, hash_: bytes, what: str) -> object:
         ) from error
 
 
+#: Codecs that are not of this module, by what stands before the colon in their name.
+_registered: dict[str, Callable[[str, str | bytes, str], object]] = {}
+
+
+def register_codec(family: str, load: Callable[[str, str | bytes, str], object]) -> None:
+    """Let `load(codec, data, what)` read values whose codec is `family` or begins with `family:`.
+
+    It is called with data whose checksum holds, and raises ValueNotStorableError or JournalCorruptError.
+    """
+    _registered[family] = load
+
+
+def encoded_by(codec: str, data: str | bytes, value: object, what: str) -> Encoded:
+    """Return what a registered codec wrote, with checksum and preview; ValueNotStorableError when it is too large."""
+    raw = data.encode() if isinstance(data, str) else data
+    if len(raw) > MAX_VALUE_BYTES:
+        raise _too_large(value, what, MAX_VALUE_BYTES)
+    return Encoded(codec, data, value_hash(codec, raw), preview(value), stored_type_name(type(value)))
+
+
 def value_hash(codec: str, data: bytes) -> bytes:
+    """Return the checksum of a value."""
     state = xxh3_128(codec.encode() + b"\0")
     state.update(data)
     return state.digest()

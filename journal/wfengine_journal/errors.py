@@ -3,9 +3,20 @@
     WfengineError                     code
     ├── UsageError                    WF100  bad input, refused before anything is written
     │   ├── ParameterError            WF101  an argument does not fit the flow's or task's parameters
+    │   │   ├── ParameterBindError    WF105  missing, unexpected, or given twice (a TypeError too)
+    │   │   ├── ParameterTypeError    WF106  a value does not fit the type hint
+    │   │   └── SignatureMismatchError WF107 names given apart from a call are not those of the function (a TypeError too)
     │   ├── EntrypointError           WF102  the file, module or flow named cannot be loaded
+    │   │   ├── MissingFlowError      WF108  there is no such flow there
+    │   │   ├── UnspecifiedFlowError  WF109  there are several flows there, and none was named
+    │   │   └── ScriptError           WF110  the file or module raised while it was loaded
     │   ├── NotFoundError             WF103  no such run (or the name fits several)
-    │   └── MissingContextError       WF104  a task call that lost, or never had, its flow run
+    │   ├── MissingContextError       WF104  a task call that lost, or never had, its flow run (a RuntimeError too)
+    │   ├── ReservedArgumentError     WF111  a function has a parameter whose name calls use (a TypeError too)
+    │   ├── MappingLengthMismatch     WF112  the iterables given to map() differ in length
+    │   ├── MappingMissingIterable    WF113  map() was given no iterable
+    │   ├── NoCacheKeyError           WF114  a cache policy cannot make a key of these arguments; a task is then not cached
+    │   └── InvalidValueError         WF130  a name, key or value that is not allowed, or a name that is taken (a ValueError)
     ├── RunError                      WF200  about one run or task run
     │   ├── RunOwnedError             WF201  another process executes this run
     │   ├── DriftError                WF202  a replayed call's inputs changed; the run is parked
@@ -15,7 +26,13 @@
     │   ├── RecordedError             WF206  a recorded exception that could not come back as itself
     │   ├── InDoubtError              WF207  parked until a person says whether the interrupted call took effect
     │   ├── TooManyInterruptions      WF208  the task was running too often when its process died
-    │   └── FailedStateError          WF209  the result of a failed state was asked for and it has no exception of its own
+    │   └── FailedStateError          WF209  the result of a state that did not complete was asked for
+    │       ├── FailedRun             WF210  it failed, and has no exception of its own
+    │       ├── CrashedRun            WF211  it crashed
+    │       ├── CancelledRun          WF212  it was cancelled
+    │       ├── PausedRun             WF213  it is paused
+    │       ├── UnfinishedRun         WF214  it has not ended
+    │       └── MissingResult         WF215  never raised; for code that catches it
     ├── ValueNotStorableError         WF300  a result or parameter that cannot be written so that it can be read back
     ├── JournalError                  WF400  the file
     │   ├── JournalNotFoundError      WF401
@@ -24,7 +41,8 @@
     │   ├── JournalCorruptError       WF404  a checksum or page does not hold
     │   ├── JournalUnwritableError    WF405  disk full, read-only, I/O error
     │   ├── JournalBusyError          WF406  another process held the write lock too long
-    │   └── NetworkFileSystemError    WF407  SQLite's locks do not hold there
+    │   ├── NetworkFileSystemError    WF407  SQLite's locks do not hold there
+    │   └── StoredResultError         WF408  a result that is kept in a file of its own is missing or damaged
     ├── ForkedProcessError            WF500  the engine was used in a forked child
     └── InternalError                 WF900  a broken invariant: please report it
 
@@ -55,10 +73,51 @@ class ParameterError(UsageError):
     code = "WF101"
 
 
+class ParameterBindError(ParameterError, TypeError):
+    """The arguments of a call are not those the function takes: missing, unexpected, or given twice."""
+
+    code = "WF105"
+
+
+class ParameterTypeError(ParameterError):
+    """A value does not fit the type hint of its parameter."""
+
+    code = "WF106"
+
+
+class SignatureMismatchError(ParameterError, TypeError):
+    """Names that were recorded, or given on a command line, are not the parameters the function has now."""
+
+    code = "WF107"
+
+
 class EntrypointError(UsageError):
     """A file, module or flow that was named cannot be loaded."""
 
     code = "WF102"
+
+
+class MissingFlowError(EntrypointError):
+    """The file or module holds no flow of that name, or none at all."""
+
+    code = "WF108"
+
+
+class UnspecifiedFlowError(EntrypointError):
+    """The file or module holds several flows, and it was not said which is meant."""
+
+    code = "WF109"
+
+
+class ScriptError(EntrypointError):
+    """The file or module raised while it was loaded; its exception is the cause."""
+
+    code = "WF110"
+
+    @property
+    def user_exc(self) -> BaseException | None:
+        """Return the exception that the file raised."""
+        return self.__cause__
 
 
 class NotFoundError(UsageError):
@@ -67,10 +126,40 @@ class NotFoundError(UsageError):
     code = "WF103"
 
 
-class MissingContextError(UsageError):
+class MissingContextError(UsageError, RuntimeError):
     """A task was called where its flow run cannot be known (a thread of the user's own)."""
 
     code = "WF104"
+
+
+class ReservedArgumentError(UsageError, TypeError):
+    """A function to decorate has a parameter whose name is an option of every call, such as `wait_for`."""
+
+    code = "WF111"
+
+
+class MappingLengthMismatch(UsageError):
+    """The iterables given to `map` differ in length."""
+
+    code = "WF112"
+
+
+class MappingMissingIterable(UsageError):
+    """`map` was given no iterable argument to take items from."""
+
+    code = "WF113"
+
+
+class InvalidValueError(UsageError, ValueError):
+    """A name, key or value of a variable or artifact is not allowed, or a variable of that name exists already."""
+
+    code = "WF130"
+
+
+class NoCacheKeyError(UsageError, ValueError):
+    """A cache policy cannot make a key: an argument has no canonical form. A task that meets it runs, and is not cached."""
+
+    code = "WF114"
 
 
 class RunError(WfengineError):
@@ -147,6 +236,52 @@ class FailedStateError(RunError):
     code = "WF209"
 
 
+class FailedRun(FailedStateError):
+    """The result of a failed run was asked for, and the run has no exception of its own: its state was made by hand."""
+
+    code = "WF210"
+
+
+class CrashedRun(FailedStateError):
+    """The result of a crashed run was asked for."""
+
+    code = "WF211"
+
+
+class CancelledRun(FailedStateError):
+    """The result of a cancelled run was asked for."""
+
+    code = "WF212"
+
+
+class PausedRun(FailedStateError):
+    """The result of a paused run was asked for. `state` is its state, where that is known."""
+
+    code = "WF213"
+
+    def __init__(
+        self, message: str, *, flow_run_id: int | None = None, task_run_id: int | None = None, state: object = None
+    ) -> None:
+        super().__init__(message, flow_run_id=flow_run_id, task_run_id=task_run_id)
+        self.state = state
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Without the state: it is an object of wfengine's own, which no journal may hold.
+        return type(self), self.args, {"flow_run_id": self.flow_run_id, "task_run_id": self.task_run_id}
+
+
+class UnfinishedRun(FailedStateError):
+    """The result of a run that has not ended was asked for, or a run returned a state that is no end."""
+
+    code = "WF214"
+
+
+class MissingResult(FailedStateError):
+    """Never raised: a result is always in the journal. It exists for code that catches it."""
+
+    code = "WF215"
+
+
 class ValueNotStorableError(WfengineError):
     """A value that cannot be written such that it can be read back. Said when the task ends, not at resume."""
 
@@ -199,6 +334,12 @@ class NetworkFileSystemError(JournalError):
     """The path lies on a network file system, where SQLite's locks do not hold."""
 
     code = "WF407"
+
+
+class StoredResultError(JournalError):
+    """A result that `result_storage` keeps outside of the journal is missing, or is not what was written."""
+
+    code = "WF408"
 
 
 class ForkedProcessError(WfengineError):

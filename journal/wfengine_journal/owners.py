@@ -11,7 +11,6 @@ of the side file would drop them all, so a process opens it once, and closes it 
 from __future__ import annotations
 
 import os
-import platform
 import sys
 from pathlib import Path
 
@@ -101,6 +100,8 @@ def process_started(pid: int) -> str | None:
 
 def host_name() -> str:
     """Return the name of this machine."""
+    import platform  # slow to import, and asked once, by a process that executes runs
+
     return platform.node() or "localhost"
 
 

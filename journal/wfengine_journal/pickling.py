@@ -17,12 +17,9 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable
 from datetime import date, datetime, time, timedelta, timezone
-from decimal import Decimal
 from pathlib import Path, PosixPath, PurePath, PurePosixPath, PureWindowsPath, WindowsPath
 from types import FunctionType, ModuleType
 from typing import cast
-from uuid import UUID
-from zoneinfo import ZoneInfo
 
 from wfengine_journal.errors import Signal, WfengineError
 from wfengine_journal.previews import preview, type_name
@@ -53,10 +50,22 @@ class NameGoneError(Exception):
 
 
 _PATHS = frozenset({PurePath, PurePosixPath, PureWindowsPath, Path, PosixPath, WindowsPath})
-_PLAIN_ATOMS = _PATHS | {str, int, float, bool, type(None), complex, bytes, bytearray}
-_PLAIN_ATOMS |= {date, timedelta, timezone, Decimal, UUID, ZoneInfo}
 _PLAIN_SEQUENCES = frozenset({list, tuple, set, frozenset})
-_PLAIN_ZONES = frozenset({type(None), timezone, ZoneInfo})
+# These two grow by the classes below when one is met: their modules are slow to import, and most values have none of them.
+_PLAIN_ATOMS = {*_PATHS, str, int, float, bool, type(None), complex, bytes, bytearray, date, timedelta, timezone}
+_PLAIN_ZONES = {type(None), timezone}
+_LATE_ATOMS = frozenset({("decimal", "Decimal"), ("uuid", "UUID"), ("zoneinfo", "ZoneInfo")})
+
+
+def _is_late_atom(kind: type) -> bool:
+    """Return whether a class is one of `_LATE_ATOMS`, and remember it."""
+    module = kind.__module__
+    if (module, kind.__qualname__) not in _LATE_ATOMS or getattr(sys.modules.get(module), kind.__qualname__, None) is not kind:
+        return False
+    _PLAIN_ATOMS.add(kind)
+    if module == "zoneinfo":
+        _PLAIN_ZONES.add(kind)
+    return True
 
 
 def is_plain(value: object) -> bool:
@@ -69,7 +78,8 @@ def is_plain(value: object) -> bool:
             if kind in _PLAIN_ATOMS:
                 continue
             if kind is datetime or kind is time:
-                if type(cast("datetime | time", item).tzinfo) not in _PLAIN_ZONES:
+                zone = type(cast("datetime | time", item).tzinfo)
+                if zone not in _PLAIN_ZONES and not (_is_late_atom(zone) and zone in _PLAIN_ZONES):
                     return False
             elif kind is dict:
                 below.extend(cast("dict[object, object]", item))
@@ -77,7 +87,7 @@ def is_plain(value: object) -> bool:
             elif kind in _PLAIN_SEQUENCES:
                 if not _PLAIN_ATOMS.issuperset(map(type, cast("Iterable[object]", item))):
                     below.extend(cast("Iterable[object]", item))
-            else:
+            elif not _is_late_atom(kind):
                 return False
         if not below:
             return True
@@ -320,6 +330,30 @@ def _script_reference(value: object) -> object:
     except AttributeError:  # a local class or a lambda: it has no name to be found by
         return None
     return (getattr, (holder, name)) if found is value else None
+
+
+def reference_of(cls: type) -> str:
+    """Return the text by which `find_named` finds a class in another process; TypeError for a class without such a name."""
+    module = "__main__" if _script_named(cls.__module__) is not None else cls.__module__
+    reference = f"{module}:{cls.__qualname__}"
+    try:
+        found = find_named(reference)
+    except NameGoneError:
+        found = None
+    if not (isinstance(found, type) and _same_type(cls, found)):
+        raise TypeError(f"{type_name(cls)} is not a class at the top level of a module, so it could not be found again")
+    return reference
+
+
+def find_named(reference: str) -> object:
+    """Return the class of a reference; imports its module. Raises NameGoneError."""
+    module, _, path = reference.partition(":")
+    if module == "__main__":
+        return _find_in_script(path, "")
+    try:
+        return _resolve(importlib.import_module(module), path)
+    except (ImportError, AttributeError) as error:
+        raise NameGoneError(_gone(module, path, error)) from None
 
 
 def _file_name(module: ModuleType) -> str:

@@ -46,6 +46,7 @@ class ExecutionCounts:
     replayed: int  # an earlier execution recorded the outcome
     ran: int  # the last attempt began in this one
     not_asked: int  # recorded earlier, and this execution ended without asking for them
+    cached: int = 0  # given the result of an earlier call of whatever run
 
 
 @contextmanager
@@ -362,8 +363,9 @@ def execution_counts(connection: sqlite3.Connection, run_id: int) -> ExecutionCo
     row = connection.execute(
         f"""
         SELECT count(CASE WHEN t.epoch < r.epoch AND t.state IN ('COMPLETED', 'FAILED') AND t.orphaned_in IS NULL THEN 1 END),
-               count(CASE WHEN t.epoch = r.epoch AND t.attempt > 0 THEN 1 END),
-               count(t.orphaned_in)
+               count(CASE WHEN t.epoch = r.epoch AND t.attempt > 0 AND t.state_name IS NOT 'Cached' THEN 1 END),
+               count(t.orphaned_in),
+               count(CASE WHEN t.epoch = r.epoch AND t.state_name = 'Cached' THEN 1 END)
         FROM flow_run r CROSS JOIN task_run t ON {column} = r.id
         WHERE r.id = ? AND t.id BETWEEN ? AND ? AND t.task_id IN (SELECT id FROM task WHERE kind = 'task')
         """,

@@ -74,6 +74,18 @@ class CallRow(NamedTuple):
     next_attempt_at: str | None
     ended_at: str | None
 
+    @property
+    def is_cut_off(self) -> bool:
+        """Tell whether the last attempt has no outcome: its process died, or a signal unwound it."""
+        return self.state == "CRASHED" and self.state_name == "Interrupted"
+
+    @property
+    def is_failure(self) -> bool:
+        """Tell whether an outcome other than a result is recorded: an exception, or a state that the code returned."""
+        if self.error_id is None:
+            return False
+        return self.state in ("FAILED", "CANCELLED") or (self.state == "CRASHED" and self.state_name != "Interrupted")
+
 
 class OwnerRow(NamedTuple):
     """A process that executes runs, or did."""
@@ -116,9 +128,10 @@ class Records:
 
     def rows(self, sql: str, parameters: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
         """Return all rows of an answer."""
-        return self._read(lambda connection: connection.execute(sql, parameters).fetchall())
+        return self.read(lambda connection: connection.execute(sql, parameters).fetchall())
 
-    def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+    def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """Return what a query says, run between two transactions."""
         return cast(T, self._read_between(query))
 
     def get_flow_run(self, flow_run_id: int) -> FlowRunRow:
@@ -133,6 +146,15 @@ class Records:
         if row is None:
             raise NotFoundError(f"There is no flow run {flow_run_id} in {self._path}. See them with: wfengine runs ls")
         return FlowRunRow._make(row)
+
+    def find_last_start(self, flow_run_id: int, task_run_id: int) -> str | None:
+        """Return when the last attempt of a call began; task_run_id 0: when the run's body was started the last time."""
+        row = self.row(
+            "SELECT at FROM transition WHERE flow_run_id = ? AND task_run_id = ? AND state = 'RUNNING'"
+            " ORDER BY seq DESC LIMIT 1",
+            (flow_run_id, task_run_id),
+        )
+        return None if row is None else str(row[0])
 
     def find_flow_run_by_key(self, flow_id: int, idempotency_key: str) -> int | None:
         """Return the id of the flow's run with that idempotency key."""
@@ -150,7 +172,7 @@ class Records:
 
     def list_calls(self, flow_run_id: int) -> list[CallRow]:
         """Return every recorded call of a flow run, in the order in which the rows were written."""
-        return self._read(
+        return self.read(
             lambda connection: [
                 CallRow._make(row)
                 for row in connection.execute(
@@ -180,10 +202,21 @@ class Records:
         rows = self.rows("SELECT epoch, reason FROM execution WHERE flow_run_id = ?", (flow_run_id,))
         return {cast(int, epoch): str(reason) for epoch, reason in rows}
 
-    def list_hook_runs(self, flow_run_id: int) -> set[tuple[int, int, str]]:
-        """Return the hooks that were called: task run (0: the flow run itself), seq of the transition, name."""
-        rows = self.rows("SELECT task_run_id, seq, name FROM hook_run WHERE flow_run_id = ?", (flow_run_id,))
-        return {(cast(int, task_run_id), cast(int, seq), str(name)) for task_run_id, seq, name in rows}
+    def list_hook_runs(self, flow_run_id: int) -> set[tuple[int, int, str, str]]:
+        """Return the hooks that were called: task run (0: the flow run itself), seq of the transition, option, name."""
+        rows = self.rows("SELECT task_run_id, seq, hook, name FROM hook_run WHERE flow_run_id = ?", (flow_run_id,))
+        return {(cast(int, task_run_id), cast(int, seq), str(hook), str(name)) for task_run_id, seq, hook, name in rows}
+
+    def find_item(self, flow_run_id: int, task_run_id: int, key: int | str) -> tuple[object] | None:
+        """Return the value of one item of a call in a tuple of its own, or None if there is none."""
+        row = self.row(
+            "SELECT value, codec, hash FROM item WHERE flow_run_id = ? AND task_run_id = ? AND key = ?",
+            (flow_run_id, task_run_id, key),
+        )
+        if row is None:
+            return None
+        what = f"the item '{key}' of task run {task_run_id} of flow run {flow_run_id}"
+        return (self.load_result(cast("str | bytes | None", row[0]), str(row[1]), cast(bytes, row[2]), what),)
 
     def list_items(self, flow_run_id: int, task_run_id: int, start: int, limit: int) -> list[object]:
         """Return the values of at most `limit` streamed items of a call, from number `start` on, in order."""

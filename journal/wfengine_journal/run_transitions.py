@@ -177,7 +177,8 @@ class ClaimFlowRun(RecordedChange):
             " next_attempt_at = CASE WHEN ? = 'retry' THEN next_attempt_at END,"
             " started_at = coalesce(started_at, ?), ended_at = NULL, tasks_done = NULL, tasks_total = NULL"
             " WHERE id = ? AND version = ? AND epoch = ?"
-            " AND state IN ('PENDING', 'SCHEDULED', 'PAUSED', 'CRASHED', 'FAILED', 'CANCELLED')",
+            " AND (state IN ('PENDING', 'SCHEDULED', 'PAUSED', 'CRASHED', 'FAILED', 'CANCELLED')"
+            "  OR (state = 'COMPLETED' AND state_name = 'RolledBack'))",
             (
                 name,
                 self.seq,
@@ -267,13 +268,43 @@ class EndFlowRun(RecordedChange):
             error_id = store_error(connection, self.error)
             connection.execute("UPDATE flow_run SET error_id = ? WHERE id = ?", (error_id, flow_run_id))
         for task_run_id in self.fatal_task_run_ids:
-            connection.execute("UPDATE task_run SET fatal = 1 WHERE id = ? AND state = 'FAILED'", (task_run_id,))
+            connection.execute(
+                "UPDATE task_run SET fatal = 1 WHERE id = ? AND (state IN ('FAILED', 'CANCELLED', 'CRASHED')"
+                " OR (state = 'COMPLETED' AND state_name = 'RolledBack'))",
+                (task_run_id,),
+            )
         for task_run_id in self.adopted_ids:
             connection.execute("UPDATE task_run SET orphaned_in = NULL WHERE id = ?", (task_run_id,))
         for task_run_id in self.orphan_ids:
             connection.execute("UPDATE task_run SET orphaned_in = ? WHERE id = ?", (self.epoch, task_run_id))
         _record_flow_transition(
             connection, flow_run_id, self.seq, self.state, self.state_name, self.message, self.epoch, error_id, at
+        )
+
+
+class RollBackFlowRun(RecordedChange):
+    """Record that a transaction around a completed subflow undid a part of it, so that it runs again with its caller."""
+
+    __slots__ = ("at", "epoch")
+
+    def __init__(self, flow_run_id: int, *, seq: int, epoch: int, at: str) -> None:
+        self.flow_run_id = flow_run_id
+        self.task_run_id = 0
+        self.seq = seq
+        self.epoch = epoch
+        self.at = at
+
+    def apply(self, connection: sqlite3.Connection) -> None:
+        message = "undone by the rollback of the transaction around it"
+        cursor = connection.execute(
+            "UPDATE flow_run SET state_name = 'RolledBack', state_message = ?, version = ?"
+            " WHERE id = ? AND version = ? AND epoch = ? AND state = 'COMPLETED'",
+            (message, self.seq, self.flow_run_id, self.seq - 1, self.epoch),
+        )
+        if cursor.rowcount != 1:
+            raise WriteRefused
+        _record_flow_transition(
+            connection, self.flow_run_id, self.seq, "COMPLETED", "RolledBack", message, self.epoch, None, self.at
         )
 
 

@@ -66,8 +66,9 @@ class Journal:
         self.write = self._writer.write
         self.post = self._writer.post
         self.flush = self._writer.flush
+        self.read = self._writer.read
         self.records = Records(path, self._writer.read)
-        self.changes = Changes(self._writer.read)
+        self.changes = Changes(self._writer)
         self._owner_id: int | None = None
         self.id = str(self.records.rows("SELECT value FROM meta WHERE key = 'journal_id'")[0][0])
         self._ids: dict[tuple[str, str], int] = {}
@@ -114,11 +115,6 @@ class Journal:
                 checkpoint()
             finally:
                 self._lock_file.release(owners.CHECKPOINT_BYTE)
-
-    def announce_change(self) -> None:
-        """Wake who waits in this process for a change of the file; a forked child has nobody to wake."""
-        if not self.is_forked:
-            self.changes.announce()
 
     # ---- names to ids
 

@@ -233,7 +233,7 @@ class StartAttempt(RecordedChange):
             " started_at = coalesce(started_at, ?), ended_at = NULL, next_attempt_at = NULL, orphaned_in = NULL, fatal = NULL,"
             " failures = CASE WHEN ? THEN 0 ELSE failures END, interruptions = CASE WHEN ? THEN 0 ELSE interruptions END"
             " WHERE id = ? AND version = ? AND (state IN ('PENDING', 'SCHEDULED', 'CRASHED', 'FAILED', 'PAUSED', 'CANCELLED')"
-            "  OR (state = 'COMPLETED' AND state_name = 'Closed'))"  # a stream that its consumer closed is asked for more
+            "  OR (state = 'COMPLETED' AND state_name IN ('Closed', 'RolledBack')))"
             " AND EXISTS (SELECT 1 FROM flow_run WHERE id = ? AND epoch = ? AND state = 'RUNNING')",
             (
                 self.name,
@@ -254,11 +254,11 @@ class StartAttempt(RecordedChange):
 class CompleteCall(RecordedChange):
     """Record a result: the value, its checksum, the state and the transition in one transaction."""
 
-    __slots__ = ("at", "attempt", "epoch", "result", "state_name")
+    __slots__ = ("at", "attempt", "epoch", "message", "result", "state_name")
 
     def __init__(
         self, flow_run_id: int, task_run_id: int, *, seq: int, epoch: int, attempt: int, at: str, result: Encoded,
-        state_name: str | None = None,
+        state_name: str | None = None, message: str | None = None,
     ) -> None:  # fmt: skip
         self.flow_run_id = flow_run_id
         self.task_run_id = task_run_id
@@ -268,6 +268,7 @@ class CompleteCall(RecordedChange):
         self.at = at
         self.result = result
         self.state_name = state_name
+        self.message = message
 
     def apply(self, connection: sqlite3.Connection) -> None:
         seq, at, epoch, task_run_id = self.seq, self.at, self.epoch, self.task_run_id
@@ -282,6 +283,8 @@ class CompleteCall(RecordedChange):
             raise WriteRefused
         if stored.result is None:
             store_value(connection, self.result, at)
+        if self.message is not None:
+            connection.execute("UPDATE task_run SET state_message = ? WHERE id = ?", (self.message, task_run_id))
         if self.attempt > 1:  # in a statement of its own: the foreign key's check costs every other task a microsecond
             connection.execute("UPDATE task_run SET error_id = NULL WHERE id = ?", (task_run_id,))
         connection.execute(
@@ -312,7 +315,8 @@ class ResolveCall(RecordedChange):
     def apply(self, connection: sqlite3.Connection) -> None:
         held = connection.execute(
             "SELECT 1 FROM task_run t JOIN flow_run r ON r.id = t.flow_run_id WHERE t.id = ? AND t.version = ?"
-            " AND t.state IN ('PAUSED', 'CRASHED') AND r.id = ? AND r.state IN ('PAUSED', 'CRASHED', 'FAILED')",
+            " AND (t.state = 'PAUSED' OR (t.state = 'CRASHED' AND t.state_name = 'Interrupted'))"
+            " AND r.id = ? AND r.state IN ('PAUSED', 'CRASHED', 'FAILED')",
             (self.task_run_id, self.seq - 1, self.flow_run_id),
         ).fetchone()
         if held is None:
@@ -334,13 +338,16 @@ class ResolveCall(RecordedChange):
 
 
 class FailAttempt(RecordedChange):
-    """Record a failed attempt: the call fails for good, or waits for its next attempt at an absolute instant."""
+    """Record an attempt that ended without a result: failed, cancelled or crashed for good, by an exception or by the state
+    that the code returned, with its data; or the call waits for its next attempt at an absolute instant.
+    """
 
-    __slots__ = ("at", "attempt", "epoch", "error", "message", "next_attempt_at", "state_name")
+    __slots__ = ("at", "attempt", "data", "epoch", "error", "message", "next_attempt_at", "state", "state_name")
 
     def __init__(
         self, flow_run_id: int, task_run_id: int, *, seq: int, epoch: int, attempt: int, at: str, error: EncodedError,
-        next_attempt_at: str | None, state_name: str | None = None, message: str | None = None,
+        next_attempt_at: str | None, state: str = "FAILED", state_name: str | None = None, message: str | None = None,
+        data: Encoded | None = None,
     ) -> None:  # fmt: skip
         self.flow_run_id = flow_run_id
         self.task_run_id = task_run_id
@@ -350,22 +357,23 @@ class FailAttempt(RecordedChange):
         self.at = at
         self.error = error
         self.next_attempt_at = next_attempt_at
+        self.state = state if next_attempt_at is None else "SCHEDULED"
         self.state_name = state_name if next_attempt_at is None else "AwaitingRetry"
         self.message = message
+        self.data = data  # kept with the failure in the columns of a result
 
     def apply(self, connection: sqlite3.Connection) -> None:
-        waits = self.next_attempt_at is not None
-        state = "SCHEDULED" if waits else "FAILED"
         cursor = connection.execute(
-            "UPDATE task_run SET state = ?, state_name = ?, state_message = ?, version = ?, failures = failures + 1,"
+            "UPDATE task_run SET state = ?, state_name = ?, state_message = ?, version = ?, failures = failures + ?,"
             " next_attempt_at = ?, ended_at = ? WHERE id = ? AND version = ? AND epoch = ? AND state = 'RUNNING'",
             (
-                state,
+                self.state,
                 self.state_name,
                 self.message,
                 self.seq,
+                int(self.state in ("FAILED", "SCHEDULED")),
                 self.next_attempt_at,
-                None if waits else self.at,
+                self.at if self.next_attempt_at is None else None,
                 self.task_run_id,
                 self.seq - 1,
                 self.epoch,
@@ -375,6 +383,8 @@ class FailAttempt(RecordedChange):
             raise WriteRefused
         error_id = store_error(connection, self.error)
         connection.execute("UPDATE task_run SET error_id = ? WHERE id = ?", (error_id, self.task_run_id))
+        if self.data is not None or self.attempt > 1:  # an earlier attempt may have left some
+            self._store_data(connection)
         connection.execute(
             "INSERT INTO transition (flow_run_id, task_run_id, seq, state, state_name, message, epoch, attempt, error_id, at)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -382,7 +392,7 @@ class FailAttempt(RecordedChange):
                 self.flow_run_id,
                 self.task_run_id,
                 self.seq,
-                state,
+                self.state,
                 self.state_name,
                 self.message,
                 self.epoch,
@@ -390,6 +400,46 @@ class FailAttempt(RecordedChange):
                 error_id,
                 self.at,
             ),
+        )
+
+    def _store_data(self, connection: sqlite3.Connection) -> None:
+        stored = (None, None, None, None) if self.data is None else result_columns(self.data)
+        if self.data is not None and stored[0] is None:
+            store_value(connection, self.data, self.at)
+        connection.execute(
+            "UPDATE task_run SET result = ?, result_codec = ?, result_hash = ?, result_preview = ? WHERE id = ?",
+            (*stored, self.task_run_id),
+        )
+
+
+class RollBackCall(RecordedChange):
+    """Record that a completed call was undone by its rollback hooks; what it cached is not reused any more."""
+
+    __slots__ = ("at", "attempt", "epoch")
+
+    def __init__(self, flow_run_id: int, task_run_id: int, *, seq: int, epoch: int, attempt: int, at: str) -> None:
+        self.flow_run_id = flow_run_id
+        self.task_run_id = task_run_id
+        self.seq = seq
+        self.epoch = epoch
+        self.attempt = attempt
+        self.at = at
+
+    def apply(self, connection: sqlite3.Connection) -> None:
+        message = "undone by the rollback of its transaction"
+        cursor = connection.execute(
+            "UPDATE task_run SET state_name = 'RolledBack', state_message = ?, version = ?"
+            " WHERE id = ? AND version = ? AND state = 'COMPLETED'"
+            " AND EXISTS (SELECT 1 FROM flow_run WHERE id = ? AND epoch = ?)",
+            (message, self.seq, self.task_run_id, self.seq - 1, self.flow_run_id, self.epoch),
+        )
+        if cursor.rowcount != 1:
+            raise WriteRefused
+        connection.execute("DELETE FROM cache WHERE flow_run_id = ? AND task_run_id = ?", (self.flow_run_id, self.task_run_id))
+        connection.execute(
+            "INSERT INTO transition (flow_run_id, task_run_id, seq, state, state_name, message, epoch, attempt, at)"
+            " VALUES (?, ?, ?, 'COMPLETED', 'RolledBack', ?, ?, ?, ?)",
+            (self.flow_run_id, self.task_run_id, self.seq, message, self.epoch, self.attempt, self.at),
         )
 
 
@@ -417,12 +467,14 @@ class OrphanCall:
 class SettleCall(RecordedChange):
     """Move a call without running it: interrupted by Ctrl-C, parked for a person, or given up. Adds no attempt."""
 
-    __slots__ = ("at", "attempt", "epoch", "error", "interruption", "message", "state", "state_name")
+    __slots__ = ("at", "attempt", "call", "epoch", "error", "interruption", "message", "state", "state_name")
 
     def __init__(
         self, flow_run_id: int, task_run_id: int, *, seq: int, epoch: int, attempt: int, at: str, state: str,
         state_name: str | None, message: str, error: EncodedError | None = None, interruption: bool = False,
+        call: BeginCall | None = None,
     ) -> None:  # fmt: skip
+        self.call = call  # as in StartAttempt
         self.flow_run_id = flow_run_id
         self.task_run_id = task_run_id
         self.seq = seq
@@ -436,6 +488,8 @@ class SettleCall(RecordedChange):
         self.interruption = interruption
 
     def apply(self, connection: sqlite3.Connection) -> None:
+        if self.call is not None:
+            self.task_run_id = self.call.task_run_id
         ended = self.at if self.state in ("CRASHED", "FAILED", "CANCELLED") else None
         cursor = connection.execute(
             "UPDATE task_run SET state = ?, state_name = ?, state_message = ?, version = ?, epoch = ?, ended_at = ?,"

@@ -124,7 +124,8 @@ class Writer:
         self._flusher: threading.Thread | None = None
         self._full_sync = False  # what PRAGMA synchronous is set to now
         self._last_sync = clock.monotonic_seconds()
-        self._commits = 0
+        self.commits = 0  # transactions that were committed
+        self.after_commit: Callable[[], None] | None = None  # told of each, while somebody waits for changes
         self._began = False  # a transaction of the present leader was begun
         self._broken: JournalError | None = None
         self.is_forked = False  # this is a child of the process that opened the connection
@@ -168,6 +169,9 @@ class Writer:
         finally:
             self._leading = False
             self._hand_over()
+            after_commit = self.after_commit  # read once: the last who waits may go away just now
+            if after_commit is not None:
+                after_commit()
 
     def post(
         self, change: Change, *, synced: bool = False, on_commit: Callable[[BaseException | None], None] | None = None
@@ -220,6 +224,9 @@ class Writer:
             self._leading = False
             self._tell(batch)
             self._hand_over()
+            after_commit = self.after_commit  # read once: the last who waits may go away just now
+            if after_commit is not None:
+                after_commit()
 
     def _give_back(self, batch: list[_Ticket]) -> None:
         """Queue again, in front, what an interrupted leader took and did not settle."""
@@ -343,8 +350,8 @@ class Writer:
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
             self._settle_unknown_commit(error, changes)
-        self._commits += 1
-        if self._commits % CHECKPOINT_LOOK_COMMITS == 0:
+        self.commits += 1
+        if self.commits % CHECKPOINT_LOOK_COMMITS == 0:
             self._maybe_checkpoint()
 
     def _settle_unknown_commit(self, error: sqlite3.Error, changes: list[Change]) -> None:

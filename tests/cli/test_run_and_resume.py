@@ -124,7 +124,7 @@ def test_a_start_that_cannot_work_is_refused_before_anything_is_written(
     (cli.folder / "needs.py").write_text("from wfengine import flow\n@flow\ndef needs(day):\n    pass\n", encoding="utf-8")
     answer = cli("run", *arguments)
     assert (answer.code, answer.out) == (2, "")
-    assert answer.err.startswith("error[WF10")
+    assert answer.err.startswith("error[WF1")
     assert text in answer.err
     assert "Traceback" not in answer.err
     assert not (cli.folder / ".wfengine").exists()

@@ -80,6 +80,16 @@ def test_other_kinds_of_flows_survive_a_kill_at_every_few_statements(tmp_path: P
     assert all_violations(kills) == []
 
 
+def test_cached_calls_killed_at_every_few_statements_are_computed_once_for_each_key(tmp_path: Path) -> None:
+    kills = enumerate_kills(tmp_path, "cached", first=AFTER_SCHEMA, step=5)
+    assert all_violations(kills) == []
+    for kill in kills:
+        entries = kill.case.query("SELECT key FROM cache_entries ORDER BY key")
+        assert entries == [("size 1",), ("size 2",), ("size 5000",), ("size 6000",)]
+        assert kill.case.query("SELECT count(*) FROM tasks WHERE state_name = 'Cached'") == [(4,)]
+        assert kill.case.query("SELECT count(*) FROM slot") == [(0,)]
+
+
 @pytest.mark.parametrize("flow", ["flow_retried", "nested_retried", "subflow_retried"])
 def test_a_crash_uses_up_no_retry_of_a_flow_or_of_a_task_that_calls_tasks(tmp_path: Path, flow: str) -> None:
     kills = enumerate_kills(tmp_path, flow, first=AFTER_SCHEMA, step=7)

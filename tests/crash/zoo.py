@@ -17,6 +17,7 @@ from tests.crash.effects import acknowledged, append, has_happened
 from tests.crash.nursery import FLAG, serve
 from tests.crash.plan import kill_this_process
 from wfengine import Flow, TaskFuture, ThreadTaskRunner, as_completed, flow, get_run_logger, task
+from wfengine.cache_policies import CachePolicy
 from wfengine_journal.errors import TaskInterrupted, TooManyInterruptions
 
 # Random kills may hit one task more often than a user's default allows; the limit has a test of its own.
@@ -215,6 +216,33 @@ def raced() -> int:
         # Its argument depends on the order, so another order on resume would be drift.
         total = acknowledged(f"place/{place}", add(f"place/{place}", int(call.removeprefix("race/")), total))
     return total
+
+
+BY_SIZE = CachePolicy.from_cache_key_fn(lambda context, parameters: f"size {parameters['size']}")
+
+
+@task(max_interruptions=MANY, cache_policy=BY_SIZE)
+def measure(call: str, size: int) -> str:
+    append("run", call)
+    return "x" * size
+
+
+@task(max_interruptions=MANY, cache_policy=BY_SIZE.configure(isolation_level="SERIALIZABLE"), result_serializer="json")
+def measure_alone(call: str, size: int) -> str:
+    append("run", call)
+    return "x" * size
+
+
+@flow(task_runner=ThreadTaskRunner(max_workers=2))
+def cached() -> list[int]:
+    """Calls of which every second one has the result of another, of one row and of several."""
+    sizes = []
+    for number, size in enumerate([1, 1, 5000, 5000]):
+        sizes.append(len(acknowledged(f"measure/{number}", measure(f"measure/{number}", size))))
+    calls = [f"alone/{number}" for number in range(4)]
+    futures = measure_alone.map(calls, [2, 2, 6000, 6000])
+    sizes += [len(acknowledged(call, future.result())) for call, future in zip(calls, futures, strict=True)]
+    return sizes
 
 
 @flow
@@ -432,7 +460,7 @@ ZOO = {
     for animal in (
         Animal(chain), Animal(fan_out, 3), Animal(nested, 2), Animal(with_subflows), Animal(gathered, 4),
         Animal(retried), Animal(caught), Animal(flow_retried), Animal(nested_retried), Animal(subflow_retried),
-        Animal(raced, 5, is_ordered=True), Animal(logged), Animal(mixed, 2), Animal(long_chain, 2),
+        Animal(raced, 5, is_ordered=True), Animal(logged), Animal(cached, 2), Animal(mixed, 2), Animal(long_chain, 2),
         Animal(long_gather, 4), Animal(guarded_flow), Animal(asking), Animal(only_once), Animal(deadly_flow),
         Animal(retried_through_deaths), Animal(waiting_for_retry), Animal(held), Animal(raced_then_killed, 8),
         Animal(looked_at_late, 5), Animal(stored_slowly, 2),

@@ -609,3 +609,20 @@ def test_a_retry_that_was_due_later_is_not_started_earlier_by_a_recovery(program
         assert done.was_killed, done
     assert program.effects == ["body", "sleep-8", "sleep-6", "sleep-5", "body", "sleep-8"]
     assert rows.value("SELECT failures FROM flow_run") == 2
+
+
+def test_storing_a_nested_flow_leaves_the_local_classes_alone_that_it_uses() -> None:
+    seen: list[str] = []
+
+    class Counter:
+        def count(self) -> None:
+            seen.append("counted")
+
+    counter = Counter()
+
+    @flow
+    def main() -> None:
+        counter.count()
+
+    main()
+    assert seen == ["counted"]

@@ -88,7 +88,7 @@ def test_script_that_was_deleted_is_named_in_the_error(program: Program, rows: R
     else:
         program.path.unlink()
     answer = program.resume()
-    assert answer["error"] == "EntrypointError"
+    assert answer["error"] == ("MissingFlowError" if is_nested else "EntrypointError")
     assert "program.py" in str(answer["text"])
     assert rows.state()[0] in ("RUNNING", "CRASHED")
 

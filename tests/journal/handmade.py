@@ -1,4 +1,4 @@
-"""A journal made by hand: the two .sql files executed, and rows inserted, without any code of the engine.
+"""A journal made by hand: the .sql files executed, and rows inserted, without any code of the engine.
 
 Run 1 'quiet-heron' of flow etl completed on its second attempt, with a subflow (run 2). Run 3 'broken-fox' failed. Run 4
 'cut-off-owl' crashed. Run 5 'parked-newt' is parked. Run 6 holds what a hostile writer may put into names and messages.
@@ -12,13 +12,13 @@ from pathlib import Path
 from xxhash import xxh3_128_digest
 
 from wfengine_journal.connection import APPLICATION_ID, FORMAT_VERSION
-from wfengine_journal.schema import read_sql
+from wfengine_journal.schema import SCRIPTS, read_sql
 
 #: Text that would recolour, retitle, erase and reorder what a terminal shows.
 HOSTILE = "a\x1b[31mred\x1b]0;title\x07\x9b2Jb\rc\x08\u202ed\nforged line"
 VIEWS = [
     *("runs", "tasks", "attempts", "failures", "timeline", "history", "stuck", "in_doubt", "orphans", "logs"),
-    *("flow_stats", "slowest_tasks", "disk_usage", "help"),
+    *("variables", "artifacts", "flow_stats", "slowest_tasks", "cache_uses", "cache_entries", "disk_usage", "help"),
 ]
 
 
@@ -38,8 +38,8 @@ def make_journal(path: Path) -> Path:
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("BEGIN")
-    connection.executescript(read_sql("schema.sql"))
-    connection.executescript(read_sql("views.sql"))
+    for script in (*SCRIPTS.values(), "views.sql"):
+        connection.executescript(read_sql(script))
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
     _insert_names(connection)
@@ -47,6 +47,7 @@ def make_journal(path: Path) -> Path:
     _insert_failed(connection)
     _insert_unfinished(connection)
     _insert_hostile(connection)
+    _insert_cached(connection)
     connection.close()
     path.chmod(0o600)
     return path
@@ -212,3 +213,18 @@ def _insert_hostile(connection: sqlite3.Connection) -> None:
     )  # fmt: skip
     line = {"at": HOSTILE, "level": 20, "logger": "wfengine", "message": HOSTILE}
     insert(connection, "log", id=4, flow_run_id=6, task_run_id=8, **line)
+
+
+def _insert_cached(connection: sqlite3.Connection) -> None:
+    """Let task run 2 have computed what task run 3 got from the cache; a hostile task asked too."""
+    entry = {"flow_run_id": 1, "task_run_id": 2, "created_at": at(12), "expires_at": at(3612)}
+    row = _result("10")
+    insert(
+        connection, "cache",
+        key="k1", result=row["result"], result_codec=row["result_codec"], result_hash=row["result_hash"], **entry,
+    )  # fmt: skip
+    asked = {"flow_run_id": 1, "key": "k1", "at": at(12)}
+    insert(connection, "cache_use", task_run_id=2, outcome="miss", parts='{"task":"clean","argument row":"aa"}', **asked)
+    insert(connection, "cache_use", task_run_id=3, outcome="hit", parts='{"task":"clean"}', source_run=2, **asked)
+    hostile = {"key": HOSTILE, "outcome": "no key", "parts": HOSTILE, "message": HOSTILE, "at": HOSTILE}
+    insert(connection, "cache_use", flow_run_id=6, task_run_id=8, **hostile)

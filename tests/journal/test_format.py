@@ -21,7 +21,11 @@ EXAMPLES = re.findall(r"```sql\n(.*?)```", TEXT, re.DOTALL)
 
 PROGRAM = """
 import sys
+from pathlib import Path
 from wfengine import flow, get_run_logger, task, use_journal
+from wfengine.cache_policies import INPUTS
+
+STORAGE = Path(sys.argv[1]).parent / "results"
 
 @task(retries=1)
 def double(number):
@@ -35,12 +39,20 @@ def large():
     return "x" * 5000
 
 @task
+def pair():
+    return (3, 4)
+
+@task(cache_policy=INPUTS, result_serializer="json", result_storage=STORAGE)
 def several():
     return (1, 2)
 
+@task(result_storage=STORAGE)
+def outside():
+    return "y" * 5000
+
 @flow
 def small(count):
-    large(), several()
+    large(), several(), pair(), outside()
     return double.map(range(count), return_state=True)
 
 @flow
@@ -136,18 +148,19 @@ def test_most_examples_find_something_in_a_journal_with_a_failure(path: Path) ->
 
 
 def test_codecs_are_those_that_are_written_and_checksums_are_made_as_written(path: Path) -> None:
-    codecs = set(re.findall(r"^\| `([\w+-]+)` \|", TEXT[TEXT.index("## Values") : TEXT.index("## States")], re.MULTILINE))
-    assert codecs == {"json", "pickle", "pickle+zlib", "cloudpickle-flow"}
+    codecs = set(re.findall(r"^\| `([\w+:-]+)` \|", TEXT[TEXT.index("## Values") : TEXT.index("## States")], re.MULTILINE))
+    assert codecs == {"json", "pickle", "pickle+zlib", "serializer:TYPE", "stored", "cloudpickle-flow"}
     stored = query(path, "SELECT codec, data, hash FROM value")
     stored += query(path, "SELECT result_codec, result, result_hash FROM task_run WHERE result IS NOT NULL")
     stored += query(path, "SELECT codec, data, hash FROM error WHERE data IS NOT NULL")
-    assert {row[0] for row in stored} >= {"json", "pickle"}
+    stored += query(path, "SELECT result_codec, result, result_hash FROM cache WHERE result IS NOT NULL")
+    assert {row[0] for row in stored} >= {"json", "pickle", "serializer:json", "stored"}
     for codec, data, hash_ in stored:
-        assert codec in codecs
+        assert re.sub(r"^serializer:.*", "serializer:TYPE", str(codec)) in codecs
         raw = data.encode() if isinstance(data, str) else data
         assert isinstance(raw, bytes)
         assert xxh3_128_digest(str(codec).encode() + b"\0" + raw) == hash_
-        assert isinstance(data, str) == (codec == "json")
+        assert isinstance(data, str) == (codec in ("json", "stored"))
     assert f"at most {INLINE_BYTES} characters" in TEXT
 
 

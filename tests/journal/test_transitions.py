@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from wfengine_journal import store
+from wfengine_journal.cache import Entry, NoteUse, ServeCached, Use
 from wfengine_journal.codec import encode, encode_error
+from wfengine_journal.riders import WithRiders
 from wfengine_journal.run_transitions import ClaimFlowRun, CrashFlowRun, CreateFlowRun, EndFlowRun
 from wfengine_journal.states import TERMINAL, TRANSITIONS, StateType
 from wfengine_journal.transitions import (
@@ -64,7 +66,7 @@ class Scene:
 
     def dump(self) -> list[list[tuple[object, ...]]]:
         """Return every row of every table that a change may write."""
-        tables = ("flow_run", "task_run", "transition", "execution", "argument", "value", "error")
+        tables = ("flow_run", "task_run", "transition", "execution", "argument", "value", "error", "cache_use")
         return [self.run(f"SELECT * FROM {table}") for table in tables]
 
 
@@ -91,6 +93,13 @@ def fail_and_wait(seq: int, epoch: int) -> Change:
     return FailAttempt(1, 1, seq=seq, epoch=epoch, attempt=1, at=AT, error=ERROR, next_attempt_at=AT)
 
 
+def serve(seq: int, epoch: int) -> Change:
+    entry = Entry("key", "1", "json", SMALL.hash, None, 1, 1, AT, None)
+    begin = StartAttempt(None, 1, 1, seq=seq, epoch=epoch, attempt=2, at=AT)
+    note = NoteUse(1, Use("key", "hit", {}, None, 1), AT)
+    return WithRiders(ServeCached(begin, attempt=1, at=AT, entry=entry), [note])
+
+
 def settle(state: str) -> Callable[[int, int], Change]:
     def make(seq: int, epoch: int) -> Change:
         return SettleCall(1, 1, seq=seq, epoch=epoch, attempt=1, at=AT, state=state, state_name=None, message="so", error=ERROR)
@@ -101,6 +110,7 @@ def settle(state: str) -> Callable[[int, int], Change]:
 TASK_CHANGES: dict[str, tuple[Callable[[int, int], Change], str]] = {
     "start": (start, "RUNNING"),
     "complete": (complete, "COMPLETED"),
+    "answer from the cache": (serve, "COMPLETED"),
     "fail": (fail, "FAILED"),
     "fail and wait": (fail_and_wait, "SCHEDULED"),
     "settle as crashed": (settle("CRASHED"), "CRASHED"),

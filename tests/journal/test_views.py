@@ -164,9 +164,24 @@ def test_flow_stats_and_slowest_tasks_count_what_there_is(ask) -> None:
     assert _columns(ask("SELECT * FROM slowest_tasks"), "task", "task_runs")[0] == ("clean", 3)
 
 
+def test_cache_uses_show_what_was_asked_and_which_task_run_had_computed_it(ask) -> None:
+    rows = ask("SELECT * FROM cache_uses WHERE run_id = 1 ORDER BY task_id")
+    assert _columns(rows, "task_id", "task", "outcome", "key", "source_task_id", "source_run_id") == [
+        (2, "clean", "miss", "k1", None, None),
+        (3, "clean", "hit", "k1", 2, 1),
+    ]
+
+
+def test_cache_entries_show_the_result_and_until_when_it_is_used(ask) -> None:
+    rows = ask("SELECT * FROM cache_entries")
+    assert _columns(rows, "key", "task", "run_id", "task_id", "result") == [("k1", "clean", 1, 2, "10")]
+    assert str(rows[0]["expires_at"]) > str(rows[0]["created_at"])
+
+
 def test_disk_usage_counts_the_rows_of_each_kind(ask) -> None:
     rows = {row["what"]: row["rows"] for row in ask("SELECT * FROM disk_usage")}
     assert rows["task runs"] == ask("SELECT count(*) AS n FROM task_run")[0]["n"]
+    assert rows["cache entries"] == ask("SELECT count(*) AS n FROM cache")[0]["n"] == 1
     assert rows["flow runs"] == ask("SELECT count(*) AS n FROM flow_run")[0]["n"]
 
 

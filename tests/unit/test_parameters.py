@@ -377,3 +377,29 @@ def _fn_of_names() -> Callable[..., object]:
         return name, size
 
     return fn
+
+
+def with_fields(
+    a: int = pydantic.Field(gt=0),
+    b: int = pydantic.Field(default=5),
+    c: list[int] = pydantic.Field(default_factory=list),  # noqa: B008
+):
+    return a, b, c
+
+
+def test_a_pydantic_field_as_default_gives_the_default_it_holds():
+    parameters = parameters_of(with_fields)
+    first, second = parameters.bind((1,), {}), parameters.bind((), {"a": 2, "b": 6})
+    assert first == {"a": 1, "b": 5, "c": []}
+    assert second == {"a": 2, "b": 6, "c": []}
+    assert first["c"] is not second["c"]
+    assert parameters.unbind({"a": 1}) == ((1, 5, []), {})
+
+
+def test_a_pydantic_field_without_default_is_required_and_its_constraints_hold():
+    parameters = parameters_of(with_fields)
+    with pytest.raises(ParameterError, match="missing argument 'a'"):
+        parameters.bind((), {"b": 5})
+    with pytest.raises(ParameterError, match="greater than 0"):
+        parameters.coerce(parameters.bind((-1,), {}))
+    assert parameters.coerce(parameters.bind(("3",), {}))["a"] == 3

@@ -50,11 +50,12 @@ def read_ending(connection: sqlite3.Connection, run_id: int, settings: Settings)
 
 
 def counts_text(counts: ExecutionCounts | None) -> str:
-    """Return the figures for people: '3 replayed, 1 ran, 1 not asked for again'; '' for a parked run."""
+    """Return the figures for people: '3 replayed, 1 ran, 2 cached, 1 not asked for again'; '' for a parked run."""
     if counts is None:
         return ""
     orphans = f", {counts.not_asked} not asked for again" if counts.not_asked else ""
-    return f"{counts.replayed} replayed, {counts.ran} ran{orphans}"
+    cached = f", {counts.cached} cached" if counts.cached else ""
+    return f"{counts.replayed} replayed, {counts.ran} ran{cached}{orphans}"
 
 
 def _attempt_seconds(connection: sqlite3.Connection, run: Run) -> float | None:
@@ -138,6 +139,7 @@ def ending_json(ending: Ending) -> dict[str, object]:
         **run_json(ending.run),
         "replayed": ending.counts and ending.counts.replayed,
         "ran": ending.counts and ending.counts.ran,
+        "cached": ending.counts and ending.counts.cached,
         "not_asked": ending.counts and ending.counts.not_asked,
         "attempt_duration_s": ending.seconds,
         "next_command": ending.next_command,

@@ -11,7 +11,7 @@ import os
 import signal
 import sqlite3
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn, Protocol, cast
 
 from wfengine.cli.exits import ExitCode
-from wfengine_journal.errors import EntrypointError, RunError, WfengineError
+from wfengine_journal.errors import RunError, UnspecifiedFlowError, WfengineError
 
 if TYPE_CHECKING:
     from wfengine.states import State
@@ -42,7 +42,7 @@ class FlowLike(Protocol):
 
     name: str
     parameters: _Parameters
-    validate_parameters: bool
+    should_validate_parameters: bool
 
     def with_options(self, **options: object) -> FlowLike: ...
 
@@ -73,7 +73,7 @@ def load_flow(target: str) -> FlowLike:
     flows = cast("tuple[FlowLike, ...]", load_target(target))
     if len(flows) > 1:
         names = ", ".join(flow.name for flow in flows)
-        raise EntrypointError(f"{target} holds {len(flows)} flows: {names}. Name one as {target}:FLOW")
+        raise UnspecifiedFlowError(f"{target} holds {len(flows)} flows: {names}. Name one as {target}:FLOW")
     return flows[0]
 
 
@@ -81,7 +81,7 @@ def parameters_from_text(flow: FlowLike, texts: dict[str, str]) -> dict[str, obj
     """Return the flow's keyword arguments. Raises ParameterError now, before a journal is made, if the call would."""
     parameters = flow.parameters.from_text(texts)
     bound = flow.parameters.bind((), parameters)
-    if flow.validate_parameters:
+    if flow.should_validate_parameters:
         flow.parameters.coerce(bound)
     return parameters
 
@@ -122,6 +122,24 @@ def resolve(path: Path, run_id: int, task_run_id: int, *, done: bool, value: obj
     from wfengine.recovery import resolve_call
 
     resolve_call(journals.use_journal(path), run_id, task_run_id, done=done, value=value)
+
+
+def set_variable(path: Path, name: str, value: object, *, tags: Iterable[str], overwrite: bool) -> None:
+    """Set a variable. Raises InvalidValueError when it exists and is not to be overwritten, or is not allowed."""
+    from wfengine import journals
+    from wfengine.variables import Variable
+
+    journals.use_journal(path)
+    Variable.set(name, value, tags, overwrite)
+
+
+def unset_variable(path: Path, name: str) -> bool:
+    """Delete a variable; tell whether there was one."""
+    from wfengine import journals
+    from wfengine.variables import Variable
+
+    journals.use_journal(path)
+    return Variable.unset(name)
 
 
 def resumable_runs(path: Path) -> list[int]:

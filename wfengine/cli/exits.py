@@ -10,6 +10,7 @@ from wfengine_journal.errors import (
     JournalError,
     NotFoundError,
     OwnershipLostError,
+    PausedRun,
     RunOwnedError,
     UsageError,
     WfengineError,
@@ -62,7 +63,7 @@ def code_of_error(error: WfengineError) -> ExitCode:
         return ExitCode.NOT_FOUND
     if isinstance(error, UsageError):
         return ExitCode.USAGE
-    if isinstance(error, DriftError | InDoubtError):
+    if isinstance(error, DriftError | InDoubtError | PausedRun):
         return ExitCode.WAITING
     if isinstance(error, JournalError | RunOwnedError | OwnershipLostError):
         return ExitCode.JOURNAL

@@ -50,15 +50,16 @@ CREATE TABLE cache_use (                      -- what one task run asked of the 
     flow_run_id  INTEGER NOT NULL,
     task_run_id  INTEGER NOT NULL,
     key          TEXT,                        -- null: no key could be computed
-    outcome      TEXT NOT NULL,               -- 'hit', 'miss', 'expired', 'refreshed', 'no key'
-    parts        TEXT NOT NULL,               -- JSON object: each part the key is made of, and its hash
-    message      TEXT,                        -- why there is no key
+    outcome      TEXT NOT NULL,               -- 'hit', 'miss', 'expired', 'refreshed', 'damaged', 'no key'
+    parts        TEXT NOT NULL,               -- JSON object: each part the key is made of, and its hash or text
+    message      TEXT,                        -- why there is no key, or why the entry was not used
     source_run   INTEGER,                     -- hit: the task run that computed the result
     at           TEXT NOT NULL,
     PRIMARY KEY (flow_run_id, task_run_id)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE slot (                           -- a place that only so many may hold at a time; void once its owner is dead
+CREATE TABLE slot (                           -- a place that only so many may hold at a time; void once its owner is dead,
+                                              -- does not execute the run any more, or the task run is not RUNNING
     id          INTEGER PRIMARY KEY,
     name        TEXT NOT NULL,                -- of what is limited: 'cache:KEY' for the lock on a cache key
     owner_id    INTEGER NOT NULL REFERENCES owner (id),

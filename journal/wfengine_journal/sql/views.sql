@@ -55,7 +55,7 @@ CREATE VIEW attempts AS
 SELECT b.flow_run_id AS run_id, b.task_run_id AS task_id, k.name AS task, b.attempt, b.at AS started_at, o.at AS ended_at,
        CASE WHEN o.state IS NULL THEN 'RUNNING'
             WHEN o.state_name = 'AwaitingRetry' THEN 'FAILED'
-            WHEN o.state = 'CRASHED' THEN 'INTERRUPTED'
+            WHEN o.state_name = 'Interrupted' THEN 'INTERRUPTED'
             ELSE o.state END AS outcome,
        e.type || CASE WHEN e.message = '' THEN '' ELSE ': ' || e.message END AS error,
        round(strftime('%s', o.at) - strftime('%s', b.at) + (substr(o.at, 21, 6) - substr(b.at, 21, 6)) / 1e6, 6) AS duration_s
@@ -122,7 +122,8 @@ SELECT t.flow_run_id AS run_id, r.name AS run_name, k.name AS task, t.id AS task
 FROM flow_run r
 CROSS JOIN task_run t ON t.flow_run_id = r.id  -- CROSS: the few open runs first, then their calls by the index
 JOIN task k ON k.id = t.task_id
-WHERE r.state NOT IN ('COMPLETED', 'FAILED', 'CANCELLED') AND t.state IN ('CRASHED', 'PAUSED');
+WHERE r.state NOT IN ('COMPLETED', 'FAILED', 'CANCELLED')
+  AND (t.state = 'PAUSED' OR (t.state = 'CRASHED' AND t.state_name = 'Interrupted'));
 
 CREATE VIEW orphans AS
 SELECT t.flow_run_id AS run_id, r.name AS run_name, k.name AS task, t.id AS task_id, t.orphaned_in AS run_attempt, t.inputs,
@@ -141,6 +142,18 @@ SELECT l.id, l.flow_run_id AS run_id, r.name AS run_name, l.task_run_id AS task_
 FROM log l
 JOIN flow_run r ON r.id = l.flow_run_id
 LEFT JOIN task_run t ON t.id = l.task_run_id
+LEFT JOIN task k ON k.id = t.task_id;
+
+CREATE VIEW variables AS
+SELECT name, value, tags, created_at, updated_at
+FROM variable;
+
+CREATE VIEW artifacts AS
+SELECT a.id, a.key, a.type, a.data, a.description, a.flow_run_id AS run_id, r.name AS run_name,
+       nullif(a.task_run_id, 0) AS task_id, k.name AS task, a.created_at, a.updated_at
+FROM artifact a
+LEFT JOIN flow_run r ON r.id = a.flow_run_id
+LEFT JOIN task_run t ON t.id = a.task_run_id
 LEFT JOIN task k ON k.id = t.task_id;
 
 CREATE VIEW flow_stats AS
@@ -173,7 +186,25 @@ UNION ALL SELECT 'task runs', count(*), coalesce(sum(length(inputs) + coalesce(l
 UNION ALL SELECT 'values', count(*), coalesce(sum(size), 0) FROM value
 UNION ALL SELECT 'transitions', count(*), coalesce(sum(length(at) + coalesce(length(message), 0)), 0) FROM transition
 UNION ALL SELECT 'errors', count(*), coalesce(sum(length(traceback) + coalesce(length(data), 0)), 0) FROM error
-UNION ALL SELECT 'logs', count(*), coalesce(sum(length(message)), 0) FROM log;
+UNION ALL SELECT 'logs', count(*), coalesce(sum(length(message)), 0) FROM log
+UNION ALL SELECT 'cache entries', count(*), coalesce(sum(length(key) + coalesce(length(result), 0)), 0) FROM cache
+UNION ALL SELECT 'artifacts', count(*), coalesce(sum(length(data)), 0) FROM artifact
+UNION ALL SELECT 'variables', count(*), coalesce(sum(length(value)), 0) FROM variable;
+
+CREATE VIEW cache_uses AS
+SELECT u.flow_run_id AS run_id, u.task_run_id AS task_id, k.name AS task, u.outcome, u.key, u.parts, u.message,
+       u.source_run AS source_task_id, (SELECT s.flow_run_id FROM task_run s WHERE s.id = u.source_run) AS source_run_id, u.at
+FROM cache_use u
+JOIN task_run t ON t.id = u.task_run_id
+JOIN task k ON k.id = t.task_id;
+
+CREATE VIEW cache_entries AS
+SELECT c.key, k.name AS task, c.flow_run_id AS run_id, nullif(c.task_run_id, 0) AS task_id,
+       CASE WHEN c.result_codec = 'json' AND c.result IS NOT NULL THEN c.result ELSE c.result_preview END AS result,
+       c.created_at, c.expires_at
+FROM cache c
+LEFT JOIN task_run t ON t.id = c.task_run_id
+LEFT JOIN task k ON k.id = t.task_id;
 
 CREATE VIEW help AS
 SELECT column1 AS name, column2 AS shows, column3 AS try FROM (VALUES
@@ -187,7 +218,11 @@ SELECT column1 AS name, column2 AS shows, column3 AS try FROM (VALUES
     ('in_doubt', 'calls that were started and have no known outcome', 'SELECT run_name, task, inputs FROM in_doubt'),
     ('orphans', 'completed calls that the resumed code never asked for', 'SELECT run_name, task, inputs, result FROM orphans'),
     ('logs', 'what flows and tasks logged', 'SELECT at, level, task, message FROM logs WHERE run_id = 1'),
+    ('variables', 'named values that flows share', 'SELECT name, value FROM variables'),
+    ('artifacts', 'what flows and tasks made for people to look at', 'SELECT id, key, type, run_name, data FROM artifacts'),
     ('flow_stats', 'per flow: runs, failures, mean duration', 'SELECT * FROM flow_stats'),
     ('slowest_tasks', 'per task: number, mean, longest, total seconds', 'SELECT * FROM slowest_tasks LIMIT 10'),
+    ('cache_uses', 'what each cached call asked of the cache, and the answer', 'SELECT task, outcome, key, message FROM cache_uses WHERE run_id = 1'),
+    ('cache_entries', 'results that later calls may reuse', 'SELECT task, key, result, expires_at FROM cache_entries'),
     ('disk_usage', 'what the values, errors and logs amount to, in bytes', 'SELECT * FROM disk_usage'),
     ('help', 'this list', 'SELECT name, shows FROM help'));

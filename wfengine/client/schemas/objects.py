@@ -1,0 +1,9 @@
+"""States and runs, under the module name that Prefect's code imports them from."""
+
+from __future__ import annotations
+
+from wfengine.run_objects import FlowRun, TaskRun
+from wfengine.states import State, StateDetails, StateType
+from wfengine_journal.states import TERMINAL as TERMINAL_STATES
+
+__all__ = ["TERMINAL_STATES", "FlowRun", "State", "StateDetails", "StateType", "TaskRun"]
