@@ -129,9 +129,7 @@ class PrefectDistributedFuture(TaskFuture[R]):
         if self.done():
             return cast("State[R]", self._ended().state)
         row = self.journal.records.get_flow_run(self.flow_run_id)
-        return State(
-            StateType(row.state), row.state_name, row.state_message, flow_run_id=row.id, task_run_id=self._task_run_id
-        )
+        return State(StateType(row.state), row.state_name, row.state_message, flow_run_id=row.id, task_run_id=self._task_run_id)
 
     def done(self) -> bool:
         """Tell whether the run has completed, failed or been cancelled."""

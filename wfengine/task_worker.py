@@ -85,6 +85,7 @@ class TaskWorker:
         self._wake = threading.Event()  # something changed: in the journal, or a run of this worker ended or waits
         self._stops = 0  # how often it was asked to stop; the second time it waits for nothing
         self.stopped_by: int | None = None  # the signal that asked
+        self.finished = 0  # runs that ended here
         self._sweep_at = 0.0
         self.started = False
 
@@ -186,6 +187,7 @@ class TaskWorker:
 
     def _note(self, run_id: int, outcome: Outcome | None, error: BaseException | None) -> None:
         """Say what became of a run where the journal does not, and decide whether to go on."""
+        self.finished += outcome is not None
         if outcome is not None and outcome.state is not None and outcome.state.is_crashed():
             self._refused.add(run_id)  # the task returned this state; taken up again, it would return it again
         reason = error.error if isinstance(error, RunHalted) else error
@@ -218,7 +220,7 @@ class TaskWorker:
         """Let finish what runs, for a limited time, and leave the rest to the next worker."""
         until = journal.clock.monotonic_seconds() + STOP_SECONDS
         if self._places:
-            _logger.info("stopping: waiting up to %d s for %d runs", STOP_SECONDS, len(self._places))
+            _logger.info("stopping: up to %d s are left for what runs (%d)", STOP_SECONDS, len(self._places))
         while self._places and self._fault is None and self._stops < 2:
             remaining = until - journal.clock.monotonic_seconds()
             if remaining <= 0:

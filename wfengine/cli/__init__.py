@@ -29,6 +29,7 @@ __all__ = ["main", "root"]
         "resolve": ("wfengine.cli.resolve:resolve", "Settle a call in doubt by a person's word."),
         "runs": ("wfengine.cli.runs:runs", "List runs, show one, read its logs."),
         "tasks": ("wfengine.cli.tasks:tasks", "About single task runs: why one was cached, or not."),
+        "task": ("wfengine.cli.task_serve:task", "Serve tasks in background."),
         "watch": ("wfengine.cli.watch:watch", "Follow a run of another process until it ends."),
         "variables": ("wfengine.cli.variables:variables", "Named values that flows share."),
         "artifacts": ("wfengine.cli.artifacts:artifacts", "What runs made for people to look at."),
