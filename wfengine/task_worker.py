@@ -34,10 +34,13 @@ from wfengine.scopes import current_scope
 from wfengine.steps import Outcome, Steps
 from wfengine_journal.background import QueuedRun, list_cut_off, list_ready, list_running
 from wfengine_journal.errors import (
+    DriftError,
     ForkedProcessError,
+    InDoubtError,
     InternalError,
     JournalCorruptError,
     JournalError,
+    OwnershipLostError,
     RunHalted,
     RunOwnedError,
     UsageError,
@@ -65,6 +68,10 @@ STOP_SECONDS = 30.0
 REFUSED_LIMIT = 100
 
 
+#: What concerns not one run but all of them.
+_FAULTS = (JournalError, InternalError, ForkedProcessError)
+
+
 class TaskWorker:
     """Runs background calls of some tasks in this process, at most `limit` at a time (None: as many as come, up to 1000).
 
@@ -86,6 +93,7 @@ class TaskWorker:
         self._stops = 0  # how often it was asked to stop; the second time it waits for nothing
         self.stopped_by: int | None = None  # the signal that asked
         self.finished = 0  # runs that ended here
+        self.left: list[int] = []  # runs that went on when it ended, and were left to the next worker
         self._sweep_at = 0.0
         self.started = False
 
@@ -191,14 +199,12 @@ class TaskWorker:
         if outcome is not None and outcome.state is not None and outcome.state.is_crashed():
             self._refused.add(run_id)  # the task returned this state; taken up again, it would return it again
         reason = error.error if isinstance(error, RunHalted) else error
-        if isinstance(reason, JournalError | InternalError | ForkedProcessError) and not isinstance(
-            reason, JournalCorruptError
-        ):
+        if reason is None or isinstance(reason, RunOwnedError | OwnershipLostError):
+            self._refusals = 0  # it ended, or another process has it
+        elif isinstance(reason, DriftError | InDoubtError):
+            _logger.warning("flow run %d is parked: %s", run_id, reason)
+        elif isinstance(reason, _FAULTS) and not isinstance(reason, JournalCorruptError):
             self._fault = reason  # nothing can be written any more
-        elif reason is None or isinstance(reason, RunOwnedError):
-            self._refusals = 0  # another worker was quicker
-        elif isinstance(error, RunHalted):
-            _logger.warning("flow run %d stopped and waits for a person: %s", run_id, reason)
         else:
             self._refuse(run_id, reason)
 
@@ -231,9 +237,9 @@ class TaskWorker:
         with self._lock:
             unfinished = list(self._places)
             self._places.clear()
-        left = [run_id for run_id in unfinished if self._fault is None and give_up(journal, run_id, _LEFT)]
-        if left:
-            _logger.warning("stopped; left to the next worker: flow run %s", ", ".join(map(str, left)))
+        self.left = [run_id for run_id in unfinished if self._fault is None and give_up(journal, run_id, _LEFT)]
+        if self.left:
+            _logger.warning("stopped; left to the next worker: flow run %s", ", ".join(map(str, self.left)))
         elif self._fault is None:
             _logger.info("stopped; nothing was left undone")
 

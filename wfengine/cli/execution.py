@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sqlite3
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -91,6 +92,7 @@ class Worker(Protocol):
     """What the command line uses of a task worker."""
 
     finished: int
+    left: list[int]
     stopped_by: int | None
 
     def start(self, timeout: float | None = None) -> None: ...
@@ -113,6 +115,15 @@ def serve(worker: Worker, timeout: float | None, *, quiet: bool) -> None:
 
     get_logger("task_worker").setLevel(logging.WARNING if quiet else logging.INFO)
     worker.start(timeout)
+
+
+def leave_behind(code: int) -> NoReturn:
+    """End the process, with threads that user code still runs on: Python itself would wait for some of them."""
+    from wfengine_journal.store import close_all
+
+    close_all()
+    sys.stdout.flush()
+    os._exit(code)
 
 
 def use_journal(path: Path | None) -> Path:

@@ -48,4 +48,7 @@ def serve(settings: Settings, targets: tuple[str, ...], modules: tuple[str, ...]
     execution.serve(worker, timeout, quiet=settings.quiet)
     if settings.as_json:
         write_json("task serve", {"journal": str(path), "finished": worker.finished})
-    return ExitCode.INTERRUPTED if worker.stopped_by == signal.SIGINT else ExitCode.OK
+    code = ExitCode.INTERRUPTED if worker.stopped_by == signal.SIGINT else ExitCode.OK
+    if worker.left:
+        execution.leave_behind(code)
+    return code
