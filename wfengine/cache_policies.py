@@ -27,7 +27,7 @@ from wfengine.transactions import IsolationLevel
 from wfengine_journal.errors import NoCacheKeyError, UsageError
 
 if TYPE_CHECKING:
-    from wfengine.caching import AnyContext
+    from wfengine.context import TaskRunContext
 
 __all__ = [
     "DEFAULT", "FLOW_PARAMETERS", "INPUTS", "NONE", "NO_CACHE", "RUN_ID", "TASK_SOURCE", "CacheKeyFnPolicy", "CachePolicy",
@@ -67,7 +67,7 @@ class CachePolicy:
         return new
 
     def compute_key(
-        self, task_ctx: AnyContext | None, inputs: dict[str, object], flow_parameters: dict[str, object], **kwargs: object
+        self, task_ctx: TaskRunContext | None, inputs: dict[str, object], flow_parameters: dict[str, object], **kwargs: object
     ) -> str | None:
         """Return the key of a call, or None to leave it uncached.
 
@@ -125,7 +125,7 @@ class CacheKeyFnPolicy(CachePolicy):
     cache_key_fn: Callable[..., str | None] | None = None
 
     def compute_key(
-        self, task_ctx: AnyContext | None, inputs: dict[str, object], flow_parameters: dict[str, object], **kwargs: object
+        self, task_ctx: TaskRunContext | None, inputs: dict[str, object], flow_parameters: dict[str, object], **kwargs: object
     ) -> str | None:
         """See CachePolicy."""
         return None if self.cache_key_fn is None else self.cache_key_fn(task_ctx, inputs)
@@ -148,7 +148,7 @@ class CompoundCachePolicy(CachePolicy):
             self.policies.append(Inputs(exclude=sorted(excluded)))
 
     def compute_key(
-        self, task_ctx: AnyContext | None, inputs: dict[str, object], flow_parameters: dict[str, object], **kwargs: object
+        self, task_ctx: TaskRunContext | None, inputs: dict[str, object], flow_parameters: dict[str, object], **kwargs: object
     ) -> str | None:
         """See CachePolicy."""
         return _key_of(_compound_parts(self, Asked(task_ctx, inputs, flow_parameters)))
@@ -166,7 +166,7 @@ class _None(CachePolicy):
     """No key: the call is not cached."""
 
     def compute_key(
-        self, task_ctx: AnyContext | None, inputs: dict[str, object], flow_parameters: dict[str, object], **kwargs: object
+        self, task_ctx: TaskRunContext | None, inputs: dict[str, object], flow_parameters: dict[str, object], **kwargs: object
     ) -> str | None:
         """See CachePolicy."""
         return None
@@ -180,7 +180,7 @@ class _PartsPolicy(CachePolicy):
     """A policy whose key is made of named parts, which `wfengine tasks explain-cache` can compare."""
 
     def compute_key(
-        self, task_ctx: AnyContext | None, inputs: dict[str, object], flow_parameters: dict[str, object], **kwargs: object
+        self, task_ctx: TaskRunContext | None, inputs: dict[str, object], flow_parameters: dict[str, object], **kwargs: object
     ) -> str | None:
         """See CachePolicy."""
         return _key_of(_PARTS[_builtin_class(self)](self, Asked(task_ctx, inputs, flow_parameters)))
@@ -220,7 +220,7 @@ class RunId(_PartsPolicy):
 class Asked(NamedTuple):
     """A call, as policies see it."""
 
-    task_ctx: AnyContext | None
+    task_ctx: TaskRunContext | None
     inputs: Values
     flow_parameters: Values
 
@@ -361,7 +361,7 @@ DEFAULT = INPUTS + TASK_SOURCE + RUN_ID
 _TASK_INPUTS = CompoundCachePolicy(policies=[INPUTS, TASK_SOURCE])
 
 
-def task_input_hash(context: AnyContext, arguments: dict[str, object]) -> str | None:
+def task_input_hash(context: TaskRunContext, arguments: dict[str, object]) -> str | None:
     """Return a key of a task, its code and its arguments, for `cache_key_fn`; None for arguments without a canonical form."""
     try:
         return _TASK_INPUTS.compute_key(context, arguments, {})

@@ -20,15 +20,15 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
+from wfengine import runtime
 from wfengine.cache_policies import DEFAULT, NO_CACHE, Asked, CacheKey, CachePolicy, cache_key
+from wfengine.context import TaskRunContext
 from wfengine.doubt import cut_off
 from wfengine.keeping import Keeping, keeping_of
 from wfengine.result_hashes import remember_result_hash
-from wfengine.run_objects import TaskRun, task_run_of
-from wfengine.scopes import Scope, reset_scope, set_scope
+from wfengine.scopes import naming
 from wfengine.states import State
 from wfengine.steps import Await, Create, Outcome, Steps, Write
 from wfengine.transactions import IsolationLevel
@@ -56,34 +56,6 @@ _logger = logging.getLogger("wfengine.caching")
 
 #: A longer key is cut, and a hash of it all put behind, in characters.
 KEY_LIMIT = 1000
-
-
-class AnyTask(Protocol):
-    """A task, as a cache policy sees it."""
-
-    @property
-    def key(self) -> str:
-        """The task key."""
-
-    @property
-    def fn(self) -> Callable[..., object]:
-        """The decorated function."""
-
-
-class AnyContext(Protocol):
-    """What a cache policy is told of the call: a TaskRunContext."""
-
-    @property
-    def task(self) -> AnyTask:
-        """The task."""
-
-    @property
-    def task_run(self) -> TaskRun:
-        """The task run; it has no id before its first attempt."""
-
-    @property
-    def parameters(self) -> dict[str, object]:
-        """The arguments by name."""
 
 
 @dataclass(slots=True)
@@ -360,43 +332,26 @@ def _enclosing(call: Call) -> frozenset[int]:
 # ------------------------------------------------------------------------------------------- computing a key
 
 
-class _Context:
-    """What a cache policy is told of the call."""
-
-    def __init__(self, call: Call) -> None:
-        self.task: AnyTask = call.callee
-        self.task_run = task_run_of(call)
-        self.parameters = dict(call.arguments)
-        self.start_time = call.run.journal.clock.now_text()
-
-
 def _key_of(policy: CachePolicy, call: Call) -> CacheKey:
     """Ask the policy, whose code is the user's: a task that it calls is no part of the run."""
-    scope = Scope(call.run, call)
-    scope.closed = True
-    token = set_scope(scope)
-    try:
-        return cache_key(policy, Asked(_Context(call), call.arguments, call.run.parameters))
-    finally:
-        reset_scope(token)
+    with naming(call.run, call):
+        return cache_key(policy, Asked(TaskRunContext(call), call.arguments, call.run.parameters))
 
 
 def _rendered(template: str, call: Call, keeping: Keeping) -> str:
     """Return a result_storage_key for this call. Raises NoCacheKeyError where it does not fit."""
-    run = call.run
-    flow_run = SimpleNamespace(id=run.id, name=run.name, flow_name=run.flow.name, parameters=run.parameters)
-    task_run = SimpleNamespace(
-        id=call.task_run_id, name=call.run_name or call.callee.name, task_name=call.callee.name, parameters=call.arguments
-    )
     try:
-        name = template.format(parameters=call.arguments, flow_run=flow_run, task_run=task_run)
+        with naming(call.run, call):
+            name = template.format(
+                parameters=call.arguments, flow_run=runtime.flow_run, task_run=runtime.task_run, deployment=runtime.deployment
+            )
         from wfengine.result_storage import check_key
 
         check_key(keeping.storage, name)
     except Exception as error:
         raise NoCacheKeyError(
             f"the result_storage_key {template!r} does not fit this call ({type(error).__name__}: {error}). It may use "
-            "{parameters[NAME]}, {flow_run.name}, {flow_run.flow_name}, {flow_run.id}, {task_run.task_name}."
+            "{parameters[NAME]} and what wfengine.runtime has: {flow_run.name}, {flow_run.flow_name}, {task_run.task_name} ..."
         ) from error
     return name
 

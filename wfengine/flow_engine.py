@@ -3,7 +3,7 @@
     create or claim   the run's row, its epoch, which code runs it        `start`, `take_up`
     body              the flow's function, from the top                    `attempts`
     settle            every submitted task is finished                     `attempts`
-    outcome           return value -> state, committed                     `attempts`, `_end`
+    outcome           return value -> state (`returned`), committed        `attempts`, `endings`
     retry?            the next instant is journaled, then waited for       `attempts`
 
 A resumed run executes the same function again; its calls are answered from the journal (`task_engine`, `replay`).

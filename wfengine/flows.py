@@ -19,7 +19,7 @@ from wfengine.parameters import Parameters, known_options
 from wfengine.recovery import find_run_id, resume_steps, store_flow
 from wfengine.retries import DelaySeconds, make_policy
 from wfengine.runners import TaskRunner
-from wfengine.scopes import Scope, current_scope, find_scope
+from wfengine.scopes import Scope, current_scope, current_tracer, find_scope
 from wfengine.states import State
 from wfengine.steps import Outcome, Steps, drive, drive_async
 from wfengine.streams import (
@@ -160,6 +160,8 @@ class Flow(Generic[P, R]):
         scope = find_scope() if current_scope() is not None else None
         if scope is not None:
             return self._call_subflow(scope, args, kwargs, before, return_state)
+        if (tracer := current_tracer()) is not None:
+            return tracer.call(self._callee, args, kwargs, before, return_state)
         arguments = self._arguments(args, kwargs)
         journal = default_journal()
         if self.is_generator and not return_state:
@@ -229,6 +231,34 @@ class Flow(Generic[P, R]):
         from wfengine.parameter_schema import schema_of  # lazy: only who asks for a schema needs it
 
         return schema_of(self.parameters, inspect.getdoc(self.fn))
+
+    def visualize(self, *args: P.args, **kwargs: P.kwargs) -> object:
+        """Draw which task gives its result to which into NAME.png, open it where there is a screen, and return its path.
+
+        The flow's function runs; its tasks and subflows do not, and nothing is journaled. Where the function needs a task's
+        result to decide its way, give that task a `viz_return_value`. In a running event loop: `await` what this returns.
+        """
+        from wfengine.visualization import in_loop, visualize, visualize_async
+
+        return in_loop(visualize, visualize_async, self, args, kwargs)
+
+    def generate_mermaid_graph(self, *args: P.args, **kwargs: P.kwargs) -> object:
+        """Return the drawing of `visualize` as the text of a Mermaid flowchart, for which nothing has to be installed."""
+        from wfengine.visualization import in_loop, mermaid, mermaid_async
+
+        return in_loop(mermaid, mermaid_async, self, args, kwargs)
+
+    async def avisualize(self, *args: P.args, **kwargs: P.kwargs) -> object:
+        """Do as `visualize` does, in async code."""
+        from wfengine.visualization import visualize_async
+
+        return await visualize_async(self, args, kwargs)
+
+    async def agenerate_mermaid_graph(self, *args: P.args, **kwargs: P.kwargs) -> object:
+        """Do as `generate_mermaid_graph` does, in async code."""
+        from wfengine.visualization import mermaid_async
+
+        return await mermaid_async(self, args, kwargs)
 
     def store_function(self, journal: Journal) -> bytes | None:
         """Store the flow itself by cloudpickle, for a flow that cannot be imported; None if it cannot be pickled."""

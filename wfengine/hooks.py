@@ -152,13 +152,30 @@ def call_hook(
         return None
     scope = Scope(moment.run, moment.call)
     scope.closed = True
-    scope.is_async = inspect.iscoroutinefunction(inspect.unwrap(hook))
-    outcome = yield Invoke(scope, hook, args, {}, scope.is_async, None)
+    outcome = yield Invoke(scope, hook, args, {}, inspect.iscoroutinefunction(inspect.unwrap(hook)), None)
     assert isinstance(outcome, Outcome)
     _record(moment, option, name, outcome.error)
     if outcome.error is not None and not isinstance(outcome.error, Exception):
         raise outcome.error  # Ctrl-C, not a failure of the hook
     return outcome.error
+
+
+def ask_condition(call: Call, state: State[object]) -> Steps[bool]:
+    """Ask a task's retry_condition_fn whether a failure is worth another attempt; one that raises has said no."""
+    from wfengine.run_objects import task_run_of  # lazy: only a hook or condition needs it
+
+    condition = call.callee.policy.state_condition
+    assert condition is not None
+    scope = Scope(call.run, call)
+    scope.closed = True
+    args = (call.callee.decorated, task_run_of(call, state), state)
+    outcome = yield Invoke(scope, condition, args, {}, inspect.iscoroutinefunction(inspect.unwrap(condition)), None)
+    assert isinstance(outcome, Outcome)
+    if outcome.error is not None and not isinstance(outcome.error, Exception):
+        raise outcome.error
+    if outcome.error is not None:
+        _logger.error("The retry_condition_fn of %s failed, so it is not tried again.", call, exc_info=outcome.error)
+    return outcome.error is None and bool(outcome.value)
 
 
 def _arguments(hook: Hook, subject: object, moment: Moment) -> tuple[object, ...]:

@@ -90,7 +90,7 @@ def _failure(call: Call, outcome: Outcome) -> tuple[FailAttempt, Outcome, float 
 
 def _next_attempt(call: Call, error: Exception) -> float | None:
     """Return the instant of the next attempt, in seconds of the wall clock; None if there is to be none."""
-    if isinstance(error, ValueNotStorableError):
+    if isinstance(error, ValueNotStorableError) or call.gives_up:
         return None  # another attempt would return the same kind of value
     clock = call.run.journal.clock
     delay = call.callee.policy.next_delay_seconds(call.failures, error, clock.monotonic_seconds() - call.first_started)

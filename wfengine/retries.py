@@ -6,6 +6,7 @@ RetryCallState built from the journal. Their loops and sleeps are not used: a de
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ from wfengine_journal.errors import UsageError
 if TYPE_CHECKING:
     from tenacity import RetryCallState
 
+#: Arguments of a condition in Prefect's form: task, task_run, state.
+STATE_ARGUMENTS = 3
 #: What `retry_delay_seconds` may be: a number, one number for each retry, a function of the number of retries that gives
 #: such a list, or a tenacity wait.
 DelaySeconds = float | Sequence[float] | Callable[..., object]
@@ -30,6 +33,7 @@ class RetryPolicy:
     wait: Callable[[RetryCallState], float] | None = None
     jitter_factor: float = 0.0
     condition: Callable[[RetryCallState], bool] | None = None
+    state_condition: Callable[..., object] | None = None  # asked with (task, task_run, state), as in Prefect, by the engine
 
     @property
     def is_none(self) -> bool:
@@ -76,8 +80,10 @@ def make_policy(
     count = 0 if stop is not None else int(retries)  # type: ignore[call-overload]  # checked just above
     if condition is not None and not callable(condition):
         raise UsageError(
-            f"{owner}: retry_condition_fn must be a function of the exception or a tenacity retry, not {condition!r}."
+            f"{owner}: retry_condition_fn must be a function of (task, task_run, state) or of the exception, or a tenacity "
+            f"retry, not {condition!r}."
         )
+    by_state = _takes_state(condition)
     wait = delay if callable(delay) and _is_tenacity(delay) else None
     return RetryPolicy(
         retries=count,
@@ -85,7 +91,8 @@ def make_policy(
         delays=(0.0,) if wait is not None else _delays(owner, delay, count),
         wait=wait,  # type: ignore[arg-type]
         jitter_factor=float(jitter_factor or 0.0),
-        condition=_condition(condition),
+        condition=None if by_state else _condition(condition),
+        state_condition=condition if by_state else None,
     )
 
 
@@ -100,6 +107,18 @@ def _delays(owner: str, delay: DelaySeconds | None, retries: int) -> tuple[float
     if not numbers or any(number < 0 or number != number for number in numbers):
         raise UsageError(f"{owner}: retry_delay_seconds must be seconds of at least 0, or a list of them, not {delay!r}.")
     return numbers
+
+
+def _takes_state(condition: object) -> bool:
+    """Tell whether a condition is a function of (task, task_run, state)."""
+    if not callable(condition) or _is_tenacity(condition):
+        return False
+    try:
+        parameters = inspect.signature(condition).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(parameter.kind in kinds for parameter in parameters) == STATE_ARGUMENTS
 
 
 def _condition(condition: object) -> Callable[[RetryCallState], bool] | None:

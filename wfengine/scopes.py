@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from wfengine.streams import Feed
     from wfengine.task_engine import Call, Callee
     from wfengine.transactions import Transaction
+    from wfengine.visualization import Tracer
     from wfengine_journal.store import Journal
 
 P = ParamSpec("P")
@@ -37,9 +38,10 @@ class LiveRun:
     """One flow run while this process executes it: from its claim to its end."""
 
     __slots__ = (
-        "__weakref__", "callees", "durability", "epoch", "feed", "flow", "halted", "id", "issue_lock", "journal", "left_open",
-        "log_prints", "name", "on_drift", "outer_tags", "outstanding", "parameters", "parent", "parent_call", "recorded",
-        "results", "rolled_back", "runner", "synced", "tags", "told", "turns", "uses_transactions", "version",
+        "__weakref__", "callees", "durability", "epoch", "feed", "flow", "halted", "held_keys", "id", "issue_lock",
+        "journal", "left_open", "log_prints", "name", "on_drift", "outer_tags", "outstanding", "parameters", "parent",
+        "parent_call", "recorded", "results", "rolled_back", "runner", "synced", "tags", "told", "turns",
+        "uses_transactions", "version",
     )  # fmt: skip
 
     def __init__(self, journal: Journal, flow: AnyFlow, run_id: int, name: str, *, epoch: int, version: int) -> None:
@@ -68,6 +70,7 @@ class LiveRun:
         self.left_open = True  # the journal still says RUNNING
         self.feed: Feed | None = None  # of a generator flow: what its consumer was given
         self.uses_transactions = False  # a transaction was begun in it, or around it
+        self.held_keys: dict[str, Transaction] = {}  # of its SERIALIZABLE transactions
         self.rolled_back = False  # a transaction around this subflow undid a part of it
         self.callees: dict[tuple[str, str], Callee] = {}  # what was called so far, by kind and key
         self.turns: dict[object, LoopCommits] = {}  # by event loop: the commits it waits for
@@ -91,7 +94,7 @@ class Scope:
     """An enclosing call, and the counters that tell equal calls in it apart."""
 
     __slots__ = (
-        "_lane_task", "_lane_thread", "attempt_over", "call", "closed", "enclosing", "epoch", "is_async", "issued", "run",
+        "_lane_task", "_lane_thread", "attempt_over", "call", "closed", "enclosing", "epoch", "issued", "run",
         "transactions",
     )  # fmt: skip
 
@@ -103,7 +106,6 @@ class Scope:
         self.issued: dict[tuple[int, bytes], int] = {}
         self.attempt_over = False  # set when the attempt was given up (timeout) though its thread may still run
         self.closed = False  # set for hooks, and what names a run: what they call is not part of this run
-        self.is_async: bool | None = None  # set for hooks; None: as the flow or task that the scope is the body of
         self.transactions = 0  # begun in this scope so far
         self._lane_thread = 0
         self._lane_task: object | None = None
@@ -154,6 +156,8 @@ def _running_asyncio_task() -> object | None:
 _SCOPE: contextvars.ContextVar[Scope | None] = contextvars.ContextVar("wfengine_scope", default=None)
 #: The innermost transaction block; it counts for calls of the scope in which it was entered.
 ACTIVE_TRANSACTION: contextvars.ContextVar[Transaction | None] = contextvars.ContextVar("wfengine_transaction", default=None)
+#: Set while a flow is drawn. Asked only where no scope is, so that calls in a run pay nothing for it.
+_TRACER: contextvars.ContextVar[Tracer | None] = contextvars.ContextVar("wfengine_tracer", default=None)
 _TAGS: contextvars.ContextVar[frozenset[str]] = contextvars.ContextVar("wfengine_tags", default=frozenset())
 
 #: The flow runs this process executes now, by (journal path, id).
@@ -162,8 +166,10 @@ ACTIVE: dict[tuple[str, int], LiveRun] = {}
 ABANDONED: set[tuple[str, int]] = set()
 
 current_scope = _SCOPE.get
+current_tracer = _TRACER.get
 current_tags = _TAGS.get
 set_scope = _SCOPE.set
+set_tracer = _TRACER.set
 reset_scope = _SCOPE.reset
 
 
@@ -174,7 +180,7 @@ def find_scope() -> Scope | None:
     """
     scope = _SCOPE.get()
     if scope is None:
-        if ACTIVE and threading.current_thread() is not threading.main_thread():
+        if ACTIVE and threading.current_thread() is not threading.main_thread() and _TRACER.get() is None:
             _refuse_lost_thread()
         return None
     if scope.closed:

@@ -6,15 +6,16 @@ a flow or task returns it to say how its run ended, see `returned`.
 
 from __future__ import annotations
 
+import inspect
 import reprlib
 import sys
 from collections import Counter
-from collections.abc import Generator, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Generic, TypedDict, TypeGuard, TypeVar, Unpack, cast
 
-from wfengine.scopes import current_scope
+from wfengine.awaiting import always_awaited, awaited_in_async_code, in_async_code
 from wfengine_journal.clock import instant_from_text, utc_now
 from wfengine_journal.errors import (
     CancelledRun,
@@ -121,7 +122,14 @@ class State(Generic[R]):
         """The id of its task run in the journal; None for that of a flow run."""
         return self.state_details.task_run_id
 
-    def result(self, raise_on_failure: bool = True, retry_result_failure: bool = True, *, fetch: bool | None = None) -> R:
+    def result(
+        self,
+        raise_on_failure: bool = True,
+        retry_result_failure: bool = True,
+        *,
+        fetch: bool | None = None,
+        _sync: bool | None = None,
+    ) -> R:
         """Return the value of a completed state, or raise the exception of one that ended without.
 
         In async code - in the body of an async flow or task, or outside of any run where an event loop runs - this gives a
@@ -130,11 +138,12 @@ class State(Generic[R]):
         A failed, crashed or cancelled state raises its exception: FailedRun, CrashedRun or CancelledRun when it has none of
         its own. With `raise_on_failure=False` the exception is returned, or the data of a state that was made by hand with
         other data. A state that is paused raises PausedRun, one that has not ended raises UnfinishedRun, always.
-        `retry_result_failure` and `fetch` do nothing: a result is never waited for here.
+        `retry_result_failure` and `fetch` do nothing: a result is never waited for here. `_sync` says which form is wanted.
         """
-        if in_async_code():
-            return cast(R, self.aresult(raise_on_failure))
-        return cast(R, result_of(self, raise_on_failure))
+        frame = inspect.currentframe()
+        is_awaited = in_async_code(frame and frame.f_back) if _sync is None else not _sync
+        # A coroutine that raises when it is awaited, not here: several may be gathered with their exceptions returned.
+        return cast(R, self.aresult(raise_on_failure) if is_awaited else result_of(self, raise_on_failure))
 
     async def aresult(self, raise_on_failure: bool = True, retry_result_failure: bool = True) -> R:
         """Do as `result`; to be awaited, whatever the code around."""
@@ -343,20 +352,6 @@ async def exception_to_crashed_state(exc: BaseException) -> State[object]:
 # ------------------------------------------------------------------------------------------- asked about
 
 
-def in_async_code() -> bool:
-    """Tell whether the caller is async code: the innermost run around is async, or there is none and an event loop runs."""
-    scope = current_scope()
-    if scope is not None:
-        if scope.is_async is not None:
-            return scope.is_async
-        return scope.run.flow.is_async if scope.call is None else scope.call.callee.is_async
-    asyncio = sys.modules.get("asyncio")  # not imported: then no loop runs
-    try:
-        return asyncio is not None and asyncio.get_running_loop() is not None
-    except RuntimeError:
-        return False
-
-
 def result_of(state: State[R], raise_on_failure: bool = True) -> object:
     """Return what `State.result` stands for, in sync and async code alike."""
     if state.type is StateType.COMPLETED:
@@ -410,18 +405,13 @@ def exception_of(state: State[R]) -> BaseException:
     )
 
 
+@awaited_in_async_code
 def get_state_exception(state: State[R]) -> BaseException:
-    """Return the exception of a state that ended without a result, see `exception_of`; a coroutine in async code."""
-    if in_async_code():
-        return cast(BaseException, aget_state_exception(state))
+    """Return the exception of a state that ended without a result, see `exception_of`. In async code it is awaited."""
     return exception_of(state)
 
 
-async def aget_state_exception(state: State[R]) -> BaseException:
-    """Do as `get_state_exception`; to be awaited, whatever the code around."""
-    return exception_of(state)
-
-
+@awaited_in_async_code
 def raise_state_exception(state: State[R]) -> None:
     """Raise the exception of a state that ended without a result; do nothing for any other state.
 
@@ -429,21 +419,10 @@ def raise_state_exception(state: State[R]) -> None:
     """
     if state.type in _WRAPPERS:
         raise exception_of(state)
-    return cast(None, _Nothing()) if in_async_code() else None
 
 
-async def araise_state_exception(state: State[R]) -> None:
-    """Do as `raise_state_exception`; to be awaited, whatever the code around."""
-    if state.type in _WRAPPERS:
-        raise exception_of(state)
-
-
-class _Nothing:
-    """An awaitable that gives None at once, and that does not mind not being awaited, as a coroutine would."""
-
-    def __await__(self) -> Generator[None, None, None]:
-        return
-        yield  # what makes this a generator
+aget_state_exception = always_awaited(get_state_exception)
+araise_state_exception = always_awaited(raise_state_exception)
 
 
 def is_state(value: object) -> TypeGuard[State[object]]:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from wfengine.futures import TaskFuture, resolved, unsettled_in
 from wfengine.runners import Job, TaskRunner
 from wfengine.runners.threads import ThreadTaskRunner
-from wfengine.scopes import LiveRun, find_scope
+from wfengine.scopes import LiveRun, current_tracer, find_scope
 from wfengine.steps import Outcome, Steps
 from wfengine.task_engine import Call, Callee, issue, live, new_call, write_pending
 from wfengine_journal.errors import MissingContextError, RunHalted
@@ -25,6 +25,8 @@ def submit(
     """Submit a task in the present flow run; returns before it runs."""
     scope = find_scope()
     if scope is None:
+        if (tracer := current_tracer()) is not None:
+            return tracer.submit(callee, args, kwargs, wait_for)
         raise MissingContextError(
             f"task '{callee.name}': submit() and map() need a flow run around them. Call them inside a function decorated with "
             "@flow, or call the task directly."

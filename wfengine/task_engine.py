@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Literal
 from wfengine import listeners
 from wfengine.doubt import Refused, cut_off, settle_doubt
 from wfengine.fatal import note_task_run
-from wfengine.hooks import Hooks, call_task_hooks, has_untold
+from wfengine.hooks import Hooks, ask_condition, call_task_hooks, has_untold
 from wfengine.identity import Inputs, describe_inputs, explicit_key
 from wfengine.outcomes import outcome_change, refused_change
 from wfengine.prints import record_prints
@@ -95,6 +95,7 @@ class Callee:
     is_generator: bool = False
     hooks: Hooks | None = None
     results: ResultOptions | None = None  # cached, or written in a way of the author's choice; None: neither
+    viz_return_value: object = None
     origin: str = ""  # where the function stands: two functions with one key would get each other's results
 
     @property
@@ -108,8 +109,8 @@ class Call:
 
     __slots__ = (
         "answered", "arguments", "asking", "attempt", "begin", "callee", "ended_at", "failures", "feed", "first_started",
-        "fresh", "identity", "inputs", "interruptions", "lane", "live_state", "own_scope", "own_transaction", "row", "run",
-        "run_name", "scope", "seq", "tags", "task_run_id", "transaction", "verdict",
+        "fresh", "gives_up", "identity", "inputs", "interruptions", "lane", "live_state", "own_scope", "own_transaction",
+        "row", "run", "run_name", "scope", "seq", "tags", "task_run_id", "transaction", "verdict",
     )  # fmt: skip
 
     def __init__(self, callee: Callee, scope: Scope, arguments: dict[str, object], lane: int) -> None:
@@ -126,6 +127,7 @@ class Call:
         self.transaction: Transaction | None = None  # it is made in
         self.own_transaction: Transaction | None = None
         self.feed: Feed | None = None  # of a generator: what its consumer was given
+        self.gives_up = False  # its retry_condition_fn said so
         self.answered: Outcome | None = None  # recorded, with hooks still to be called for it
         self.asking: Asking | None = None  # what it asks the cache, if its task is cached
         self.run_name: str | None = None
@@ -377,6 +379,8 @@ def life(call: Call) -> Steps[Outcome]:
         if outcome.error is not None and not isinstance(outcome.error, Exception):
             yield from cut_off(call, outcome.error)
         # 6  outcome committed
+        if outcome.error is not None and call.callee.policy.state_condition is not None:
+            call.gives_up = not (yield from ask_condition(call, call.final_state(outcome.value, outcome.error)))
         try:
             change, outcome, next_attempt = outcome_change(call, outcome)
         except ValueNotStorableError as refusal:

@@ -15,7 +15,7 @@ from wfengine.ids import checked_run_name
 from wfengine.loading import is_loading, note_skipped_call
 from wfengine.parameters import Parameters, known_options
 from wfengine.retries import DelaySeconds, exponential_backoff, make_policy
-from wfengine.scopes import find_scope
+from wfengine.scopes import current_tracer, find_scope
 from wfengine.states import State
 from wfengine.steps import Outcome, drive, drive_async
 from wfengine.streams import collected, is_generator_function, items_of_call, items_of_call_async
@@ -150,6 +150,8 @@ class Task(Generic[P, R]):
         before = kwargs.pop("wait_for", None)
         scope = find_scope()
         if scope is None:
+            if (tracer := current_tracer()) is not None:
+                return tracer.call(self._callee, args, kwargs, before, return_state)
             return _call_alone(self, args, kwargs, return_state)
         pending: list[TaskFuture[object]] = []
         has_futures = unsettled_in(args, pending) | unsettled_in(kwargs, pending)
@@ -261,6 +263,7 @@ _DEFAULTS: dict[str, object] = {
     "on_interrupt": "rerun", "once": False, "max_interruptions": 3,
     "cache_policy": None, "cache_key_fn": None, "cache_expiration": None, "refresh_cache": None, "persist_result": None,
     "result_storage": None, "result_storage_key": None, "result_serializer": None, "cache_result_in_memory": True,
+    "viz_return_value": None,
 }  # fmt: skip
 
 #: Options that are about results; a task without any of them has nothing to do with `caching`.
@@ -326,6 +329,7 @@ def _make_callee(decorated: object, fn: Callable[..., object], options: Mapping[
         ignore_args=tuple(cast("Iterable[str]", ignore_args)),
         log_prints=cast("bool | None", chosen["log_prints"]),
         results=_result_options(owner, fn, chosen),
+        viz_return_value=chosen["viz_return_value"],
     )
 
 
@@ -443,6 +447,7 @@ def task(
     result_storage_key: str | None = None,
     result_serializer: Serializer | str | None = None,
     cache_result_in_memory: bool = True,
+    viz_return_value: object = None,
 ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 def task(fn: Callable[P, R] | None = None, /, **options: object) -> Task[P, R] | Callable[[Callable[P, R]], Task[P, R]]:
     """Make a function a task: each call in a flow is journaled, and answered from the journal on resume.
@@ -464,6 +469,7 @@ def task(fn: Callable[P, R] | None = None, /, **options: object) -> Task[P, R] |
     - `result_serializer` (see `wfengine.serializers`) writes results; the flow is given what it gives back. `result_storage` (a
       folder) keeps the large ones outside of the journal; `result_storage_key`, a template, names the file, and is a cache key.
       `cache_result_in_memory` is accepted: a result stays in memory for as long as the flow holds it.
+    - `viz_return_value` is what a call gives while its flow is drawn by `flow.visualize()`, where no task runs.
 
     The result is committed before the flow sees it: in durability "power", synced to the disk.
     """

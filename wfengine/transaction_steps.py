@@ -9,6 +9,7 @@ from wfengine.fatal import note_task_run
 from wfengine.hooks import Hook, Moment, call_hook
 from wfengine.states import State
 from wfengine.steps import Settle, Steps, Write
+from wfengine.transaction_keys import release_steps, write_steps
 from wfengine_journal.run_transitions import RollBackFlowRun
 from wfengine_journal.states import StateType
 from wfengine_journal.transitions import RollBackCall
@@ -51,6 +52,7 @@ def commit_steps(txn: Transaction) -> Steps[bool]:
     if failure is not None or txn.was_undone():
         yield from roll_back_steps(txn, failure)
         return False
+    yield from write_steps(txn)
     txn.mark_committed()
     return True
 
@@ -76,6 +78,7 @@ def roll_back_steps(txn: Transaction, failure: Exception | None) -> Steps[bool]:
     if hooks and not txn.was_undone():
         problem = yield from _call_hooks(txn, "on_rollback", hooks[::-1])
     txn.mark_rolled_back()
+    yield from release_steps(txn)
     for entry in reversed(txn.entries):
         yield from roll_back_steps(entry, failure)
     if txn.call is not None and hooks and problem is None:

@@ -19,7 +19,8 @@ from __future__ import annotations
 import contextvars
 import copy
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -27,12 +28,14 @@ from typing import TYPE_CHECKING
 from wfengine.hooks import Hook, named_hooks
 from wfengine.scopes import ACTIVE_TRANSACTION, Scope, current_scope
 from wfengine.steps import drive, drive_async
+from wfengine.transaction_keys import begin_steps
 from wfengine.transaction_steps import commit_steps, end_steps, roll_back_steps
 from wfengine_journal.codec import encode
 from wfengine_journal.errors import UsageError
 from wfengine_journal.items import RecordItem
 
 if TYPE_CHECKING:
+    from wfengine.results import ResultRecord
     from wfengine.scopes import LiveRun
     from wfengine.task_engine import Call
 
@@ -107,6 +110,7 @@ class Transaction:
         self.seq = 0  # under which hook calls are recorded: of the task's outcome, or the negative number of the block
         self.staged_value: object = None
         self.committed_value: object = None  # found under the key when the block began
+        self.item = ""  # the name under which it is recorded what was found
         self._values: dict[str, object] = {}
         self._token: contextvars.Token[Transaction | None] | None = None
 
@@ -119,6 +123,8 @@ class Transaction:
 
     def __enter__(self) -> Transaction:
         self._enter()
+        with self._left_on_failure():
+            drive(begin_steps(self))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
@@ -132,6 +138,8 @@ class Transaction:
 
     async def __aenter__(self) -> Transaction:
         self._enter()
+        with self._left_on_failure():
+            await drive_async(begin_steps(self))
         return self
 
     async def __aexit__(
@@ -161,6 +169,14 @@ class Transaction:
             self.seq = -self.scope.transactions
         self._token = ACTIVE_TRANSACTION.set(self)
         self.state = TransactionState.ACTIVE
+
+    @contextmanager
+    def _left_on_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self._leave()
+            raise
 
     def _leave(self) -> None:
         if self._token is not None:
@@ -261,9 +277,13 @@ class Transaction:
         self.on_commit_hooks += on_commit_hooks or []
         self.state = TransactionState.STAGED
 
-    def read(self) -> object:
-        """Return the value that was committed under the key before the block began; None if there was none."""
-        return self.committed_value
+    def read(self) -> ResultRecord | None:
+        """Return what was committed under the key before the block began, its value as `.result`; None if there was nothing."""
+        from wfengine.results import ResultRecord, ResultRecordMetadata  # only who reads needs it
+
+        if self.key is None or not self.is_committed():
+            return None
+        return ResultRecord(self.committed_value, ResultRecordMetadata(self.key))
 
     def commit(self) -> bool:
         """Commit now; tell whether it did. A block commits by itself at its end unless commit_mode is OFF."""

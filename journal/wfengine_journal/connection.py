@@ -28,6 +28,8 @@ from wfengine_journal.location import prepare_folder, refuse_network_file_system
 APPLICATION_ID = 0x5746454E
 #: The format this code writes; mirrored in `PRAGMA user_version`.
 FORMAT_VERSION = 2
+#: How often the switch to write-ahead logging is tried beside other processes that create the same file.
+WAL_TRIES = 100
 #: How long SQLite itself waits for another process's write lock before it reports BUSY, in milliseconds.
 BUSY_TIMEOUT_MS = 10_000
 #: How often a BUSY write is tried again: with the timeout above, about ten minutes in all.
@@ -100,7 +102,7 @@ def _create_file(path: Path) -> None:
 
 
 def _set_pragmas(connection: sqlite3.Connection, path: Path) -> None:
-    mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    mode = _use_wal(connection)
     if mode != "wal":
         raise JournalUnwritableError(
             f"The journal {path} cannot use write-ahead logging (SQLite answered {mode!r}). Put it on a local disk."
@@ -114,6 +116,23 @@ def _set_pragmas(connection: sqlite3.Connection, path: Path) -> None:
         "wal_autocheckpoint = 0",  # only the writer checkpoints, one process at a time
     ):
         connection.execute("PRAGMA " + pragma)
+
+
+def _use_wal(connection: sqlite3.Connection) -> str:
+    """Switch to write-ahead logging and return the mode that SQLite answers.
+
+    Where several processes create one file at once, SQLite reports busy for this switch without waiting, so as not to wait
+    in a circle. A transaction does wait, for whoever has the lock; after it the switch is tried again.
+    """
+    for _ in range(WAL_TRIES):
+        try:
+            return str(connection.execute("PRAGMA journal_mode = WAL").fetchone()[0])
+        except sqlite3.OperationalError as error:
+            if primary_code(error) != sqlite3.SQLITE_BUSY:
+                raise
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("ROLLBACK")
+    return str(connection.execute("PRAGMA journal_mode = WAL").fetchone()[0])
 
 
 def inspect_file(path: Path) -> int:

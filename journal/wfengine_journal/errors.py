@@ -16,7 +16,10 @@
     │   ├── MappingLengthMismatch     WF112  the iterables given to map() differ in length
     │   ├── MappingMissingIterable    WF113  map() was given no iterable
     │   ├── NoCacheKeyError           WF114  a cache policy cannot make a key of these arguments; a task is then not cached
-    │   └── InvalidValueError         WF130  a name, key or value that is not allowed, or a name that is taken (a ValueError)
+    │   ├── InvalidValueError         WF130  a name, key or value that is not allowed, or a name that is taken (a ValueError)
+    │   └── FlowVisualizationError    WF180  a flow cannot be drawn: its code needs the result of a task
+    │       ├── GraphvizImportError              WF181  the package graphviz is not installed
+    │       └── GraphvizExecutableNotFoundError  WF182  the program dot is not installed
     ├── RunError                      WF200  about one run or task run
     │   ├── RunOwnedError             WF201  another process executes this run
     │   ├── DriftError                WF202  a replayed call's inputs changed; the run is parked
@@ -160,6 +163,24 @@ class NoCacheKeyError(UsageError, ValueError):
     """A cache policy cannot make a key: an argument has no canonical form. A task that meets it runs, and is not cached."""
 
     code = "WF114"
+
+
+class FlowVisualizationError(UsageError):
+    """A flow cannot be drawn without running it: its own code needs the result of a task."""
+
+    code = "WF180"
+
+
+class GraphvizImportError(FlowVisualizationError):
+    """A flow cannot be drawn as a picture: the package graphviz is not installed."""
+
+    code = "WF181"
+
+
+class GraphvizExecutableNotFoundError(FlowVisualizationError):
+    """A flow cannot be drawn as a picture: Graphviz's program `dot` is not installed."""
+
+    code = "WF182"
 
 
 class RunError(WfengineError):

@@ -123,7 +123,7 @@ def acknowledged_is_recorded(journal: Path, effects: Sequence[Effect]) -> list[s
     """G1: at least as many task runs have an outcome in the file as the flow was given."""
     ran = {effect.call for effect in effects if effect.kind == "run"}
     given = {effect.call for effect in effects if effect.kind == "ack"} & ran
-    rows = query(journal, "SELECT count(*) FROM tasks WHERE state IN ('COMPLETED', 'FAILED')")
+    rows = query(journal, "SELECT count(*) FROM tasks WHERE state IN ('COMPLETED', 'FAILED', 'CANCELLED')")
     recorded = int(str(rows[0][0])) if rows else 0
     if recorded >= len(given):
         return []
@@ -141,8 +141,8 @@ def nothing_left_running(journal: Path) -> list[str]:
     """G4: when the run has ended, no row of it claims to be running or to wait."""
     rows = query(
         journal,
-        "SELECT 'run', id, state FROM runs WHERE state NOT IN ('COMPLETED', 'FAILED', 'PAUSED')"
-        " UNION ALL SELECT 'task', id, state FROM tasks WHERE state NOT IN ('COMPLETED', 'FAILED', 'PAUSED')",
+        "SELECT 'run', id, state FROM runs WHERE state NOT IN ('COMPLETED', 'FAILED', 'CANCELLED', 'PAUSED')"
+        " UNION ALL SELECT 'task', id, state FROM tasks WHERE state NOT IN ('COMPLETED', 'FAILED', 'CANCELLED', 'PAUSED')",
     )
     return [f"nothing-left-running: {row}" for row in rows]
 

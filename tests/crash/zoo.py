@@ -16,8 +16,9 @@ from typing import Any
 from tests.crash.effects import acknowledged, append, has_happened
 from tests.crash.nursery import FLAG, serve
 from tests.crash.plan import kill_this_process
-from wfengine import Flow, TaskFuture, ThreadTaskRunner, as_completed, flow, get_run_logger, task
+from wfengine import Flow, State, TaskFuture, ThreadTaskRunner, as_completed, flow, get_run_logger, task
 from wfengine.cache_policies import CachePolicy
+from wfengine.states import Cancelled, Completed, Failed
 from wfengine_journal.errors import TaskInterrupted, TooManyInterruptions
 
 # Random kills may hit one task more often than a user's default allows; the limit has a test of its own.
@@ -168,6 +169,40 @@ def caught() -> list[str]:
     except ValueError as error:
         heard.append(acknowledged("broken", str(error)))
     heard.append(acknowledged("speak/2", speak("speak/2")))
+    return heard
+
+
+@task(max_interruptions=MANY)
+def tells(call: str, which: str) -> object:
+    append("run", call)
+    if which == "skipped":
+        return Completed(name="Skipped", message="nothing new", data=[call])
+    if which == "cancelled":
+        return Cancelled(message=f"{call} is not wanted")
+    return Failed(name="Invalid", message=f"{call} has no data", data={"rows": 0})
+
+
+@flow
+def part_told(call: str, which: str) -> object:
+    state: State[object] = tells(call, which, return_state=True)
+    acknowledged(call, None)
+    return state
+
+
+@flow
+def told() -> list[object]:
+    heard: list[object] = []
+    for which in ("skipped", "failed", "cancelled"):
+        states: list[State[object]] = [
+            tells(f"direct/{which}", which, return_state=True),
+            tells.submit(f"submitted/{which}", which, return_state=True),  # type: ignore[list-item]  # a state was asked for
+            part_told(f"part/{which}", which, return_state=True),
+        ]
+        for call in (f"direct/{which}", f"submitted/{which}", f"flow:{which}"):
+            acknowledged(call, None)
+        for state in states:
+            result = state.result(raise_on_failure=False)
+            heard.append([state.type.value, state.name, state.message, result if isinstance(result, dict) else str(result)])
     return heard
 
 
@@ -459,7 +494,7 @@ ZOO = {
     animal.flow.fn.__name__: animal
     for animal in (
         Animal(chain), Animal(fan_out, 3), Animal(nested, 2), Animal(with_subflows), Animal(gathered, 4),
-        Animal(retried), Animal(caught), Animal(flow_retried), Animal(nested_retried), Animal(subflow_retried),
+        Animal(retried), Animal(caught), Animal(told), Animal(flow_retried), Animal(nested_retried), Animal(subflow_retried),
         Animal(raced, 5, is_ordered=True), Animal(logged), Animal(cached, 2), Animal(mixed, 2), Animal(long_chain, 2),
         Animal(long_gather, 4), Animal(guarded_flow), Animal(asking), Animal(only_once), Animal(deadly_flow),
         Animal(retried_through_deaths), Animal(waiting_for_retry), Animal(held), Animal(raced_then_killed, 8),

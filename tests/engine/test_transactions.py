@@ -8,7 +8,7 @@ import pytest
 
 from tests.engine.conftest import Program, Rows
 from wfengine import flow, task
-from wfengine.transactions import CommitMode, Transaction, atransaction, get_transaction, transaction
+from wfengine.transactions import CommitMode, IsolationLevel, Transaction, atransaction, get_transaction, transaction
 
 
 class Books:
@@ -440,3 +440,111 @@ def test_what_a_handled_failure_undid_is_replayed_as_it_was(program: Program) ->
     assert program.run().code == 1
     assert program.resume()["state"] == "COMPLETED"
     assert program.effects == ["book:hotel", "cancel", "handled", "handled"]
+
+
+KEYED = """
+from wfengine.transactions import transaction
+
+@task
+def load():
+    note("load")
+
+@flow
+def work():
+    with transaction(key="import") as txn:
+        if not txn.is_committed():
+            load()
+            txn.stage([1, 2])
+    note(f"found:{txn.read() is not None}")
+    if first_time():
+        kill()
+
+if __name__ == "__main__":
+    work()
+"""
+
+
+def test_a_resumed_block_takes_the_path_it_took_though_its_key_is_committed_by_now(program: Program, rows: Rows) -> None:
+    program.write(KEYED)
+    program.run_and_be_killed()
+    assert rows("SELECT key FROM cache") == [("import",)]
+    assert program.resume()["state"] == "COMPLETED"
+    assert program.run().code == 0
+    assert program.effects == ["load", "found:True", "found:True", "found:True"]
+    assert rows("SELECT state, tasks_total FROM flow_run ORDER BY id") == [("COMPLETED", 1), ("COMPLETED", 0)]
+
+
+SERIAL = """
+from wfengine.transactions import IsolationLevel, transaction
+
+@flow
+def work():
+    with transaction(key="import", isolation_level=IsolationLevel.SERIALIZABLE) as txn:
+        note("in" if not txn.is_committed() else "committed")
+        if first_time():
+            kill()
+        txn.stage("done")
+        note("out")
+
+if __name__ == "__main__":
+    work()
+"""
+
+
+def test_a_serializable_block_whose_process_was_killed_lets_the_next_one_in(program: Program) -> None:
+    program.write(SERIAL)
+    program.run_and_be_killed()
+    assert program.run().code == 0
+    assert program.resume("1")["state"] == "COMPLETED"
+    # The first run had found nothing committed when it began, and goes on with that.
+    assert program.effects == ["in", "in", "out", "in", "out"]
+
+
+def test_serializable_blocks_with_one_key_run_one_at_a_time_in_one_flow_too(rows: Rows) -> None:
+    inside: list[int] = []
+    most: list[int] = []
+
+    @task
+    def use(n: int) -> bool:
+        with transaction(key="one", isolation_level=IsolationLevel.SERIALIZABLE, overwrite=True) as txn:
+            inside.append(n)
+            most.append(len(inside))
+            txn.stage(n)
+            inside.remove(n)
+            return txn.is_committed()
+
+    @flow
+    def work() -> None:
+        use.map(range(8)).result()
+
+    work()
+    assert max(most) == 1
+    assert rows.value("SELECT count(*) FROM slot") == 0
+
+
+def test_concurrent_blocks_of_one_body_with_one_key_take_turns() -> None:
+    inside: list[int] = []
+
+    @flow
+    async def work() -> int:
+        async def one(n: int) -> None:
+            async with atransaction(key="one", isolation_level=IsolationLevel.SERIALIZABLE, overwrite=True):
+                inside.append(n)
+                assert len(inside) == 1
+                await asyncio.sleep(0)
+                inside.remove(n)
+
+        await asyncio.gather(*[one(n) for n in range(5)])
+        return len(inside)
+
+    assert asyncio.run(work()) == 0
+
+
+def test_a_keyed_transaction_outside_of_a_flow_keeps_its_value(rows: Rows) -> None:
+    for expected in (False, True):
+        with transaction(key="lone") as txn:
+            assert txn.is_committed() is expected
+            txn.stage({"n": 1})
+    record = txn.read()
+    assert record is not None
+    assert record.result == {"n": 1}

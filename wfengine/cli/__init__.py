@@ -36,6 +36,7 @@ __all__ = ["main", "root"]
         "sql": ("wfengine.cli.sql:sql", "Ask the journal anything, read-only."),
         "info": ("wfengine.cli.info:info", "Which journal is used, and what it holds."),
         "doctor": ("wfengine.cli.doctor:doctor", "Check that the journal is sound."),
+        "migrate-check": ("wfengine.cli.migrate_check:migrate_check", "What in a Prefect file would not run here."),
         "demo": ("wfengine.cli.demo:demo", "See a flow get killed and resumed."),
     },
     epilog=epilog(

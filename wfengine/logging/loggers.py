@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from wfengine.context import FlowRunContext, TaskRunContext, context_of
 from wfengine.logging.handlers import FLOW_RUNS, ROOT, TASK_RUNS, install
-from wfengine.scopes import current_scope
+from wfengine.scopes import current_scope, current_tracer
 from wfengine_journal.errors import MissingContextError, UsageError
 
 if TYPE_CHECKING:
@@ -64,6 +64,8 @@ def get_run_logger(context: FlowRunContext | TaskRunContext | None = None, **fie
 
 
 def _logger_outside() -> logging.Logger:
+    if current_tracer() is not None:  # a flow that is being drawn belongs to no run
+        return logging.getLogger(FLOW_RUNS)
     if logging.getLogger(FLOW_RUNS).disabled and logging.getLogger(TASK_RUNS).disabled:
         silent = logging.getLogger(f"{ROOT}.disabled")
         silent.disabled = True

@@ -1,0 +1,56 @@
+"""What the tests of programs share: a journal of the test's own, and a clock that only moves when it is slept on."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from wfengine import use_journal
+from wfengine_journal import store
+from wfengine_journal.clock import text_from_seconds
+
+
+class VirtualClock:
+    """A clock that stands still until somebody sleeps on it, or a test sets `now`."""
+
+    def __init__(self, start: float = 1_750_000_000.0) -> None:
+        self._lock = threading.Lock()
+        self.now = start
+        self.slept: list[float] = []
+        self.on_sleep: Callable[[list[float]], object] = len
+
+    def now_text(self) -> str:
+        return text_from_seconds(self.now)
+
+    def wall_seconds(self) -> float:
+        return self.now
+
+    def monotonic_seconds(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        with self._lock:
+            self.slept.append(seconds)
+            self.now += seconds
+        self.on_sleep(self.slept)
+
+
+@pytest.fixture
+def own_journal(tmp_path: Path) -> Iterator[store.Journal]:
+    """Use a journal in the test's own folder for all runs of the test."""
+    yield use_journal(tmp_path / "journal.db")
+    store.close_all()
+
+
+@pytest.fixture
+def virtual_clock(tmp_path: Path) -> Iterator[VirtualClock]:
+    """Use a journal in the test's own folder with a clock that only moves when it is slept on."""
+    store.close_all()
+    clock = VirtualClock()
+    store.open_journal(tmp_path / "journal.db", clock)
+    use_journal(tmp_path / "journal.db")
+    yield clock
+    store.close_all()
