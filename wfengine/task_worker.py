@@ -120,7 +120,11 @@ class TaskWorker:
         """Take nothing more and end when what runs has ended; called again, leave it to the next worker at once."""
         self._stops += 1
 
-    def run(self, timeout: float | None = None) -> None:
+    def run_once(self) -> None:
+        """Run what waits in the queues, and what that puts there, to its end, and return."""
+        self.run(until_empty=True)
+
+    def run(self, timeout: float | None = None, *, until_empty: bool = False) -> None:
         """Do what `start` does, on any thread: signals are somebody else's business."""
         journal = default_journal()
         runner = ThreadTaskRunner(MOST_RUNS).start(journal)
@@ -133,7 +137,11 @@ class TaskWorker:
                 self._wake.clear()
                 mark = journal.changes.mark()
                 self._sweep(journal)
-                self._sleep(journal, mark if self._begin_what_waits(journal, runner) else None)
+                was_idle = not self._places  # before the look: what ends meanwhile may have put more into the queue
+                has_room = self._begin_what_waits(journal, runner)
+                if until_empty and was_idle and not self._places:
+                    break
+                self._sleep(journal, mark if has_room else None)
             self._finish(journal)
         finally:
             self.started = False

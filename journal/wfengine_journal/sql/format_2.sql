@@ -112,8 +112,11 @@ CREATE TABLE schedule (                       -- when a deployment is due
     deployment_id INTEGER NOT NULL REFERENCES deployment (id) ON DELETE CASCADE,
     kind          TEXT NOT NULL CHECK (kind IN ('interval', 'cron', 'rrule')),
     rule          TEXT NOT NULL,              -- seconds as a decimal number, a cron expression, or an RFC 5545 rule
-    anchor_at     TEXT,                       -- interval: an instant that is due; null: the instant of its first deployment
+    anchor_at     TEXT,                       -- interval: an instant that is due, from which it is counted; null: another kind
     timezone      TEXT NOT NULL,              -- IANA name
-    active        INTEGER NOT NULL DEFAULT 1 CHECK (active IN (0, 1)),
-    UNIQUE (deployment_id, kind, rule, timezone)
+    day_or        INTEGER NOT NULL CHECK (day_or IN (0, 1)),  -- cron: 0: day of month and weekday, both restricted, must both match
+    parameters    TEXT NOT NULL,              -- JSON object: they go before those of the deployment
+    slug          TEXT NOT NULL,              -- a name of its own; '': none
+    active        INTEGER NOT NULL CHECK (active IN (0, 1)),
+    UNIQUE (deployment_id, kind, rule, timezone, day_or, parameters, slug)
 ) STRICT;
