@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.raw import raw_microseconds
 from benchmarks.workloads import CHAIN_TASKS, RAW, WARM_UP_TASKS, chain_seconds, scratch, step
 from wfengine import flow
-from wfengine.futures import unsettled_in
+from wfengine.resolution import is_plain
 from wfengine.scopes import find_scope
 from wfengine.steps import Write, _perform
 from wfengine.task_engine import issue, live, new_call
@@ -84,7 +84,7 @@ def _one(number: int) -> tuple[int, ...]:
     kwargs: dict[str, object] = {}
     scope = find_scope()
     assert scope is not None
-    has_futures = unsettled_in(args, []) | unsettled_in(kwargs, [])
+    has_futures = not is_plain(args, kwargs)
     times.append(clock())
     call = new_call(step._callee, scope, args, kwargs, has_futures=has_futures)  # noqa: SLF001 - the hops are the engine's inside
     times.append(clock())

@@ -17,6 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from wfengine._version import __version__
+from wfengine.annotations import allow_failure, unmapped
 from wfengine.flows import Flow, flow
 from wfengine.futures import TaskFuture, TaskFutureList, as_completed, wait
 from wfengine.journals import use_journal
@@ -24,7 +25,7 @@ from wfengine.retries import exponential_backoff
 from wfengine.runners.threads import ThreadTaskRunner
 from wfengine.scopes import carry, tags
 from wfengine.states import State
-from wfengine.tasks import Task, task, unmapped
+from wfengine.tasks import Task, task
 from wfengine_journal.errors import WfengineError
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ __all__ = [
     "ThreadTaskRunner",
     "WfengineError",
     "__version__",
+    "allow_failure",
     "artifacts",
     "as_completed",
     "carry",

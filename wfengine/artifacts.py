@@ -23,7 +23,7 @@ from typing import ClassVar, cast
 
 from wfengine.awaiting import always_awaited, awaited_in_async_code
 from wfengine.journals import default_durability, default_journal
-from wfengine.loading import is_loading
+from wfengine.loading import leaves_no_trace
 from wfengine.plain_json import plain_json
 from wfengine.scopes import LiveRun, current_scope, find_scope
 from wfengine.steps import Steps, Write, drive
@@ -250,7 +250,7 @@ def create_progress_artifact(progress: float, key: str | None = None, descriptio
 def update_progress_artifact(artifact_id: int, progress: float, description: str | None = None) -> int:
     """Change a progress, committed at once; return the artifact's id. NotFoundError if there is no such progress."""
     data = ProgressArtifact(progress=progress).stored()
-    if current_scope() is None and is_loading():
+    if current_scope() is None and leaves_no_trace():
         return artifact_id
     journal, run, _ = _place(counts=False)
     change = UpdateArtifact(artifact_id, "progress", data, description, at=journal.clock.now_text())
@@ -281,7 +281,7 @@ def _create(artifact: Artifact) -> StoredArtifact:
             "and make a link to it."
         )
     description = None if artifact.description is None else utf8_text(artifact.description)
-    if current_scope() is None and is_loading():
+    if current_scope() is None and leaves_no_trace():
         at = SystemClock().now_text()
         return stored_artifact(ArtifactRow(0, artifact.key, artifact.type, data, description, None, None, None, None, at, at))
     journal, run, maker = _place(counts=True)

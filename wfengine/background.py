@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from wfengine import listeners
 from wfengine.distributed_futures import PrefectDistributedFuture
 from wfengine.flow_engine import describe_parameters
-from wfengine.futures import resolved
 from wfengine.identity import Inputs, describe_inputs, explicit_key
 from wfengine.ids import new_run_name, render_name
 from wfengine.journals import default_durability, default_journal
 from wfengine.loading import entrypoint_of, is_loading, note_skipped_call
 from wfengine.lone_tasks import LONE_CALL
 from wfengine.needs import marked, refuse_marks
+from wfengine.resolution import UpstreamFailure, resolved, resolved_arguments
 from wfengine.retries import NO_RETRIES
 from wfengine.scopes import current_scope, current_tags, find_scope
 from wfengine.steps import Outcome, Steps, Write, drive
@@ -52,7 +52,7 @@ def enqueue(
     callee: Callee,
     args: tuple[object, ...],
     kwargs: dict[str, object],
-    wait_for: Iterable[object] | None = None,
+    wait_for: object = None,
     dependencies: Mapping[str, Iterable[object]] | None = None,
 ) -> PrefectDistributedFuture[R]:
     """Put one call of a task into its queue and return its future, after the commit.
@@ -65,7 +65,11 @@ def enqueue(
     # As for a flow: in a thread of the user's own that belongs to no run, whatever else runs in this process.
     scope = find_scope() if current_scope() is not None else None
     journal = default_journal() if scope is None else scope.run.journal
-    arguments, needs = _storable(callee, callee.parameters.bind(args, kwargs), _listed(wait_for, dependencies))
+    before = [wait_for, *(dependencies or {}).values()]
+    try:
+        arguments, needs = _storable(callee, callee.parameters.bind(args, kwargs), before)
+    except UpstreamFailure as failure:
+        raise failure.error from None
     if scope is not None:
         return _enqueue_in_run(task, callee, scope, arguments, needs)
     scheduled = _scheduled(task, callee, journal, arguments, needs)
@@ -77,21 +81,14 @@ def _is_synced(journal: Journal) -> bool:
     return default_durability(journal) == "power"
 
 
-def _listed(wait_for: Iterable[object] | None, dependencies: Mapping[str, Iterable[object]] | None) -> list[object]:
-    listed = list(wait_for or ())
-    for several in (dependencies or {}).values():
-        listed.extend(several)
-    return listed
-
-
-def _storable(callee: Callee, arguments: dict[str, object], before: list[object]) -> tuple[dict[str, object], dict[int, bool]]:
+def _storable(callee: Callee, arguments: dict[str, object], before: object) -> tuple[dict[str, object], dict[int, bool]]:
     """Return the arguments as they are stored, and the background runs that have to end first. Waits for other futures."""
-    found: list[int] = []
-    shown = {name: marked(value, found) for name, value in arguments.items()}
-    if found:
-        refuse_marks(arguments, f"task '{callee.name}'")
-    resolved(marked(before, found))
-    return {name: resolved(value) for name, value in shown.items()}, dict.fromkeys(sorted(found), True)
+    needs: dict[int, bool] = {}
+    shown = {name: marked(value, needs) for name, value in arguments.items()}
+    if needs:
+        refuse_marks(list(arguments.values()), callee.parameters.owner)
+    resolved(marked(before, needs))
+    return resolved_arguments(shown), needs
 
 
 # ------------------------------------------------------------------------------------------- what is written

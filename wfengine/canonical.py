@@ -69,6 +69,11 @@ def canonical_hash(value: object, known_hash: KnownHash | None = None) -> bytes:
     return CanonicalWalk(known_hash).hash(value, "value", 0)
 
 
+def opaque_hash(value: object) -> bytes:
+    """Return the hash by which a value without a canonical form is counted: that of its class's name."""
+    return _leaf(b"O", type(value).__qualname__)
+
+
 def type_name(cls: type) -> str:
     """Return the name by which a class counts: qualified, without the module."""
     if "<locals>" in cls.__qualname__:
@@ -165,7 +170,7 @@ class CanonicalWalk:
         if found is not None:
             return found
         self.note(path)
-        return _leaf(b"O", type(value).__qualname__)
+        return opaque_hash(value)
 
     def find(self, value: object, path: str, depth: int) -> bytes | None:
         """Return the hash of a value, or None if the value as a whole is opaque."""

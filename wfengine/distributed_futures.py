@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 from wfengine.end_watch import watch_of
 from wfengine.endings import Ended, recorded_end
-from wfengine.futures import TaskFuture, waiting, worker_hooks
 from wfengine.journals import default_journal
 from wfengine.scopes import current_scope
 from wfengine.states import State
+from wfengine.task_future import TaskFuture, waiting, worker_hooks
 from wfengine_journal.background import find_flow_run_of
 from wfengine_journal.errors import NotFoundError, UsageError, WfengineError
 from wfengine_journal.states import StateType
@@ -38,6 +38,8 @@ _FINAL = ("COMPLETED", "FAILED", "CANCELLED")
 
 class Place(Protocol):
     """The place among a worker's `limit` that a background run takes."""
+
+    runner: object  # of the worker's runs
 
     def leave(self) -> None:
         """Count the run no more: it waits for another one."""
@@ -169,11 +171,7 @@ class PrefectDistributedFuture(TaskFuture[R]):
         """Wait until the run has ended, at most `timeout` seconds; tell whether it has."""
         if self.done():
             return True
-        if getattr(worker_hooks, "is_task_loop", False):
-            raise UsageError(
-                f"Background run {self.flow_run_id} was waited for in a way that stops this event loop, and with it all that "
-                "runs there: maybe what it waits for. Write: await future"
-            )
+        self.refuse_endless_wait()
         over = threading.Event()
         problems: list[WfengineError] = []
 
@@ -193,12 +191,31 @@ class PrefectDistributedFuture(TaskFuture[R]):
             raise problems[0]
         return over.is_set() or self.done()
 
+    def refuse_endless_wait(self) -> None:
+        """Raise UsageError where the run could never end because it is waited for here."""
+        place, loop = current_place.get(), getattr(worker_hooks, "loop", None)
+        if place is not None and loop is not None and loop[0] is place.runner:
+            raise UsageError(
+                f"Background run {self.flow_run_id} was waited for in a way that stops the event loop of this worker, and with "
+                "it all that runs there: maybe what it waits for. Write: await future"
+            )
+        self._refuse_own_end()
+
+    def _refuse_own_end(self) -> None:
+        scope = current_scope()
+        run = None if scope is None else scope.run
+        while run is not None:
+            if run.id == self.flow_run_id and run.journal is self.journal:
+                raise UsageError(f"Background run {self.flow_run_id} waits for its own end, so it would wait for ever.")
+            run = run.parent
+
     async def wait_async(self, timeout: float | None = None) -> None:
         """Wait until the run has ended, at most `timeout` seconds, without stopping the event loop."""
         import asyncio
 
         if self.done():
             return
+        self._refuse_own_end()
         loop = asyncio.get_running_loop()
         over: asyncio.Future[None] = loop.create_future()
 
@@ -231,9 +248,13 @@ class PrefectDistributedFuture(TaskFuture[R]):
 
 
 class _FarCall:
-    """Stands for the call of a future whose task runs in another flow run: when it ended, by which clock."""
+    """Stands for the call of a future whose task runs in another flow run, where somebody asks for more than the future."""
 
     __slots__ = ("_future",)
+
+    identity = None
+    verdict = None
+    is_async = False
 
     def __init__(self, future: PrefectDistributedFuture[R]) -> None:
         self._future = future
@@ -244,6 +265,14 @@ class _FarCall:
     @property
     def run(self) -> object:
         return self._future  # as a run, it has a journal
+
+    @property
+    def callee(self) -> object:
+        return self  # as what is called, it has a name
+
+    @property
+    def name(self) -> str:
+        return self._future.journal.records.get_flow_run(self._future.flow_run_id).flow_name
 
     @property
     def task_run_id(self) -> int:

@@ -19,7 +19,7 @@ import re
 import sys
 import types
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from xxhash import xxh3_128_hexdigest
@@ -54,6 +54,7 @@ def flow_code(fn: Callable[..., object]) -> FlowCode:
     """Return the fingerprint of a flow's function. Reads source files; takes a few milliseconds."""
     walk = _Reach()
     walk.add(fn, trusted=True)
+    walk.add_class_of_method(fn)
     walk.follow()
     digest = _hexdigest("\n".join(sorted(walk.entries)))
     if not walk.sources or walk.sources[0] is None:
@@ -89,6 +90,19 @@ class _Reach:
             elif isinstance(part, type) and _is_user_class(part):
                 self._seen[id(part)] = part
                 self._add_class(part)
+
+    def add_class_of_method(self, fn: Callable[..., object]) -> None:
+        """Take in the class that a method stands in: its other methods are called through `self`, which names no class."""
+        code = getattr(fn, "__code__", None)
+        if code is None or code.co_varnames[:1] not in (("self",), ("cls",)):
+            return
+        names: Mapping[str, object] = fn.__globals__
+        value: object = None
+        for name in fn.__qualname__.split(".")[:-1]:
+            value = names.get(name)
+            names = vars(value) if isinstance(value, type) else {}
+        if isinstance(value, type):
+            self.add(value)
 
     def follow(self) -> None:
         """Take in all functions that can be reached."""

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
 
 from wfengine.endings import Ended, state_of_parked
 from wfengine.flow_engine import start, subflow
-from wfengine.futures import resolved
 from wfengine.hooks import Hook, Hooks, checked_hooks
 from wfengine.ids import checked_run_name
 from wfengine.journals import Durability, default_journal
 from wfengine.keeping import keeping_of
 from wfengine.loading import is_loading, note_skipped_call
+from wfengine.methods import Binds, bound_place, class_part, lost_class, lost_class_text, origin_of, take_apart
 from wfengine.parameters import Parameters, known_options
 from wfengine.recovery import find_run_id, resume_steps, store_flow
+from wfengine.resolution import UpstreamFailure, is_plain, resolved_arguments
 from wfengine.retries import DelaySeconds, make_policy
 from wfengine.runners import TaskRunner
 from wfengine.scopes import Scope, current_scope, current_tracer, find_scope
@@ -24,12 +26,12 @@ from wfengine.states import State
 from wfengine.steps import Outcome, Steps, drive, drive_async
 from wfengine.streams import (
     is_generator_function,
-    items_of_call,
-    items_of_call_async,
     items_of_run,
     items_of_run_async,
 )
-from wfengine.task_engine import Call, Callee, given, issue, live, new_call, origin_of
+from wfengine.submission import call_now
+from wfengine.task_engine import Call, Callee
+from wfengine.upstream import prerequisites
 from wfengine_journal.errors import RunHalted, UsageError
 from wfengine_journal.store import Journal
 
@@ -54,13 +56,24 @@ class Flow(Generic[P, R]):
     """A function made a flow by `@flow`. Calling it starts a flow run; inside a run, a subflow."""
 
     __wfengine_flow__ = True
+    __wfengine_by_name__ = True  # see __reduce__
 
     def __init__(self, fn: Callable[P, R], options: Mapping[str, object], *, is_task: bool = False) -> None:
         given = {**_DEFAULTS, **options}
-        self.fn = fn
+        parts = take_apart(fn)
+        if parts is None:
+            raise UsageError(f"@flow decorates functions, not {fn!r}.")
+        functools.update_wrapper(self, parts.fn)  # first: what the function carries along must not hide what is ours
+        self.__name__, self.__qualname__ = parts.name, parts.qualified_name
+        self._made_of = fn
+        self._origin: Flow[..., R] | None = None  # of a bound flow: the one that stands in the class
+        self._binds = parts.binds
+        fn = self.fn = cast("Callable[P, R]", parts.fn)
+        #: What the flow is bound to, the first argument of every call: an instance or a class; () for a plain function.
+        self.bound = parts.bound
         self.is_task = is_task  # the flow around a task that was called outside of any flow
         self._options = dict(options)
-        self.name = str(given["name"] or getattr(fn, "__name__", "flow").replace("_", "-"))
+        self.name = str(given["name"] or parts.name.replace("_", "-"))
         owner = f"flow '{self.name}'"
         self.description = cast("str | None", given["description"]) or inspect.getdoc(fn)
         self.version = given["version"]
@@ -85,33 +98,46 @@ class Flow(Generic[P, R]):
         self._hooks = {option: checked_hooks(owner, option, given[option]) for option in HOOK_OPTIONS}
         self.hooks = Hooks(self, self._hooks) if any(self._hooks.values()) else None
         self.results = keeping_of(owner, given)
+        # Methods of several classes often have one name; a subflow is told by that of its class too.
+        owning_class = "" if given["name"] else class_part(parts.qualified_name)
         self._callee = Callee(
             kind="flow",
             decorated=self,
             origin=origin_of(fn),
             name=self.name,
-            key=self.name,
+            key=f"{owning_class}.{self.name}" if owning_class else self.name,
+            aliases=(self.name,) if owning_class else (),
             fn=self._as_subflow,
             is_async=self.is_async,
             is_generator=self.is_generator,
             parameters=self.parameters,
         )
-        functools.update_wrapper(self, fn)
-        self.__wfengine_key__ = f"flow:{self.name}"
+        self.__wfengine_key__ = f"flow:{self._callee.key}"
+        self._lost_class = lost_class(parts, self.parameters.names)
 
     def __repr__(self) -> str:
         return f"<Flow '{self.name}'>"
 
     def __reduce__(self) -> tuple[object, ...]:
-        return functools.partial(flow, **self._options), (self.fn,)
+        if self._origin is not None:
+            return operator.methodcaller("__get__", *bound_place(self._binds, self.bound)), (self._origin,)
+        return functools.partial(flow, **self._options), (self._made_of,)  # by public names, which stay
 
-    def __get__(self, instance: object, owner: type | None = None) -> Flow[P, R]:
-        if instance is None:
+    def __get__(self, instance: object, owner: type | None = None) -> Flow[..., R]:
+        """Return the flow bound to the instance, or if it is a class method to the class, that it is looked up in.
+
+        The instance is a parameter of the run like any other: it is stored, and a resume calls the method of an equal one.
+        """
+        receiver = owner if self._binds is Binds.CLASS else instance
+        if receiver is None or self._binds is Binds.NOTHING or self.bound:
             return self
-        raise UsageError(
-            f"flow '{self.name}' is a method of {type(instance).__qualname__}, which is not supported yet: a resume could not "
-            "make the instance again. Make it a function or a @staticmethod that is given what it needs."
-        )
+        return self.with_bound((receiver,))
+
+    def with_bound(self, bound: tuple[object, ...]) -> Flow[..., R]:
+        """Return the same flow, bound to something else; for the engine."""
+        copied: Flow[..., R] = object.__new__(type(self))
+        copied.__dict__ = {**self.__dict__, "bound": bound, "_origin": self._origin or self}
+        return copied
 
     def _add_hook(self, option: str, hook: Hook) -> Hook:
         self._hooks[option] = (*self._hooks[option], *checked_hooks(f"flow '{self.name}'", option, [hook]))
@@ -143,34 +169,35 @@ class Flow(Generic[P, R]):
         return self._add_hook("on_crashed", hook)
 
     @overload
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload
-    def __call__(self, *args: object, return_state: bool, **kwargs: object) -> State[R]: ...
-    def __call__(self, *args: object, **kwargs: object) -> object:
+    def __call__(self, /, *args: object, return_state: bool, **kwargs: object) -> State[R]: ...
+    def __call__(self, /, *args: object, **kwargs: object) -> object:
         """Run the flow and return its result, or raise its exception, after the commit.
 
-        Inside another run this is a subflow. `return_state=True` returns the final state instead; an async flow gives a
+        Inside another run this is a subflow. Futures and states among the arguments, in containers too, stand for their
+        results; `wait_for=[...]` waits for more. `return_state=True` returns the final state instead; an async flow gives a
         coroutine, a generator an iterator whose items are recorded one by one. While a file is loaded to find its flows, a
         flow called at module level does nothing.
         """
         return_state = bool(kwargs.pop("return_state", False))
-        before = kwargs.pop("wait_for", None)
+        wait_for = kwargs.pop("wait_for", None)
         if is_loading():
             note_skipped_call()
             return self._nothing()
+        args = self.bound + args
         # A flow started in a thread of the user's own is a run of its own, whatever else runs in this process.
         scope = find_scope() if current_scope() is not None else None
         if scope is not None:
-            return self._call_subflow(scope, args, kwargs, before, return_state)
+            before = prerequisites(wait_for)
+            return call_now(self._callee, scope, args, kwargs, before=before, fit=self._fit, return_state=return_state)
         if (tracer := current_tracer()) is not None:
-            return tracer.call(self._callee, args, kwargs, before, return_state)
-        arguments = self._arguments(args, kwargs)
-        journal = default_journal()
+            return tracer.call(self._callee, args, kwargs, wait_for, return_state)
+        arguments = self._arguments(args, kwargs, wait_for)
+        steps = start(self._origin or self, default_journal(), arguments)
         if self.is_generator and not return_state:
-            return self._items(_outcomes(start(self, journal, arguments)))
-        if self.is_async:
-            return _end_async(start(self, journal, arguments), return_state)
-        return _end(start(self, journal, arguments), return_state)
+            return self._items(_outcomes(steps))
+        return _end_async(steps, return_state) if self.is_async else _end(steps, return_state)
 
     def _items(self, steps: Steps[Outcome]) -> object:
         return items_of_run_async(steps) if self.is_async else items_of_run(steps)
@@ -181,23 +208,20 @@ class Flow(Generic[P, R]):
             return _no_items_async() if self.is_async else iter(())
         return _no_result() if self.is_async else None
 
-    def _arguments(self, args: tuple[object, ...], kwargs: dict[str, object]) -> dict[str, object]:
-        arguments = {name: resolved(value) for name, value in self.parameters.bind(args, kwargs).items()}
+    def _fit(self, arguments: dict[str, object]) -> dict[str, object]:
         return self.parameters.coerce(arguments) if self.should_validate_parameters else arguments
 
-    def _call_subflow(
-        self, scope: Scope, args: tuple[object, ...], kwargs: dict[str, object], before: object, return_state: bool
-    ) -> object:
-        for other in cast("Iterable[object]", before or ()):
-            resolved(other)
-        call = new_call(self._callee, scope, args, kwargs, has_futures=False)  # they are waited for here, in this order
-        call.arguments = self._arguments(args, kwargs)
-        recorded = issue(call)
-        if self.is_generator and not return_state:
-            return (items_of_call_async if self.is_async else items_of_call)(call, recorded, live)
-        if self.is_async:
-            return _subflow_async(call, recorded, return_state)
-        return given(call, recorded or drive(live(call)), return_state)
+    def _arguments(self, args: tuple[object, ...], kwargs: dict[str, object], wait_for: object) -> dict[str, object]:
+        arguments, before = self.parameters.bind(args, kwargs), prerequisites(wait_for)
+        failure = None if before is None else before.failure
+        if failure is None and not is_plain(args, kwargs):
+            try:
+                arguments = resolved_arguments(arguments)
+            except UpstreamFailure as found:
+                failure = found
+        if failure is not None:
+            raise failure.error
+        return self._fit(arguments)
 
     def _as_subflow(self, _scope: Scope, call: Call) -> Steps[Outcome]:
         return subflow(self, call)
@@ -295,8 +319,11 @@ class Flow(Generic[P, R]):
         return store_flow(self, journal)
 
     def with_options(self, **options: object) -> Flow[P, R]:
-        """Return a copy of the flow with some options changed: those of `@flow`."""
-        return Flow(self.fn, {**self._options, **_known(options)})
+        """Return a copy of the flow with some options changed, those of `@flow`, bound to what it is bound to."""
+        if self._lost_class and not self.bound:
+            raise UsageError(lost_class_text(f"flow '{self.name}': with_options()", "flow", self.__name__))
+        made: Flow[P, R] = Flow(self._made_of, {**self._options, **_known(options)})
+        return made if self._origin is None else cast("Flow[P, R]", made.with_bound(self.bound))
 
 
 class _AnyParameters(Parameters):
@@ -357,10 +384,6 @@ def _outcome(ended: Ended, return_state: bool) -> object:
     if ended.outcome.error is not None:
         raise ended.outcome.error
     return ended.outcome.value
-
-
-async def _subflow_async(call: Call, recorded: Outcome | None, return_state: bool) -> object:
-    return given(call, recorded if recorded is not None else await drive_async(live(call)), return_state)
 
 
 @overload

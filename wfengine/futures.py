@@ -1,224 +1,92 @@
-"""Futures of submitted tasks. One is settled after the commit of its task's outcome, never before."""
+"""Futures of submitted tasks: lists of them, waiting for many, and their results inside containers.
+
+The future itself is in `task_future`. This is a public module; its names with `Prefect` in them are ours under the names
+that Prefect gives them.
+"""
 
 from __future__ import annotations
 
 import heapq
 import itertools
-import logging
 import threading
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar, cast
+from collections.abc import Iterable, Iterator
+from typing import Generic, NamedTuple, SupportsIndex, TypeVar, overload
 
-from wfengine.states import State, result_of
-from wfengine_journal.errors import UsageError
-from wfengine_journal.states import StateType
-
-if TYPE_CHECKING:
-    import asyncio
-
-    from wfengine.task_engine import Call
-    from wfengine_journal.clock import Clock
-
-_logger = logging.getLogger("wfengine.engine")
+from wfengine.resolution import Found, replaced
+from wfengine.task_future import TaskFuture, waiting
+from wfengine_journal.clock import Clock
 
 R = TypeVar("R")
 T = TypeVar("T")
 
-
-#: What a runner's worker thread sets: called before and after it blocks, so that the runner may put another to work.
-#: A task that waits for tasks can then never starve them of workers.
-worker_hooks = threading.local()
-
-
-@contextmanager
-def waiting() -> Iterator[None]:
-    """Mark the calling thread as blocked, if it is a worker of a runner."""
-    hooks = getattr(worker_hooks, "hooks", None)
-    if hooks is None:
-        yield
-        return
-    blocks, goes_on = hooks
-    blocks()
-    try:
-        yield
-    finally:
-        goes_on()
-
-
-class TaskFuture(Generic[R]):
-    """The outcome of a submitted task, to come. Settled at most once; may be asked from any thread."""
-
-    __slots__ = ("_callbacks", "_error", "_event", "_lock", "_settled", "_value", "call", "recorded_order")
-
-    __wfengine_future__ = True
-
-    def __init__(self, call: Call) -> None:
-        self.call = call
-        self.recorded_order: tuple[str, int] | None = None  # (ended at, row id) of a replayed outcome
-        self._lock = threading.Lock()
-        self._event: threading.Event | None = None  # made by the first who waits
-        self._callbacks: list[Callable[[TaskFuture[R]], object]] = []
-        self._settled = False
-        self._value: object = None
-        self._error: BaseException | None = None
-
-    def __repr__(self) -> str:
-        return f"<TaskFuture of {self.call}: {self.state.name}>"
-
-    @property
-    def task_run_id(self) -> int | None:
-        """The id of the task run in the journal; None until it has a row."""
-        return self.call.task_run_id or None
-
-    @property
-    def state(self) -> State[R]:
-        """What the task run is doing now."""
-        if not self._settled:
-            return State(self.call.live_state, "", task_run_id=self.task_run_id, flow_run_id=self.call.run.id)
-        return cast("State[R]", self.call.final_state(self._value, self._error))
-
-    def done(self) -> bool:
-        """Tell whether the outcome is committed."""
-        return self._settled
-
-    def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> R:
-        """Wait for the outcome and return the value, or raise the task's exception.
-
-        `timeout` is in seconds; TimeoutError when it passes. With raise_on_failure=False the exception is returned.
-        """
-        if not self.wait(timeout):
-            raise TimeoutError(f"{self.call} was not finished after {timeout} s.")
-        if self._error is None:
-            return cast(R, self._value)
-        if raise_on_failure or not isinstance(self._error, Exception):
-            raise self._error
-        return cast(R, self._error)
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the outcome is committed, at most `timeout` seconds; tell whether it is."""
-        if self._settled:
-            return True
-        if self.call.callee.is_async and getattr(worker_hooks, "is_task_loop", False):
-            raise UsageError(
-                f"{self.call} runs in this very event loop, so waiting for it here would wait for ever. Write: await future"
-            )
-        with self._lock:
-            if self._settled:
-                return True
-            event = self._event
-            if event is None:
-                event = self._event = threading.Event()
-        with waiting():
-            return event.wait(timeout)
-
-    async def wait_async(self) -> None:
-        """Wait until the outcome is committed, without stopping the event loop."""
-        import asyncio
-
-        if self._settled:
-            return
-        loop = asyncio.get_running_loop()
-        settled: asyncio.Future[None] = loop.create_future()
-
-        def tell(_: object) -> None:
-            loop.call_soon_threadsafe(_finish, settled)
-
-        self.add_done_callback(tell)
-        await settled
-
-    async def result_async(self) -> R:
-        """Wait for the outcome in an event loop and return the value, or raise the task's exception."""
-        await self.wait_async()
-        return self.result()
-
-    def __await__(self) -> Generator[object, None, R]:
-        return self.result_async().__await__()
-
-    def add_done_callback(self, callback: Callable[[TaskFuture[R]], object]) -> None:
-        """Call `callback(future)` after the outcome is committed, at once if it is; on the thread that committed it."""
-        with self._lock:
-            if not self._settled:
-                self._callbacks.append(callback)
-                return
-        callback(self)
-
-    def settle(self, value: object, error: BaseException | None) -> None:
-        """Give the committed outcome. For the engine only."""
-        with self._lock:
-            if self._settled:
-                return
-            self._value = value
-            self._error = error
-            self._settled = True
-            event, callbacks, self._callbacks = self._event, self._callbacks, []
-        if event is not None:
-            event.set()
-        _call_back(self, callbacks)
-
-
-_due = threading.local()
-
-
-def _call_back(future: TaskFuture[R], callbacks: Iterable[Callable[[TaskFuture[R]], object]]) -> None:
-    """Call the callbacks; those of futures that a callback settles come after it, so that a long chain needs no deep stack."""
-    mine = [(future, callback) for callback in callbacks]
-    waiting_here = getattr(_due, "queue", None)
-    if waiting_here is not None:
-        waiting_here.extend(mine)
-        return
-    _due.queue = queue = deque(mine)
-    try:
-        while queue:
-            settled, callback = queue.popleft()
-            try:
-                callback(settled)
-            except Exception:
-                _logger.exception("A callback of %s failed; the run goes on.", settled.call)
-    finally:
-        _due.queue = None
-
-
-def _finish(settled: asyncio.Future[None]) -> None:
-    if not settled.done():
-        settled.set_result(None)
+__all__ = [
+    "DoneAndNotDoneFutures",
+    "PrefectConcurrentFuture",
+    "PrefectFuture",
+    "PrefectFutureList",
+    "TaskFuture",
+    "TaskFutureList",
+    "as_completed",
+    "resolve_futures_to_results",
+    "resolve_futures_to_states",
+    "wait",
+]
 
 
 class TaskFutureList(list[TaskFuture[R]]):
-    """The futures of a map, in the order of its items."""
+    """The futures of a map, in the order of its items. A real list, whose slices and sums can be waited for too."""
+
+    __wfengine_futures__ = True
+
+    @overload
+    def __getitem__(self, place: SupportsIndex) -> TaskFuture[R]: ...
+    @overload
+    def __getitem__(self, place: slice) -> TaskFutureList[R]: ...
+    def __getitem__(self, place: SupportsIndex | slice) -> TaskFuture[R] | TaskFutureList[R]:
+        if isinstance(place, slice):
+            return TaskFutureList(super().__getitem__(place))
+        return super().__getitem__(place)
+
+    def __add__(self, other: list[TaskFuture[R]]) -> TaskFutureList[R]:  # type: ignore[override]  # one kind of futures only
+        return TaskFutureList(super().__add__(other))
+
+    def copy(self) -> TaskFutureList[R]:
+        """Return another list of the same futures."""
+        return TaskFutureList(self)
 
     def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> list[R]:
-        """Wait for all and return their values in order; the first failure is raised."""
-        return [future.result(timeout, raise_on_failure) for future in self]
+        """Wait for all and return their values in order.
+
+        The first failure in that order is raised; with raise_on_failure=False the exceptions stand in the list.
+        `timeout` is in seconds, for all; TimeoutError when it passes.
+        """
+        deadline = _Deadline(self, timeout)
+        return [future.result(deadline.remaining(), raise_on_failure) for future in self]
 
     def wait(self, timeout: float | None = None) -> None:
-        """Wait until all are settled; `timeout` is in seconds, for each."""
-        for future in self:
-            future.wait(timeout)
+        """Wait until all are settled, at most `timeout` seconds in all."""
+        wait(self, timeout)
 
 
-class DoneAndNotDone(NamedTuple):
+class DoneAndNotDoneFutures(NamedTuple, Generic[R]):
     """What `wait` returns."""
 
-    done: set[TaskFuture[object]]
-    not_done: set[TaskFuture[object]]
+    done: set[TaskFuture[R]]
+    not_done: set[TaskFuture[R]]
 
 
-def wait(futures: Iterable[TaskFuture[object]], timeout: float | None = None) -> DoneAndNotDone:
+def wait(futures: Iterable[TaskFuture[R]], timeout: float | None = None) -> DoneAndNotDoneFutures[R]:
     """Wait until all futures are settled, at most `timeout` seconds in all; return which are and which are not."""
     pending = list(futures)
-    clock = _clock_of(pending)
-    deadline = None if timeout is None or clock is None else clock.monotonic_seconds() + timeout
+    deadline = _Deadline(pending, timeout)
     for future in pending:
-        remaining = None if deadline is None or clock is None else max(0.0, deadline - clock.monotonic_seconds())
-        future.wait(remaining)
+        future.wait(deadline.remaining())
     done = {future for future in pending if future.done()}
-    return DoneAndNotDone(done, set(pending) - done)
+    return DoneAndNotDoneFutures(done, set(pending) - done)
 
 
 def as_completed(futures: Iterable[TaskFuture[R]], timeout: float | None = None) -> Iterator[TaskFuture[R]]:
-    """Yield futures as they are settled; replayed ones first, in their recorded order of completion.
+    """Yield each future once, as they are settled; replayed ones first, in their recorded order of completion.
 
     `timeout` is in seconds, for all; TimeoutError when it passes.
     """
@@ -236,70 +104,57 @@ def as_completed(futures: Iterable[TaskFuture[R]], timeout: float | None = None)
             changed.notify()
 
     for future in live:
+        if not future.done():
+            future.refuse_endless_wait()
+    for future in live:
         future.add_done_callback(tell)
-    clock = _clock_of(live)
-    deadline = None if timeout is None or clock is None else clock.monotonic_seconds() + timeout
+    deadline = _Deadline(live, timeout)
     for _ in live:
         with changed:
-            remaining = None if deadline is None or clock is None else max(0.0, deadline - clock.monotonic_seconds())
             with waiting():
-                arrived = changed.wait_for(lambda: bool(settled), remaining)
+                arrived = changed.wait_for(lambda: bool(settled), deadline.remaining())
             if not arrived:
                 raise TimeoutError(f"Not all of {len(pending)} task runs were finished after {timeout} s.")
             *_, future = heapq.heappop(settled)
         yield future
 
 
-def _clock_of(futures: Iterable[TaskFuture[T]]) -> Clock | None:
-    for future in futures:
-        return future.call.run.journal.clock
-    return None
+class _Deadline:
+    """The end of a limited wait, by the clock of the journal that the futures belong to."""
+
+    __slots__ = ("_at", "_clock")
+
+    def __init__(self, futures: Iterable[TaskFuture[T]], timeout: float | None) -> None:
+        self._clock: Clock | None = None
+        if timeout is not None:
+            self._clock = next((future.call.run.journal.clock for future in futures), None)
+            self._at = timeout + (self._clock.monotonic_seconds() if self._clock is not None else 0.0)
+
+    def remaining(self) -> float | None:
+        """Return the seconds that are left; None for a wait without limit."""
+        return None if self._clock is None else max(0.0, self._at - self._clock.monotonic_seconds())
 
 
-def unsettled_in(value: object, found: list[TaskFuture[object]], depth: int = 0) -> bool:
-    """Collect the futures inside nested containers that are not settled; tell whether there are futures at all."""
-    kind = type(value)
-    if kind in _PLAIN or depth > _DEPTH_LIMIT:
-        return False
-    if kind in _SEQUENCES and _PLAIN.issuperset(map(type, value)):  # type: ignore[call-overload]  # the common case
-        return False
-    if isinstance(value, TaskFuture):
-        if not value.done():
-            found.append(value)
-        return True
-    if kind in _SEQUENCES or isinstance(value, TaskFutureList):
-        return bool(sum([unsettled_in(item, found, depth + 1) for item in value]))  # type: ignore[attr-defined]
-    if kind is dict:
-        return bool(sum([unsettled_in(item, found, depth + 1) for item in value.values()]))  # type: ignore[attr-defined]
-    return isinstance(value, State)
+def resolve_futures_to_states(value: object) -> object:
+    """Return the value with the final state of every future in its place, also in nested containers. Waits for them."""
+
+    def final_state(found: Found) -> object:
+        if isinstance(found, TaskFuture):
+            found.wait()
+            return found.state
+        return found
+
+    return replaced(value, final_state)
 
 
-def resolved(value: object, depth: int = 0) -> object:
-    """Return the value with every future and state in nested containers replaced by its result; raises a failure.
+def resolve_futures_to_results(value: object) -> object:
+    """Return the value with the result of every future in its place, also in nested containers.
 
-    A container without any is returned as it is, so that big plain data is not copied.
+    Waits for them, and raises the exception of the first one that failed.
     """
-    kind = type(value)
-    if kind in _PLAIN or depth > _DEPTH_LIMIT:
-        return value
-    if isinstance(value, TaskFuture):
-        return value.result()
-    if isinstance(value, State):
-        return result_of(value) if value.type is not StateType.PENDING else value
-    if isinstance(value, TaskFutureList):
-        return [item.result() for item in value]
-    if kind in _SEQUENCES:
-        items = [resolved(item, depth + 1) for item in value]  # type: ignore[attr-defined]
-        same = all(new is old for new, old in zip(items, value, strict=True))  # type: ignore[call-overload]
-        return value if same else kind(items)  # type: ignore[call-arg]
-    if kind is dict:
-        entries = {key: resolved(item, depth + 1) for key, item in value.items()}  # type: ignore[attr-defined]
-        same = all(entries[key] is item for key, item in value.items())  # type: ignore[attr-defined]
-        return value if same else entries
-    return value
+    return replaced(value, lambda found: found.result() if isinstance(found, TaskFuture) else found)
 
 
-_PLAIN = frozenset({int, str, float, bool, bytes, type(None)})
-_SEQUENCES = frozenset({list, tuple, set, frozenset})
-#: Futures deeper than this in nested containers are not looked for.
-_DEPTH_LIMIT = 50
+PrefectFuture = TaskFuture
+PrefectConcurrentFuture = TaskFuture
+PrefectFutureList = TaskFutureList

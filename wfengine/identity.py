@@ -21,6 +21,7 @@ from wfengine.canonical import (
     canonical_hash,
     encode_json,
     exact_json,
+    opaque_hash,
 )
 from wfengine_journal.codec import preview
 
@@ -39,6 +40,8 @@ __all__ = [
 INLINE_LIMIT = 1024
 #: Characters that all arguments of a call may have together in the row.
 INLINE_TOTAL_LIMIT = 4096
+#: The parameter that a method's instance is given for.
+RECEIVER = "self"
 #: Characters of the preview of an argument that does not stand in full.
 PREVIEW_LIMIT = 160
 
@@ -90,6 +93,9 @@ def _describe_each(arguments: dict[str, object], counted: set[str], walk: Canoni
             hashes[name] = found
         elif name in counted:
             walk.note(name)
+            if name == RECEIVER:
+                # An inherited method is called on instances of several classes: those at least are told apart.
+                hashes[name] = opaque_hash(arguments[name])
     key = _key({name: hashes[name] for name in names if name in counted and name in hashes}, exact)
     text, partial = _row_text(arguments, exact, hashes)
     return Inputs(text, key, tuple(walk.opaque), partial)

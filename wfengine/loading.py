@@ -27,8 +27,9 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import CodeType, MethodType, ModuleType
 
+from wfengine.scopes import current_tracer
 from wfengine_journal.errors import EntrypointError, MissingFlowError, ScriptError
 
 #: Names listed in an error before "and N more".
@@ -47,6 +48,11 @@ _thread = threading.local()
 def is_loading() -> bool:
     """Say whether this thread is loading user code to find a flow; a flow called meanwhile does nothing."""
     return getattr(_thread, "depth", 0) > 0
+
+
+def leaves_no_trace() -> bool:
+    """Say whether what is done outside of any run is not to be written: a file is being loaded, or a flow drawn."""
+    return is_loading() or current_tracer() is not None
 
 
 def entrypoint_of(fn: Callable[..., object]) -> str | None:
@@ -359,12 +365,15 @@ def _named(module: ModuleType, qualname: str, place: str) -> object:
     """Return the attribute, or the flow that was made of the function of that name."""
     value: object = module
     for part in qualname.split("."):
-        value = getattr(value, part, _MISSING)
+        holder, value = value, getattr(value, part, _MISSING)
         if value is _MISSING:
             raise MissingFlowError(_missing_name_text(module, qualname, place))
+    if isinstance(value, MethodType) and _is_flow(value.__func__):
+        return value.__func__  # Python 3.13 gives this for @classmethod above @flow
     if not _is_flow(value):
-        # `nightly = flow(etl)` leaves the plain function under its own name.
-        made = [flow for flow in _flows_in(module).values() if getattr(flow, "fn", None) is value]
+        # `nightly = flow(etl)` leaves the plain function under its own name, in a class too.
+        found = [*_flows_in(module).values(), *(_flows_in(holder).values() if isinstance(holder, type) else ())]
+        made = [flow for flow in found if getattr(flow, "fn", None) is value]
         return made[0] if made else value
     return value
 
@@ -389,10 +398,10 @@ def _is_task(value: object) -> bool:
     return not isinstance(value, type) and inspect.getattr_static(value, "__wfengine_task__", None) is not None
 
 
-def _flows_in(module: ModuleType) -> dict[str, object]:
-    """Return the flows of a module, imported ones too, by the first name each has there."""
+def _flows_in(holder: ModuleType | type) -> dict[str, object]:
+    """Return the flows of a module, imported ones too, or of a class, by the first name each has there."""
     flows: dict[int, tuple[str, object]] = {}
-    for name, value in list(vars(module).items()):
+    for name, value in list(vars(holder).items()):
         if _is_flow(value):
             flows.setdefault(id(value), (name, value))
     return dict(flows.values())

@@ -26,7 +26,7 @@ def flow_around(task: Task[..., Any], *, background: bool = False) -> AnyFlow:
 
     In background nobody consumes the items of a generator, so the list of them is the result, as of a submitted one.
     """
-    called = task.with_options(call_key=LONE_CALL)
+    called = task.with_options(call_key=LONE_CALL).with_bound(())  # what it is bound to is among the arguments
     own_code = task.fn  # named in each body, so that an edit of it counts as an edit of this flow
 
     # The state of the task is that of the run around it, with its name and message.

@@ -9,7 +9,8 @@ from __future__ import annotations
 #: What is left out on purpose, and what to use in its place.
 LEFT_OUT = {
     "get_client": "there is no server to talk to; read runs from the journal: wfengine runs ls, wfengine sql, or sqlite3",
-    "client": "there is no server to talk to; read runs from the journal: wfengine runs ls, wfengine sql, or sqlite3",
+    "client.orchestration": "there is no server to talk to; read the journal: wfengine runs ls, wfengine sql, or sqlite3",
+    "client.cloud": "there is no cloud; nothing is sent to anybody",
     "server": "there is no server; everything is in one SQLite file",
     "orion": "the server of Prefect 2; there is none here",
     "settings": "there are no settings or profiles; options are given in code, WFENGINE_JOURNAL names the file",

@@ -6,6 +6,7 @@ with no row is new, unless it is proof of drift. Nothing here runs user code or 
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import TYPE_CHECKING, Literal
 
@@ -45,11 +46,14 @@ class Recorded:
         self._claimed: set[int] = set()
         self._orphaned = {row.id for row in self._rows.values() if row.orphaned_in is not None}
         self._retried: set[int] = set()  # scopes of tasks that are being retried in this execution
+        self.has_not_ready = False  # some calls could not begin, for what they waited for failed
         self._unclaimed_on_main_lane: dict[tuple[int, int], dict[int, CallRow]] = {}
         for row in self._rows.values():
             self._expect(row)
 
     def _expect(self, row: CallRow) -> None:
+        if row.state_name == "NotReady":
+            self.has_not_ready = True
         if row.lane == 0 and row.state == "COMPLETED" and row.orphaned_in is None:
             self._unclaimed_on_main_lane.setdefault((row.scope, row.task_id), {})[row.id] = row
 
@@ -94,6 +98,22 @@ class Recorded:
                     unclaimed.pop(row.id, None)
                 return row
         return None
+
+    def claim_not_ready(self, scope: int, task_ids: tuple[int, ...], waiting_key: bytes) -> CallRow | None:
+        """Return the row of a call that could not begin in an earlier execution, by the key of what it waited for."""
+        for task_id in task_ids:
+            for occurrence in itertools.count():
+                row = self._rows.get((scope, task_id, waiting_key, occurrence))
+                if row is None:
+                    break
+                if row.id not in self._claimed:
+                    self._claimed.add(row.id)
+                    return row
+        return None
+
+    def is_recorded(self, identity: Identity) -> bool:
+        """Tell whether an earlier execution wrote a row of that identity."""
+        return (identity.scope, identity.task_id, identity.call_key, identity.occurrence) in self._rows
 
     def proof_of_drift(self, scope: int, task_ids: tuple[int, ...]) -> CallRow | None:
         """Return a completed main-lane call of that task in that scope which nobody asked for yet, oldest first."""

@@ -19,11 +19,11 @@ from types import GeneratorType
 from typing import TYPE_CHECKING
 
 from wfengine.fatal import fatal_task_runs, note_task_run
-from wfengine.futures import TaskFuture
 from wfengine.ids import typed
 from wfengine.scopes import LiveRun
 from wfengine.states import State, StateGroup, exception_of
 from wfengine.steps import Invoke, Outcome, Settle, Steps
+from wfengine.task_future import TaskFuture
 from wfengine_journal.codec import Encoded, encode
 from wfengine_journal.errors import (
     CancelledRun,
@@ -150,7 +150,8 @@ def _together(group: StateGroup, who: Call | LiveRun) -> Outcome:
     state: State[object] = State(kind, message=message)
     if kind is StateType.PAUSED:
         return _paused(state, who)
-    failed = [other for other in group.states if other.is_final() and not other.is_completed()]
+    # A call that did not begin, for what it waited for failed, has the exception of that.
+    failed = [other for other in group.states if not other.is_completed() and (other.is_final() or other.error is not None)]
     if not failed:
         return Outcome(None, UnfinishedRun(f"{message} Return futures and states of runs that have ended."), state)
     error = _storable_error(failed[0])

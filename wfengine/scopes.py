@@ -19,13 +19,13 @@ from wfengine_journal.errors import MissingContextError, RunHalted
 
 if TYPE_CHECKING:
     from wfengine.flows import AnyFlow
-    from wfengine.futures import TaskFuture
     from wfengine.keeping import Keeping
     from wfengine.loop_commits import LoopCommits
     from wfengine.replay import Recorded
     from wfengine.runners import TaskRunner
     from wfengine.streams import Feed
     from wfengine.task_engine import Call, Callee
+    from wfengine.task_future import TaskFuture
     from wfengine.transactions import Transaction
     from wfengine.visualization import Tracer
     from wfengine_journal.store import Journal
@@ -123,6 +123,14 @@ class Scope:
     def task_run_id(self) -> int:
         """The id of the enclosing task run; 0 for the flow's body."""
         return 0 if self.call is None else self.call.task_run_id
+
+    @property
+    def depth(self) -> int:
+        """How many calls of this run enclose it; 0 for the flow's body."""
+        depth, scope = 0, self.enclosing
+        while scope is not None:
+            depth, scope = depth + 1, scope.enclosing
+        return depth
 
     def enter_lane(self) -> None:
         """Make the present thread of control (thread and asyncio task) the scope's main lane; called where its body starts."""

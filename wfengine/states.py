@@ -138,6 +138,7 @@ class State(Generic[R]):
         A failed, crashed or cancelled state raises its exception: FailedRun, CrashedRun or CancelledRun when it has none of
         its own. With `raise_on_failure=False` the exception is returned, or the data of a state that was made by hand with
         other data. A state that is paused raises PausedRun, one that has not ended raises UnfinishedRun, always.
+        That of a call which did not begin (NotReady) stands for the failure of what it waited for.
         `retry_result_failure` and `fetch` do nothing: a result is never waited for here. `_sync` says which form is wanted.
         """
         frame = inspect.currentframe()
@@ -356,7 +357,7 @@ def result_of(state: State[R], raise_on_failure: bool = True) -> object:
     """Return what `State.result` stands for, in sync and async code alike."""
     if state.type is StateType.COMPLETED:
         return state.data
-    if state.type not in TERMINAL:
+    if state.type not in TERMINAL and state.error is None:
         raise _unfinished(state)
     error = exception_of(state)
     if raise_on_failure:
@@ -388,11 +389,11 @@ def exception_of(state: State[R]) -> BaseException:
     It is the state's own; else of the first such state in its data; else a FailedRun, CrashedRun or CancelledRun with a text
     that is the data, or the state's message. Raises UsageError for any other state.
     """
+    if state.error is not None:
+        return state.error
     wrapper = _WRAPPERS.get(state.type)
     if wrapper is None:
         raise UsageError(f"A state of type {state.type.value} ({state.name}) has no exception. Ask state.is_failed() first.")
-    if state.error is not None:
-        return state.error
     if isinstance(state.data, BaseException):
         return state.data
     inner = [state.data] if isinstance(state.data, State) else state.data if is_state_iterable(state.data) else ()

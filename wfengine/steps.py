@@ -14,9 +14,9 @@ import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
-from wfengine.futures import waiting, worker_hooks
 from wfengine.loop_commits import LoopCommits, uncancelled
 from wfengine.scopes import LiveRun, Scope, reset_scope, set_scope
+from wfengine.task_future import waiting, worker_hooks
 from wfengine.tracebacks import without_engine_frames
 from wfengine_journal.errors import (
     InternalError,
@@ -31,8 +31,8 @@ from wfengine_journal.threads import start_thread
 from wfengine_journal.writer import Change, WriteRefused
 
 if TYPE_CHECKING:
-    from wfengine.futures import TaskFuture
     from wfengine.states import State
+    from wfengine.task_future import TaskFuture
     from wfengine_journal.changes import Mark
     from wfengine_journal.store import Journal
 

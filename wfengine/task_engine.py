@@ -16,7 +16,6 @@ A subflow is called the same way; its "user code" is the life of a flow run.
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from wfengine import listeners
 from wfengine.doubt import Refused, cut_off, settle_doubt
 from wfengine.fatal import note_task_run
 from wfengine.hooks import Hooks, ask_condition, call_task_hooks, has_untold
-from wfengine.identity import Inputs, describe_inputs, explicit_key
+from wfengine.identity import RECEIVER, Inputs, describe_inputs, explicit_key
 from wfengine.outcomes import outcome_change, refused_change
 from wfengine.prints import record_prints
 from wfengine.replay import Recorded, drift_error
@@ -213,12 +212,6 @@ def _same_key(known: Callee, callee: Callee) -> UsageError:
     )
 
 
-def origin_of(fn: Callable[..., object]) -> str:
-    """Return where a function stands, for people and for telling two functions of one name apart."""
-    code = getattr(inspect.unwrap(fn), "__code__", None)
-    return f"{fn.__module__}:{code.co_firstlineno}" if code is not None else f"{type(fn).__module__}.{type(fn).__qualname__}"
-
-
 def _explicit_text(callee: Callee, arguments: Mapping[str, object]) -> str:
     try:
         if callable(callee.call_key):
@@ -252,7 +245,7 @@ def _look_up(call: Call, task_id: int) -> Outcome | None:
         run.journal.post(OrphanCall(drifted.id, run.epoch))  # in the file before the call that replaces it begins
     if row is None:
         return None
-    _take_over_row(call, row)
+    take_over_row(call, row)
     try:
         outcome = answer(call, row)
         if outcome is not None and has_untold(call, call.live_state, row.version):
@@ -266,7 +259,8 @@ def _look_up(call: Call, task_id: int) -> Outcome | None:
         raise run.halt(RunHalted(error)) from None
 
 
-def _take_over_row(call: Call, row: CallRow) -> None:
+def take_over_row(call: Call, row: CallRow) -> None:
+    """Let a call go on from the row that an earlier execution wrote for it."""
     call.row = row
     call.run_name = row.name
     call.task_run_id = row.id
@@ -276,7 +270,7 @@ def _take_over_row(call: Call, row: CallRow) -> None:
     call.interruptions = row.interruptions
     call.live_state = StateType(row.state)
     if current_tags() or call.run.outer_tags:
-        _add_tags(call)
+        add_tags(call)
 
 
 def answer(call: Call, row: CallRow) -> Outcome | None:
@@ -341,10 +335,11 @@ def _warn_of_opaque(callee: Callee, opaque: tuple[str, ...]) -> None:
         _warned.add(key)
         _logger.warning(
             "Task '%s': the argument%s %s has no canonical form, so it does not help to tell calls apart on resume; their "
-            "order does. Pass plain data, or give the task key_args or a call_key.",
+            "order does. %s, or give the task key_args or a call_key.",
             callee.name,
             "s" if len(opaque) > 1 else "",
             ", ".join(opaque),
+            "Make the class of self a dataclass" if opaque == (RECEIVER,) else "Pass plain data",
         )
 
 
@@ -450,7 +445,7 @@ def _begin_attempt(call: Call) -> BeginCall | StartAttempt:
     if call.first_started == 0.0:
         call.first_started = run.journal.clock.monotonic_seconds()
     if call.seq == 1:
-        return _first_row(call, at, running=True)
+        return first_row(call, at, running=True)
     begin = StartAttempt(
         call.begin, run.id, call.task_run_id, seq=call.seq, epoch=run.epoch, attempt=call.attempt, at=at, fresh=call.fresh
     )
@@ -464,16 +459,17 @@ def _begin_attempt(call: Call) -> BeginCall | StartAttempt:
 def write_pending(call: Call) -> None:
     """Post the row of a submitted call: it is in the file before any later call of the same lane begins."""
     call.seq = 1
-    call.begin = _first_row(call, call.run.journal.clock.now_text(), running=False)
+    call.begin = first_row(call, call.run.journal.clock.now_text(), running=False)
     call.run.journal.post(call.begin)
 
 
-def _first_row(call: Call, at: str, *, running: bool) -> BeginCall:
+def first_row(call: Call, at: str, *, running: bool) -> BeginCall:
+    """Return the change that writes the row of an issued call."""
     callee, inputs, identity = call.callee, call.inputs, call.identity
     assert inputs is not None
     assert identity is not None
     if current_tags() or call.run.outer_tags:
-        _add_tags(call)
+        add_tags(call)
     if callee.run_name is not None:
         call.run_name = task_run_name(call)
     return BeginCall(
@@ -489,7 +485,7 @@ def _first_row(call: Call, at: str, *, running: bool) -> BeginCall:
     )
 
 
-def _add_tags(call: Call) -> None:
+def add_tags(call: Call) -> None:
     """Add those of the `with tags(...)` blocks around the call, and around the start of its run."""
     call.tags = call.callee.tags | current_tags() | call.run.outer_tags
 

@@ -186,7 +186,7 @@ class TaskWorker:
 
     def _begin(self, journal: Journal, runner: ThreadTaskRunner, queued: QueuedRun) -> None:
         flow = self._flows[queued.queue]
-        place = _Place(self._wake)
+        place = _Place(runner, self._wake)
         context = contextvars.copy_context()
         context.run(current_place.set, place)
         with self._lock:
@@ -258,9 +258,10 @@ _LEFT = "its worker was stopped; another one takes it up"
 class _Place:
     """What one run counts for; see `distributed_futures.Place`."""
 
-    __slots__ = ("_changed", "_lock", "_waits")
+    __slots__ = ("_changed", "_lock", "_waits", "runner")
 
-    def __init__(self, changed: threading.Event) -> None:
+    def __init__(self, runner: object, changed: threading.Event) -> None:
+        self.runner = runner
         self._changed = changed
         self._lock = threading.Lock()
         self._waits = 0  # threads and coroutines of the run that wait for other background runs

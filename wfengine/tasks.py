@@ -5,22 +5,26 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import operator
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, cast, overload
 
 from wfengine.flows import Flow
-from wfengine.futures import TaskFuture, TaskFutureList, resolved, unsettled_in
+from wfengine.futures import TaskFutureList
 from wfengine.hooks import Hook, Hooks, checked_hooks
 from wfengine.ids import checked_run_name
 from wfengine.loading import is_loading, note_skipped_call
+from wfengine.mapping import map_items
+from wfengine.methods import Binds, Decorated, bound_place, lost_class, lost_class_text, origin_of, take_apart
 from wfengine.parameters import Parameters, known_options
 from wfengine.retries import DelaySeconds, exponential_backoff, make_policy
 from wfengine.scopes import current_tracer, find_scope
 from wfengine.states import State
-from wfengine.steps import Outcome, drive, drive_async
-from wfengine.streams import collected, is_generator_function, items_of_call, items_of_call_async
-from wfengine.submission import submit
-from wfengine.task_engine import Call, Callee, OnInterrupt, given, issue, live, new_call, origin_of
+from wfengine.streams import collected, is_generator_function
+from wfengine.submission import call_now, submit
+from wfengine.task_engine import Callee, OnInterrupt
+from wfengine.task_future import TaskFuture
+from wfengine.upstream import prerequisites
 from wfengine_journal.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,33 +38,34 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
-T = TypeVar("T")
 
 HOOK_OPTIONS = ("on_running", "on_completion", "on_failure", "on_rollback", "on_commit")
-__all__ = ["Task", "exponential_backoff", "task", "task_input_hash", "unmapped"]  # noqa: F822 - one is imported when asked for
+__all__ = ["Task", "exponential_backoff", "task", "task_input_hash"]  # noqa: F822 - one is imported when asked for
 
 #: Names a task's own parameters cannot have: they are options of the call.
 RESERVED = ("return_state", "wait_for")
 
 
-class unmapped(Generic[T]):
-    """Marks an argument of `.map` that every item gets whole."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: T) -> None:
-        self.value = value
-
-
 class Task(Generic[P, R]):
     """A function made a task by `@task`. Calling it in a flow records the call; a recorded call is not run again."""
 
+    __wfengine_by_name__ = True  # see __reduce__
     __wfengine_task__ = True
 
     def __init__(self, fn: Callable[P, R], options: Mapping[str, object]) -> None:
-        self.fn = fn
+        parts = take_apart(fn)
+        if parts is None:
+            raise UsageError(f"@task decorates functions, not {fn!r}.")
+        functools.update_wrapper(self, parts.fn)  # first: what the function carries along must not hide what is ours
+        self.__name__, self.__qualname__ = parts.name, parts.qualified_name
+        self._made_of = fn
+        self._origin: Task[..., R] | None = None  # of a bound task: the one that stands in the class
+        self._binds = parts.binds
+        self.fn = cast("Callable[P, R]", parts.fn)
+        #: What the task is bound to, the first argument of every call: an instance or a class; () for a plain function.
+        self.bound = parts.bound
         self._options = dict(options)
-        self._callee = _make_callee(self, fn, self._options)
+        self._callee = _make_callee(self, parts, self._options)
         self._hooks = {
             option: checked_hooks(f"task '{self._callee.name}'", option, options.get(option)) for option in HOOK_OPTIONS
         }
@@ -73,23 +78,30 @@ class Task(Generic[P, R]):
         self.is_generator = self._callee.is_generator
         self.parameters = self._callee.parameters
         self._own_flows: dict[bool, tuple[Callee, Flow[..., Any]]] = {}
-        functools.update_wrapper(self, fn)
         self.__wfengine_key__ = f"task:{self.key}"
+        self._lost_class = lost_class(parts, self.parameters.names)
 
     def __repr__(self) -> str:
         return f"<Task '{self.name}'>"
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Only for the pickled function of a flow that cannot be imported; by public names, which stay.
-        return functools.partial(task, **self._options), (self.fn,)
+        # For the pickled function of a flow that cannot be imported, and local classes; by public names, which stay.
+        if self._origin is not None:
+            return operator.methodcaller("__get__", *bound_place(self._binds, self.bound)), (self._origin,)
+        return functools.partial(task, **self._options), (self._made_of,)
 
     def __get__(self, instance: object, owner: type | None = None) -> Task[..., R]:
-        if instance is None:
+        """Return the task bound to the instance, or if it is a class method to the class, that it is looked up in."""
+        receiver = owner if self._binds is Binds.CLASS else instance
+        if receiver is None or self._binds is Binds.NOTHING or self.bound:
             return self
-        raise UsageError(
-            f"task '{self.name}' is a method of {type(instance).__qualname__}, which is not supported yet: what would tell two "
-            "instances apart on resume? Make it a function or a @staticmethod that is given what it needs."
-        )
+        return self.with_bound((receiver,))
+
+    def with_bound(self, bound: tuple[object, ...]) -> Task[..., R]:
+        """Return the same task, bound to something else; for the engine."""
+        copied: Task[..., R] = object.__new__(type(self))
+        copied.__dict__ = {**self.__dict__, "bound": bound, "_origin": self._origin or self}
+        return copied
 
     @functools.cached_property
     def _submitted(self) -> Callee:
@@ -136,69 +148,86 @@ class Task(Generic[P, R]):
         return self._callee.policy.retries
 
     @overload
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload
-    def __call__(self, *args: object, return_state: bool, **kwargs: object) -> State[R]: ...
-    def __call__(self, *args: object, **kwargs: object) -> object:
+    def __call__(self, /, *args: object, return_state: bool, **kwargs: object) -> State[R]: ...
+    def __call__(self, /, *args: object, **kwargs: object) -> object:
         """Run the task in the present flow run and return its result, or raise its exception, after the commit.
 
-        `return_state=True` returns the final state instead; `wait_for=[...]` waits for futures first. An async task
-        gives a coroutine; the call takes its place in the order of calls here, not when it is awaited. A generator gives an
-        iterator whose items are recorded one by one, see `wfengine.streams`; its state has the list of items as result.
+        Futures and states among the arguments, in containers too, stand for their results; `wait_for=[...]` waits for more.
+        If one of them failed the task does not run, and its exception is raised. `return_state=True` returns the final
+        state instead. An async task gives a coroutine; the call takes its place in the order of calls here, not when it is
+        awaited. A generator gives an iterator whose items are recorded one by one, see `wfengine.streams`; its state has
+        the list of items as result.
         """
         return_state = bool(kwargs.pop("return_state", False))
         before = kwargs.pop("wait_for", None)
+        if self.bound:
+            args = self.bound + args
         scope = find_scope()
         if scope is None:
             if (tracer := current_tracer()) is not None:
                 return tracer.call(self._callee, args, kwargs, before, return_state)
-            return _call_alone(self, args, kwargs, return_state)
-        pending: list[TaskFuture[object]] = []
-        has_futures = unsettled_in(args, pending) | unsettled_in(kwargs, pending)
-        if before is not None:
-            has_futures = unsettled_in(list(cast("Iterable[object]", before)), pending) or has_futures
-        # A direct call waits for its futures in the body's own thread, so it keeps its place in the order of calls there.
+            return _call_alone(self, args, kwargs, before, return_state)
         callee = self._submitted if return_state else self._callee
-        call = new_call(callee, scope, args, kwargs, has_futures=has_futures and self.is_async)
-        if callee.is_generator:
-            if has_futures:
-                _resolve(call, pending, before)
-            return (items_of_call_async if self.is_async else items_of_call)(call, issue(call), live)
-        if self.is_async:
-            recorded = issue(call) if not has_futures else None
-            return _run_async(call, pending, before, recorded, has_futures, return_state)
-        if has_futures:
-            _resolve(call, pending, before)
-        outcome = issue(call) or drive(live(call))
-        return given(call, outcome, return_state)
+        return call_now(callee, scope, args, kwargs, before=prerequisites(before), return_state=return_state)
 
+    @overload
     def submit(
-        self, *args: object, wait_for: Iterable[TaskFuture[object]] | None = None, return_state: bool = False, **kwargs: object
-    ) -> TaskFuture[R]:
-        """Run the task on the flow's runner and return a future at once. Futures among the arguments are waited for."""
-        future = submit(self._submitted, args, kwargs, wait_for)
-        if return_state:
-            future.wait()
-            return cast("TaskFuture[R]", future.state)
-        return cast("TaskFuture[R]", future)
+        self, /, *args: object, wait_for: object = None, return_state: Literal[False] = False, **kwargs: object
+    ) -> TaskFuture[R]: ...
+    @overload
+    def submit(self, /, *args: object, wait_for: object = None, return_state: Literal[True], **kwargs: object) -> State[R]: ...
+    def submit(
+        self, /, *args: object, wait_for: object = None, return_state: bool = False, **kwargs: object
+    ) -> TaskFuture[R] | State[R]:
+        """Run the task on the flow's runner and return a future at once; with `return_state`, its final state.
 
-    def map(
-        self, *args: object, wait_for: Iterable[TaskFuture[object]] | None = None, return_state: bool = False, **kwargs: object
-    ) -> TaskFutureList[R]:
-        """Submit the task once for each item of its iterable arguments; return the list of futures.
-
-        All iterables must have one length. Text, bytes, and what is marked `unmapped` go whole to each item.
+        It begins when the futures among its arguments, and those of `wait_for`, are settled. If one of them failed it does
+        not run: the state of its future is NotReady, and `result` raises that one's exception.
         """
-        futures = TaskFutureList(
-            submit(self._submitted, item_args, item_kwargs, wait_for)
-            for item_args, item_kwargs in _items(self.name, args, kwargs)
-        )
-        if return_state:
-            futures.wait()
-            return cast("TaskFutureList[R]", [future.state for future in futures])
-        return cast("TaskFutureList[R]", futures)
+        self._refuse_lost_class("submit")
+        future = cast("TaskFuture[R]", submit(self._submitted, self.bound + args, kwargs, prerequisites(wait_for)))
+        if not return_state:
+            return future
+        future.wait()
+        return future.state
 
-    def delay(self, *args: P.args, **kwargs: P.kwargs) -> PrefectDistributedFuture[R]:
+    @overload
+    def map(
+        self, /, *args: object, wait_for: object = None, return_state: Literal[False] = False, deferred: bool = False,
+        **kwargs: object,
+    ) -> TaskFutureList[R]: ...  # fmt: skip
+    @overload
+    def map(
+        self, /, *args: object, wait_for: object = None, return_state: Literal[True], deferred: bool = False, **kwargs: object
+    ) -> list[State[R]]: ...
+    def map(
+        self, /, *args: object, wait_for: object = None, return_state: bool = False, deferred: bool = False, **kwargs: object
+    ) -> TaskFutureList[R] | list[State[R]]:
+        """Submit the task once for each item of its iterable arguments; return the list of futures, or of final states.
+
+        All iterables must have one length. Text, bytes, and what is marked `unmapped` go whole to each item; a default is
+        never taken apart. A future itself counts as its result, which is waited for here; futures among the items, and those
+        of `wait_for`, are left to each item. `deferred=True` puts each item into the queue of background tasks, see `delay`.
+        """
+        self._refuse_lost_class("map")
+        bound = self.bound
+        names = self.parameters.names[len(bound) :]
+        items = map_items(f"task '{self.name}'", names, args, kwargs)
+        if deferred:
+            futures: TaskFutureList[R] = TaskFutureList(self.apply_async(*item, wait_for) for item in items)
+        else:
+            before = prerequisites(wait_for)
+            futures = TaskFutureList(
+                cast("TaskFuture[R]", submit(self._submitted, bound + positional, named, before)) for positional, named in items
+            )
+        if not return_state:
+            return futures
+        futures.wait()
+        return [future.state for future in futures]
+
+    def delay(self, /, *args: P.args, **kwargs: P.kwargs) -> PrefectDistributedFuture[R]:
         """Put the call into the queue of background tasks and return its future, after the commit.
 
         A process that serves the task runs it: `my_task.serve()`, or `wfengine task serve FILE:TASK`. In a flow, a resume
@@ -210,13 +239,14 @@ class Task(Generic[P, R]):
         self,
         args: Iterable[object] | None = None,
         kwargs: Mapping[str, object] | None = None,
-        wait_for: Iterable[object] | None = None,
+        wait_for: object = None,
         dependencies: Mapping[str, Iterable[object]] | None = None,
     ) -> PrefectDistributedFuture[R]:
         """Do what `delay` does; futures in `wait_for` and `dependencies` have to complete before the call is run."""
         from wfengine.background import enqueue  # most programs never need it
 
-        return enqueue(self, self._submitted, tuple(args or ()), dict(kwargs or {}), wait_for, dependencies)
+        self._refuse_lost_class("delay")
+        return enqueue(self, self._submitted, self.bound + tuple(args or ()), dict(kwargs or {}), wait_for, dependencies)
 
     def serve(self, *, limit: int | None = 10, timeout: float | None = None) -> object:
         """Run calls of this task that `delay` put into the queue, until stopped; see `wfengine.task_worker.serve`."""
@@ -242,12 +272,18 @@ class Task(Generic[P, R]):
     def with_options(self, **options: object) -> Task[P, R]:
         """Return a copy of the task with some options changed: those of `@task`, `call_key` among them.
 
-        It stays the same task, so its key stays, unless `key` is among the options.
+        It stays the same task, so its key stays, unless `key` is among the options; and bound to what it is bound to.
         """
+        self._refuse_lost_class("with_options")
         kept = dict(self._options)
         if "cache_policy" in options or "cache_key_fn" in options:  # what gives the key now takes the place of what gave it
             kept.update(cache_policy=None, cache_key_fn=None)
-        return Task(self.fn, {**kept, "key": self.key, **_known(options)})
+        made: Task[P, R] = Task(self._made_of, {**kept, "key": self.key, **_known(options)})
+        return made if self._origin is None else cast("Task[P, R]", made.with_bound(self.bound))
+
+    def _refuse_lost_class(self, method: str) -> None:
+        if self._lost_class and not self.bound:
+            raise UsageError(lost_class_text(f"task '{self.name}': {method}()", "task", self.__name__))
 
 
 def _known(options: Mapping[str, object]) -> Mapping[str, object]:
@@ -273,12 +309,10 @@ _RESULT_OPTIONS = (
 )  # fmt: skip
 
 
-def _make_callee(decorated: object, fn: Callable[..., object], options: Mapping[str, object]) -> Callee:
-    if not callable(fn):
-        raise UsageError(f"@task decorates functions, not {fn!r}.")
+def _make_callee(decorated: object, parts: Decorated, options: Mapping[str, object]) -> Callee:
     chosen = {**_DEFAULTS, **options}
-    plain_name = getattr(fn, "__name__", type(fn).__name__)
-    name = str(chosen["name"] or plain_name)
+    fn, qualified_name = parts.fn, parts.qualified_name
+    name = str(chosen["name"] or parts.name)
     owner = f"task '{name}'"
     key_args, ignore_args = chosen["key_args"], chosen["ignore_args"]
     parameters = Parameters(fn, owner=owner, reserved=RESERVED)
@@ -296,7 +330,6 @@ def _make_callee(decorated: object, fn: Callable[..., object], options: Mapping[
             f"{owner} is made of a functools.partial, whose bound arguments are not recorded: two such tasks could get each "
             "other's results. Give each a key: task(key=...)(partial(...)), or pass the arguments in the call."
         )
-    qualified_name = str(getattr(fn, "__qualname__", plain_name))
     # Tasks made by one function in a loop have one qualified name; the name they were given tells them apart. A task that
     # had no name before is still found under the plain one.
     key = str(chosen["key"] or (f"{qualified_name}:{chosen['name']}" if chosen["name"] else qualified_name))
@@ -345,70 +378,15 @@ def _is_async(fn: object) -> bool:
     return inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn)
 
 
-def _resolve(call: Call, pending: list[TaskFuture[object]], before: object) -> None:
-    """Put the results of futures in the place of futures; the first failure is raised."""
-    for future in pending:
-        future.wait()
-    for other in cast("Iterable[object]", before or ()):
-        resolved(other)
-    call.arguments = {name: resolved(value) for name, value in call.arguments.items()}
-
-
-async def _run_async(
-    call: Call,
-    pending: list[TaskFuture[object]],
-    before: object,
-    recorded: Outcome | None,
-    has_futures: bool,
-    return_state: bool,
+def _call_alone(
+    called: Task[..., Any], args: tuple[object, ...], kwargs: dict[str, object], before: object, return_state: bool
 ) -> object:
-    if has_futures:
-        for future in pending:
-            await future.wait_async()
-        _resolve(call, [], before)
-        recorded = issue(call)
-    outcome = recorded if recorded is not None else await drive_async(live(call))
-    return given(call, outcome, return_state)
-
-
-def _items(
-    name: str, args: tuple[object, ...], kwargs: dict[str, object]
-) -> list[tuple[tuple[object, ...], dict[str, object]]]:
-    """Return the arguments of each item of a map."""
-    columns: list[tuple[int | str, list[object]]] = []
-    places: list[tuple[int | str, object]] = [*enumerate(args), *kwargs.items()]
-    for place, argument in places:
-        value = argument.result() if isinstance(argument, TaskFuture) else argument
-        if not isinstance(value, unmapped | str | bytes | State) and isinstance(value, Iterable):
-            columns.append((place, list(value)))
-    if not columns:
-        raise UsageError(f"task '{name}': map() needs at least one iterable argument. To run the task once, use submit().")
-    lengths = {len(items) for _, items in columns}
-    if len(lengths) > 1:
-        sizes = ", ".join(f"{place}: {len(items)}" for place, items in columns)
-        raise UsageError(
-            f"task '{name}': the iterables given to map() differ in length ({sizes}). Mark whole ones with unmapped()."
-        )
-    whole_args = [value.value if isinstance(value, unmapped) else value for value in args]
-    whole_kwargs = {key: value.value if isinstance(value, unmapped) else value for key, value in kwargs.items()}
-    items = []
-    for number in range(lengths.pop()):
-        item_args, item_kwargs = list(whole_args), dict(whole_kwargs)
-        for place, column in columns:
-            if isinstance(place, int):
-                item_args[place] = column[number]
-            else:
-                item_kwargs[place] = column[number]
-        items.append((tuple(item_args), item_kwargs))
-    return items
-
-
-def _call_alone(called: Task[..., Any], args: tuple[object, ...], kwargs: dict[str, object], return_state: bool) -> object:
     """Run a task called outside of any flow: in a flow run of its own, named after the task."""
     if is_loading():
         note_skipped_call()
         return None
-    return called.as_flow()(**called.parameters.bind(args, kwargs), return_state=return_state)
+    arguments = called.parameters.bind(args, kwargs)
+    return called.as_flow()(**arguments, wait_for=before, return_state=return_state)
 
 
 @overload

@@ -26,7 +26,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from wfengine.hooks import Hook, named_hooks
-from wfengine.scopes import ACTIVE_TRANSACTION, Scope, current_scope
+from wfengine.scopes import ACTIVE_TRANSACTION, Scope, current_scope, current_tracer
 from wfengine.steps import drive, drive_async
 from wfengine.transaction_keys import begin_steps
 from wfengine.transaction_steps import commit_steps, end_steps, roll_back_steps
@@ -92,7 +92,7 @@ class Transaction:
         write_on_commit: bool = True,
         logger: logging.Logger | logging.LoggerAdapter[logging.Logger] | None = None,
     ) -> None:
-        self.key = key
+        self.key = key if current_tracer() is None else None  # a flow that is drawn must not commit a key
         self.commit_mode = commit_mode
         self.isolation_level = isolation_level
         self.overwrite = overwrite

@@ -17,7 +17,7 @@ from typing import Generic, TypeVar, cast
 
 from wfengine.awaiting import awaited_in_async_code
 from wfengine.journals import default_durability, default_journal
-from wfengine.loading import is_loading
+from wfengine.loading import leaves_no_trace
 from wfengine.plain_json import plain_json
 from wfengine.scopes import Scope, current_scope
 from wfengine_journal.errors import InvalidValueError
@@ -93,7 +93,7 @@ def _set(name: str, value: T, tags: Iterable[str] | None, overwrite: bool) -> Va
     listed = sorted(set(tags or ()))
     scope = current_scope()
     made = Variable(name, cast(T, json.loads(text)), listed)
-    if scope is None and is_loading():
+    if scope is None and leaves_no_trace():
         return made
     journal = _journal_of(scope)
     change = SetVariable(name, text, tags_text(listed), overwrite=overwrite, at=journal.clock.now_text())
@@ -115,7 +115,7 @@ def _get(name: str, default: T | None) -> T | None:
 
 def _unset(name: str) -> bool:
     scope = current_scope()
-    if scope is None and is_loading():
+    if scope is None and leaves_no_trace():
         return False
     journal = _journal_of(scope)
     change = UnsetVariable(name)

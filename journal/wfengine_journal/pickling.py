@@ -2,8 +2,9 @@
 
 Classes and functions at the top level of a script are written as names in `__main__` and looked up in the script
 wherever it is loaded, so that they stay the same classes on resume. Local ones, and those of a notebook, are written by
-value. An object of wfengine itself is never pickled, apart from its errors: a journal outlives the module paths of the
-version that wrote it. This module knows nothing of hashes, codecs and files.
+value. An object of wfengine itself is never pickled, apart from its errors and what is written as a call of a public name
+(a local class holds its tasks): a journal outlives the module paths of the version that wrote it. This module knows
+nothing of hashes, codecs and files.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ MAX_COMPARED = 10_000
 
 _PROTOCOL = 5
 _OWN_PACKAGES = frozenset({"wfengine", "wfengine_journal", "wfengine_scheduler"})
+#: Modules whose names stay what they are, since users import them.
+_PUBLIC_MODULES = frozenset({"wfengine", "wfengine.annotations"})
 
 
 class TooLargeError(Exception):
@@ -135,7 +138,7 @@ def _pickler_class() -> type[pickle.Pickler]:
             kind = type(value)
             named = kind is FunctionType or issubclass(kind, type)
             owner = value if named else kind
-            if _is_own(owner) and not (self.own_errors and _is_own_error(owner)):
+            if _is_own(owner) and not _is_public(value, named) and not (self.own_errors and _is_own_error(owner)):
                 raise OwnObjectError(f"a {type_name(kind)}" if not named else preview(value))
             if named or kind is ModuleType:
                 reference = _script_reference(value)
@@ -156,6 +159,13 @@ def _is_own(owner: object) -> bool:
 
 def _is_own_error(owner: object) -> bool:
     return isinstance(owner, type) and issubclass(owner, WfengineError | Signal)
+
+
+def _is_public(value: object, named: bool) -> bool:
+    """Tell whether an object of ours is written by public names only: a name itself, or what says that it is one's call."""
+    if named:
+        return getattr(value, "__module__", None) in _PUBLIC_MODULES or _is_own_error(value)
+    return bool(getattr(type(value), "__wfengine_by_name__", False))
 
 
 def load(raw: bytes) -> object:

@@ -29,7 +29,7 @@ TERMINAL = frozenset({StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED
 #: Every name that wfengine itself gives, by type; the first is the default name of the type.
 NAMES: dict[StateType, tuple[str, ...]] = {
     StateType.SCHEDULED: ("Scheduled", "Late", "AwaitingRetry", "AwaitingConcurrencySlot"),
-    StateType.PENDING: ("Pending",),
+    StateType.PENDING: ("Pending", "NotReady"),
     StateType.RUNNING: ("Running", "Retrying", "Resuming"),
     StateType.PAUSED: ("Paused", "Suspended", "Drifted", "InDoubt"),
     StateType.CANCELLING: ("Cancelling",),

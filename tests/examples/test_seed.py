@@ -135,6 +135,8 @@ def test_the_deployment_is_in_the_journal_with_its_schedule(tmp_path: Path) -> N
         tmp_path / "journal.db", "SELECT d.name, f.name, d.tags FROM deployment d JOIN flow f ON f.id = d.flow_id"
     )
     assert (name, flow, json.loads(str(tags))) == ("scheduled-hello", "Hello Flow", ["demo"])
+    ((kind, rule),) = query(tmp_path / "journal.db", "SELECT kind, rule FROM schedule")
+    assert (kind, float(str(rule))) == ("interval", 3600)
     assert query(tmp_path / "journal.db", "SELECT count(*) FROM flow_run") == [(0,)]
 
 
@@ -212,8 +214,9 @@ def _program_in_process(name: str, without: str = "") -> dict[str, object]:
 
 
 @pytest.fixture
-def critical(virtual_clock: object) -> dict[str, object]:
+def critical(virtual_clock: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     """The example of the critical task, in this process, where what it returns is not there yet."""
+    monkeypatch.chdir(tmp_path)
     return _program_in_process("critical", without="processed_result")
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from wfengine.task_runners import ThreadPoolTaskRunner
-from wfengine.utilities.annotations import opaque, quote
 
 from tests.prefect.conftest import Rows
 from wfengine import allow_failure, flow, task, unmapped
 from wfengine.exceptions import MappingLengthMismatch, MappingMissingIterable
 from wfengine.futures import PrefectFuture, PrefectFutureList, as_completed, resolve_futures_to_results, wait
+from wfengine.task_runners import ThreadPoolTaskRunner
+from wfengine.utilities.annotations import opaque, quote
 
 
 @task

@@ -1,4 +1,4 @@
-"""Results, their serializers and storage; background tasks; deployments and schedules as Prefect writes them."""
+"""Results, their serializers and storage."""
 
 from __future__ import annotations
 
@@ -81,41 +81,3 @@ def test_a_large_result_goes_to_a_storage_of_its_own(tmp_path: Path, rows: Rows)
 
     assert program() == 100_000
     assert [path for path in storage.rglob("*") if path.is_file()]
-
-
-def test_a_background_task_waits_in_the_journal_for_a_worker(rows: Rows) -> None:
-    done: list[tuple[int, str]] = []
-
-    @task
-    def send(number: int, to: str = "all") -> int:
-        done.append((number, to))
-        return number
-
-    first = send.delay(1)
-    second = send.apply_async((2,), {"to": "ada"})
-
-    assert done == []
-    assert first.state.type.value in ("SCHEDULED", "PENDING")
-    _work(send)
-    assert sorted(done) == [(1, "all"), (2, "ada")]
-    assert (first.result(), second.result()) == (1, 2)
-
-
-def _work(*tasks: object) -> None:
-    """Let a worker do what waits, and stop."""
-    from wfengine.task_worker import TaskWorker
-
-    TaskWorker(*tasks).run_once()  # type: ignore[arg-type]
-
-
-def test_a_deployment_is_made_of_a_flow_with_a_schedule(rows: Rows) -> None:
-    from wfengine.schedules import Cron, Interval
-
-    @flow(name="nightly")
-    def program(day: str = "today") -> None: ...
-
-    deployment = program.to_deployment(name="eu", cron="0 3 * * *", parameters={"day": "monday"}, tags=["eu"])
-    assert deployment.name == "eu"
-    assert deployment.parameters == {"day": "monday"}
-    assert Cron("0 3 * * *", timezone="Europe/Berlin").timezone == "Europe/Berlin"
-    assert Interval(dt.timedelta(hours=1)).interval == dt.timedelta(hours=1)

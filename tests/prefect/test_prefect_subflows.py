@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from wfengine.task_runners import ThreadPoolTaskRunner
 
 from tests.prefect.conftest import Rows
 from wfengine import flow, task
+from wfengine.task_runners import ThreadPoolTaskRunner
 
 
 @task

@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from wfengine import as_completed, flow, get_run_logger, task, unmapped, use_journal, wait
+from wfengine.artifacts import Artifact, create_progress_artifact, update_progress_artifact
 from wfengine.transactions import transaction
+from wfengine.variables import Variable
 from wfengine.visualization import Graph, Node, trace
 from wfengine_journal import store
 from wfengine_journal.errors import (
@@ -274,6 +276,34 @@ def test_generators_are_drawn_as_one_call_that_gives_one_item() -> None:
     ]  # fmt: skip
 
 
+def test_a_drawn_flow_makes_no_artifact_and_sets_no_variable(tmp_path: Path) -> None:
+    @flow
+    def etl() -> None:
+        Variable.set("limit", 5)
+        progress = create_progress_artifact(0.0, key="progress")
+        update_progress_artifact(progress, 50.0)
+
+    etl.generate_mermaid_graph()
+
+    assert Variable.get("limit") is None
+    assert Artifact.get("progress") is None
+
+
+def test_a_drawn_transaction_commits_no_key() -> None:
+    done: list[bool] = []
+
+    @flow
+    def etl() -> None:
+        with transaction(key="load") as txn:
+            done.append(txn.is_committed())
+            txn.stage("loaded")
+
+    etl.generate_mermaid_graph()
+    etl()
+
+    assert done == [False, False]
+
+
 def test_arguments_are_checked_as_in_a_run() -> None:
     @flow
     def etl(day: int) -> None:
@@ -348,8 +378,11 @@ def test_a_picture_is_made_by_the_program_dot(tmp_path: Path, monkeypatch: pytes
     assert "-Tpng" in (tmp_path / "said").read_text()
 
 
-@pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz is not installed")
-def test_a_picture_is_a_png(tmp_path: Path) -> None:
+def test_a_picture_is_a_png_where_the_program_is_there(tmp_path: Path) -> None:
+    if shutil.which("dot") is None:
+        with pytest.raises(GraphvizExecutableNotFoundError):
+            asyncio.run(drawable.avisualize())
+        return
     path = asyncio.run(drawable.avisualize())
 
     assert Path(str(path)).read_bytes().startswith(b"\x89PNG")

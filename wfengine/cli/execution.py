@@ -43,6 +43,7 @@ class FlowLike(Protocol):
     """What the command line uses of a flow."""
 
     name: str
+    bound: tuple[object, ...]
     parameters: _Parameters
     should_validate_parameters: bool
 
@@ -82,7 +83,7 @@ def load_flow(target: str) -> FlowLike:
 def parameters_from_text(flow: FlowLike, texts: dict[str, str]) -> dict[str, object]:
     """Return the flow's keyword arguments. Raises ParameterError now, before a journal is made, if the call would."""
     parameters = flow.parameters.from_text(texts)
-    bound = flow.parameters.bind((), parameters)
+    bound = flow.parameters.bind(flow.bound, parameters)
     if flow.should_validate_parameters:
         flow.parameters.coerce(bound)
     return parameters

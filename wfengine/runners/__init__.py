@@ -12,7 +12,7 @@ from wfengine_journal.store import Journal
 class Job:
     """One submitted task: its steps, what to do with their outcome, and how to give up on it."""
 
-    __slots__ = ("context", "is_async", "settle", "steps")
+    __slots__ = ("context", "depth", "is_async", "settle", "steps")
 
     def __init__(
         self,
@@ -21,11 +21,13 @@ class Job:
         *,
         is_async: bool,
         context: object,
+        depth: int = 0,
     ) -> None:
         self.steps = steps
         self.settle = settle  # called after the outcome is committed
         self.is_async = is_async
         self.context = context  # the contextvars.Context of the submitting code
+        self.depth = depth  # of an async task: how many calls enclose it, which must be able to wait for it
 
 
 class TaskRunner(Protocol):

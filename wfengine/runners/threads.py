@@ -1,4 +1,7 @@
-"""Run submitted tasks on threads of this process, and submitted async tasks in one event loop on a thread.
+"""Run submitted tasks on threads of this process, and submitted async tasks in an event loop on a thread.
+
+What a task calls runs in another loop than the task itself: a task that waits for it without `await` stops its own loop,
+and not the one that it waits for.
 
 A worker leaves the commit of an outcome to the next commit, which is usually the beginning of its own next task; when
 nothing is queued it commits itself. So under fan-out a task costs one shared commit.
@@ -14,9 +17,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
-from wfengine.futures import worker_hooks
 from wfengine.runners import Job
 from wfengine.steps import drive_async, drive_deferred
+from wfengine.task_future import worker_hooks
 from wfengine_journal.errors import RunHalted, UsageError, WfengineError
 from wfengine_journal.store import Journal
 from wfengine_journal.threads import start_thread
@@ -35,10 +38,15 @@ _numbers = itertools.count(1)
 class ThreadTaskRunner:
     """At most `max_workers` tasks at a time, on threads started as they are needed. The default runner."""
 
+    __wfengine_by_name__ = True  # an option of a flow, which may stand in a local class
+
     def __init__(self, max_workers: int | None = None) -> None:
         if max_workers is not None and max_workers < 1:
             raise UsageError(f"max_workers must be at least 1, not {max_workers!r}.")
         self.max_workers = max_workers or DEFAULT_MAX_WORKERS
+
+    def __reduce__(self) -> tuple[type[ThreadTaskRunner], tuple[int]]:
+        return ThreadTaskRunner, (self.max_workers,)
 
     def start(self, journal: Journal) -> ThreadTaskRunner:
         """Return a running copy for one flow run."""
@@ -67,7 +75,7 @@ class _Running(ThreadTaskRunner):
         self._idle = 0
         self._blocked = 0  # workers that wait for other tasks
         self._closed = False
-        self._loop: _Loop | None = None
+        self._loops: dict[int, _Loop] = {}  # by depth of nesting
 
     def submit(self, job: Job) -> None:
         if job.is_async:
@@ -134,9 +142,9 @@ class _Running(ThreadTaskRunner):
 
     def _submit_to_loop(self, job: Job) -> None:
         with self._changed:
-            if self._loop is None:
-                self._loop = _Loop()
-            loop = self._loop
+            loop = self._loops.get(job.depth)
+            if loop is None:
+                loop = self._loops[job.depth] = _Loop(self, job.depth)
         loop.submit(job)
 
     def cancel_queued(self) -> None:
@@ -152,8 +160,8 @@ class _Running(ThreadTaskRunner):
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        if self._loop is not None:
-            self._loop.close()
+        for loop in self._loops.values():
+            loop.close()
 
 
 def _run(job: Job) -> None:
@@ -162,10 +170,12 @@ def _run(job: Job) -> None:
 
 
 class _Loop:
-    """An event loop on a thread of its own, for the async tasks of one flow run."""
+    """An event loop on a thread of its own, for the async tasks of one flow run at one depth of nesting."""
 
-    def __init__(self) -> None:
+    def __init__(self, runner: object, depth: int) -> None:
         import asyncio
+
+        self._place = (runner, depth)
 
         self._loop: asyncio.AbstractEventLoop = asyncio.new_event_loop()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -174,7 +184,7 @@ class _Loop:
         self._thread = start_thread(f"wfengine-loop-{next(_numbers)}", self._run)
 
     def _run(self) -> None:
-        worker_hooks.is_task_loop = True
+        worker_hooks.loop = self._place
         self._loop.run_forever()
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.run_until_complete(self._loop.shutdown_default_executor())

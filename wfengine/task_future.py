@@ -1,0 +1,229 @@
+"""The future of one submitted task. It is settled after the commit of its task's outcome, never before.
+
+Waiting for many, and lists of futures, are in `futures`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
+
+from wfengine.scopes import current_scope
+from wfengine.states import State
+from wfengine_journal.errors import UsageError
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from wfengine.task_engine import Call
+
+_logger = logging.getLogger("wfengine.engine")
+
+R = TypeVar("R")
+
+
+#: What a runner sets for its threads. `hooks`: called before and after a worker blocks, so that the runner may put another
+#: to work; a task that waits for tasks can then never starve them of workers. `loop`: runner and depth of its event loop.
+worker_hooks = threading.local()
+
+
+@contextmanager
+def waiting() -> Iterator[None]:
+    """Mark the calling thread as blocked, if it is a worker of a runner."""
+    hooks = getattr(worker_hooks, "hooks", None)
+    if hooks is None:
+        yield
+        return
+    blocks, goes_on = hooks
+    blocks()
+    try:
+        yield
+    finally:
+        goes_on()
+
+
+class TaskFuture(Generic[R]):
+    """The outcome of a submitted task, to come. Settled at most once; may be asked from any thread.
+
+    A task whose inputs failed never begins: the state of its future is PENDING and named NotReady, its row says why, and
+    `result` raises the exception of what it waited for.
+    """
+
+    __slots__ = ("_callbacks", "_error", "_event", "_lock", "_settled", "_value", "call", "recorded_order")
+
+    __wfengine_future__ = True
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self.recorded_order: tuple[str, int] | None = None  # (ended at, row id) of a replayed outcome
+        self._lock = threading.Lock()
+        self._event: threading.Event | None = None  # made by the first who waits
+        self._callbacks: list[Callable[[TaskFuture[R]], object]] = []
+        self._settled = False
+        self._value: object = None
+        self._error: BaseException | None = None
+
+    def __repr__(self) -> str:
+        return f"<TaskFuture of {self.call}: {self.state.name}>"
+
+    @property
+    def __wfengine_key__(self) -> str | None:
+        """The identity of its call: by that a future counts where it is passed on unresolved."""
+        identity = self.call.identity
+        if identity is None:
+            return None
+        _, scope, _, call_key, occurrence = identity
+        return f"future:{self.call.callee.kind}:{self.call.callee.key}:{scope}:{call_key.hex()}:{occurrence}"
+
+    @property
+    def task_run_id(self) -> int | None:
+        """The id of the task run in the journal; None until it has a row."""
+        if self._settled:
+            self._await_row()
+        return self.call.task_run_id or None
+
+    def _await_row(self) -> None:
+        if not self.call.task_run_id:
+            self.call.run.journal.flush()  # the row of a task that did not begin is left to the next commit
+
+    @property
+    def state(self) -> State[R]:
+        """What the task run is doing now."""
+        if not self._settled:
+            return State(self.call.live_state, "", task_run_id=self.task_run_id, flow_run_id=self.call.run.id)
+        self._await_row()
+        return cast("State[R]", self.call.final_state(self._value, self._error))
+
+    def done(self) -> bool:
+        """Tell whether the outcome is committed."""
+        return self._settled
+
+    def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> R:
+        """Wait for the outcome and return the value, or raise the task's exception.
+
+        `timeout` is in seconds; TimeoutError when it passes. With raise_on_failure=False the exception is returned.
+        """
+        if not self.wait(timeout):
+            raise TimeoutError(f"{self.call} was not finished after {timeout} s.")
+        if self._error is None:
+            return cast(R, self._value)
+        if raise_on_failure or not isinstance(self._error, Exception):
+            raise self._error
+        return cast(R, self._error)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the outcome is committed, at most `timeout` seconds; tell whether it is.
+
+        Raises UsageError where the wait could not end: for the task that is running here, or one of this event loop.
+        """
+        if self._settled:
+            return True
+        self.refuse_endless_wait()
+        with self._lock:
+            if self._settled:
+                return True
+            event = self._event
+            if event is None:
+                event = self._event = threading.Event()
+        with waiting():
+            return event.wait(timeout)
+
+    def refuse_endless_wait(self) -> None:
+        """Raise UsageError if the calling thread must not wait for this future, because the task needs that very thread."""
+        loop = getattr(worker_hooks, "loop", None)
+        if loop is not None and self.call.callee.is_async and loop == (self.call.run.runner, self.call.scope.depth):
+            raise UsageError(
+                f"{self.call} runs in this very event loop, so waiting for it here would wait for ever. Write: await future"
+            )
+        refuse_own_end(self.call)
+
+    async def wait_async(self) -> None:
+        """Wait until the outcome is committed, without stopping the event loop."""
+        import asyncio
+
+        if self._settled:
+            return
+        refuse_own_end(self.call)
+        loop = asyncio.get_running_loop()
+        settled: asyncio.Future[None] = loop.create_future()
+
+        def tell(_: object) -> None:
+            loop.call_soon_threadsafe(_finish, settled)
+
+        self.add_done_callback(tell)
+        await settled
+
+    async def result_async(self) -> R:
+        """Wait for the outcome in an event loop and return the value, or raise the task's exception."""
+        await self.wait_async()
+        return self.result()
+
+    def __await__(self) -> Generator[object, None, R]:
+        return self.result_async().__await__()
+
+    def add_done_callback(self, callback: Callable[[TaskFuture[R]], object]) -> None:
+        """Call `callback(future)` after the outcome is committed, at once if it is; on the thread that committed it."""
+        with self._lock:
+            if not self._settled:
+                self._callbacks.append(callback)
+                return
+        callback(self)
+
+    def settle(self, value: object, error: BaseException | None) -> None:
+        """Give the committed outcome. For the engine only."""
+        with self._lock:
+            if self._settled:
+                return
+            self._value = value
+            self._error = error
+            self._settled = True
+            event, callbacks, self._callbacks = self._event, self._callbacks, []
+        if event is not None:
+            event.set()
+        _call_back(self, callbacks)
+
+
+def refuse_own_end(call: Call) -> None:
+    """Raise UsageError where code waits for the end of the very call it belongs to."""
+    scope = current_scope()
+    while scope is not None:
+        around = scope.call if scope.call is not None else scope.run.parent_call
+        if around is None:
+            return
+        if around is call:
+            raise UsageError(
+                f"{call} waits for its own end, directly or through a task that it calls, so it would wait for ever. Do not "
+                "give a task's future to the task itself."
+            )
+        scope = around.scope
+
+
+_due = threading.local()
+
+
+def _call_back(future: TaskFuture[R], callbacks: Iterable[Callable[[TaskFuture[R]], object]]) -> None:
+    """Call the callbacks; those of futures that a callback settles come after it, so that a long chain needs no deep stack."""
+    mine = [(future, callback) for callback in callbacks]
+    waiting_here = getattr(_due, "queue", None)
+    if waiting_here is not None:
+        waiting_here.extend(mine)
+        return
+    _due.queue = queue = deque(mine)
+    try:
+        while queue:
+            settled, callback = queue.popleft()
+            try:
+                callback(settled)
+            except Exception:
+                _logger.exception("A callback of %s failed; the run goes on.", settled.call)
+    finally:
+        _due.queue = None
+
+
+def _finish(settled: asyncio.Future[None]) -> None:
+    if not settled.done():
+        settled.set_result(None)
