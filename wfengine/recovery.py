@@ -183,6 +183,11 @@ def load_flow(journal: Journal, row: FlowRunRow) -> AnyFlow:
                 "and no flow. Restore the @flow function of that name."
             )
         return cast("AnyFlow", found)
+    if row.flow_hash is None and row.queue is not None:
+        raise EntrypointError(
+            f"Flow run {row.id} '{row.name}' is of a task that cannot be imported (nested, or typed in), so only a process "
+            "that serves it can take it up: serve(my_task)"
+        )
     if row.flow_hash is None:
         raise EntrypointError(
             f"Flow run {row.id} '{row.name}' was started by a function that cannot be imported (nested, or typed in) and could "

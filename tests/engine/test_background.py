@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from tests.engine.conftest import Rows
-from wfengine import Task, as_completed, flow, tags, task, wait
+from wfengine import Task, allow_failure, as_completed, flow, tags, task, unmapped, wait
 from wfengine.cache_policies import INPUTS
-from wfengine.distributed_futures import PrefectDistributedFuture
+from wfengine.futures import PrefectDistributedFuture, TaskFutureList
 from wfengine.task_worker import TaskWorker, aserve, serve
 from wfengine_journal.errors import DriftError, NotFoundError, ParameterError, UsageError
 from wfengine_journal.store import Journal
@@ -53,6 +53,15 @@ def serving(*tasks: Task[..., Any], limit: int | None = 10) -> Iterator[TaskWork
 class Order:
     number: int
     due: datetime
+
+
+@dataclass
+class Shop:
+    name: str
+
+    @task
+    def sell(self, number: int) -> str:
+        return f"{number} from {self.name}"
 
 
 @task
@@ -97,6 +106,22 @@ def test_argument_that_cannot_be_stored_is_refused_and_nothing_is_written(rows: 
     with pytest.raises(ParameterError, match=r"Task 'echo' was not started: parameter 'value' \(lock\)"):
         echo.delay(threading.Lock())
     assert rows.value("SELECT count(*) FROM runs") == 0
+
+
+def test_deferred_map_puts_each_item_into_the_queue() -> None:
+    @task
+    def add(number: int, to: int) -> int:
+        return number + to
+
+    futures = add.map([1, 2, 3], unmapped(10), deferred=True)
+    assert isinstance(futures, TaskFutureList)
+    with serving(add):
+        assert futures.result(LONG) == [11, 12, 13]
+
+
+def test_method_is_put_into_the_queue_with_its_instance() -> None:
+    with serving(Shop.sell):
+        assert Shop("north").sell.delay(2).result(LONG) == "2 from north"
 
 
 def test_argument_that_does_not_fit_is_refused_at_once(rows: Rows) -> None:
@@ -326,6 +351,27 @@ def test_queued_run_cannot_be_resumed_before_what_it_waits_for(journal: Journal)
     assert resume_run(journal, second.flow_run_id).result() == 4
 
 
+def test_failure_that_is_allowed_is_given_to_the_task_in_the_place_of_the_result() -> None:
+    @task
+    def fail() -> int:
+        raise LookupError("no")
+
+    failed, good = fail.delay(), double.delay(1)
+    allowed = echo.delay(allow_failure([failed, good]))
+    waits = double.apply_async((4,), wait_for=[allow_failure(failed), good])
+    with serving(fail, double, echo):
+        error, two = allowed.result(LONG)  # type: ignore[misc]
+        assert waits.result(LONG) == 8
+    assert (type(error), two) == (LookupError, 2)
+
+
+def test_future_inside_a_dataclass_is_waited_for_where_the_task_is_put_into_its_queue(rows: Rows) -> None:
+    with serving(double, echo):
+        future = echo.delay(Order(double.delay(4), datetime(2026, 1, 1, tzinfo=UTC)))  # type: ignore[arg-type]
+        assert rows.value("SELECT count(*) FROM dependency") == 0
+        assert future.result(LONG) == Order(8, datetime(2026, 1, 1, tzinfo=UTC))
+
+
 def test_text_that_looks_like_a_stored_future_is_refused_beside_futures_only() -> None:
     assert echo.delay("$background_run:1").flow_run_id == 1
     with pytest.raises(ParameterError, match="stored in that form"):
@@ -483,6 +529,15 @@ def test_who_waits_when_the_journal_is_closed_gets_an_error_and_does_not_hang(jo
     journal.close()
     thread.join(LONG)
     assert "was closed" in str(problems[0])
+
+
+def test_run_that_waits_for_its_own_end_is_told_so() -> None:
+    @task
+    def wait_for(task_run_id: int) -> object:
+        return PrefectDistributedFuture(task_run_id).result()
+
+    with serving(wait_for), pytest.raises(UsageError, match="waits for its own end"):
+        wait_for.delay(1).result(LONG)
 
 
 # ------------------------------------------------------------------------------------------- serve

@@ -2,6 +2,7 @@
 
 ALTER TABLE flow_run ADD COLUMN flow_version TEXT;  -- the `version` of the flow's decorator; null: none
 ALTER TABLE flow_run ADD COLUMN queue TEXT;         -- who takes this run up, 'task:KEY' for background tasks; null: its starter, or a person
+CREATE INDEX flow_run_owned ON flow_run (id) WHERE state = 'SCHEDULED' AND owner_id IS NOT NULL;
 CREATE INDEX flow_run_queue ON flow_run (queue, id) WHERE state = 'SCHEDULED' AND queue IS NOT NULL;
 
 CREATE TABLE dependency (                     -- what a queued run waits for: it is not taken up before those have ended
