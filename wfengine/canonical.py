@@ -69,9 +69,9 @@ def canonical_hash(value: object, known_hash: KnownHash | None = None) -> bytes:
     return CanonicalWalk(known_hash).hash(value, "value", 0)
 
 
-def opaque_hash(value: object) -> bytes:
-    """Return the hash by which a value without a canonical form is counted: that of its class's name."""
-    return _leaf(b"O", type(value).__qualname__)
+def receiver_hash(value: object) -> bytes:
+    """Return the hash by which the instance of a method counts if it has no canonical form: that of its class's name."""
+    return _leaf(b"O", type_name(type(value)))
 
 
 def type_name(cls: type) -> str:
@@ -170,7 +170,7 @@ class CanonicalWalk:
         if found is not None:
             return found
         self.note(path)
-        return opaque_hash(value)
+        return _leaf(b"O", type(value).__qualname__)
 
     def find(self, value: object, path: str, depth: int) -> bytes | None:
         """Return the hash of a value, or None if the value as a whole is opaque."""

@@ -21,7 +21,7 @@ from wfengine.canonical import (
     canonical_hash,
     encode_json,
     exact_json,
-    opaque_hash,
+    receiver_hash,
 )
 from wfengine_journal.codec import preview
 
@@ -95,7 +95,7 @@ def _describe_each(arguments: dict[str, object], counted: set[str], walk: Canoni
             walk.note(name)
             if name == RECEIVER:
                 # An inherited method is called on instances of several classes: those at least are told apart.
-                hashes[name] = opaque_hash(arguments[name])
+                hashes[name] = receiver_hash(arguments[name])
     key = _key({name: hashes[name] for name in names if name in counted and name in hashes}, exact)
     text, partial = _row_text(arguments, exact, hashes)
     return Inputs(text, key, tuple(walk.opaque), partial)

@@ -55,8 +55,8 @@ def call_now(
         future.wait()
     if has_futures or search.has_annotations or fit is not None:
         recorded = issue_resolved(call, before, fit)
-        if recorded is not None and not call.task_run_id:
-            call.run.journal.flush()  # its state is to have the id of the row that says why it did not begin
+        if recorded is not None:
+            call.find_row()
         return _answered(call, recorded, return_state)
     return _answered(call, issue(call), return_state)
 

@@ -146,6 +146,12 @@ class Call:
         number = f" {self.task_run_id}" if self.task_run_id else ""
         return f"task run{number} of '{self.callee.name}' ({self.run})"
 
+    def find_row(self) -> None:
+        """Learn the id of the row, where its writing was not awaited: that of a call which did not begin."""
+        if not self.task_run_id and self.identity is not None:
+            self.run.journal.flush()
+            self.task_run_id = self.run.journal.records.find_call(self.identity) or 0
+
     def final_state(self, value: object, error: BaseException | None) -> State[object]:
         """Return the state that an outcome means; `value` beside an error is data that was returned with a failed state."""
         known, at, details = self.verdict, self.ended_at or None, self._details()

@@ -83,19 +83,15 @@ class TaskFuture(Generic[R]):
     def task_run_id(self) -> int | None:
         """The id of the task run in the journal; None until it has a row."""
         if self._settled:
-            self._await_row()
+            self.call.find_row()
         return self.call.task_run_id or None
-
-    def _await_row(self) -> None:
-        if not self.call.task_run_id:
-            self.call.run.journal.flush()  # the row of a task that did not begin is left to the next commit
 
     @property
     def state(self) -> State[R]:
         """What the task run is doing now."""
         if not self._settled:
             return State(self.call.live_state, "", task_run_id=self.task_run_id, flow_run_id=self.call.run.id)
-        self._await_row()
+        self.call.find_row()
         return cast("State[R]", self.call.final_state(self._value, self._error))
 
     def done(self) -> bool:

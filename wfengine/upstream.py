@@ -144,12 +144,8 @@ def _record_not_ready(call: Call, before: Prerequisites | None, failure: Upstrea
     change = RecordNotReady(
         call.identity, epoch=run.epoch, inputs=inputs, message=message, at=call.ended_at, tags=tags_text(call.tags)
     )
-
-    def committed(_: BaseException | None) -> None:
-        call.task_run_id = change.task_run_id
-
     # Nobody has to wait for it: were it lost, the failure that is in the file would lead to it again.
-    run.journal.post(change, on_commit=committed)
+    run.journal.post(change)
 
 
 def _make_ready(call: Call, waiting: Arguments, before: Prerequisites | None) -> None:

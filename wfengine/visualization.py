@@ -122,7 +122,7 @@ def _body(
     flow: AnyFlow, args: tuple[object, ...], kwargs: dict[str, object]
 ) -> tuple[Callable[..., object], tuple[object, ...], dict[str, object]]:
     """Return the flow's function and its arguments, checked as a run would check them."""
-    arguments = flow.parameters.bind(args, kwargs)
+    arguments = flow.parameters.bind(flow.bound + args, kwargs)
     if flow.should_validate_parameters:
         arguments = flow.parameters.coerce(arguments)
     return flow.fn, *flow.parameters.unbind(arguments)

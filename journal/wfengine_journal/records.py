@@ -8,10 +8,13 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 from wfengine_journal.codec import EncodedError, decode, decode_error
 from wfengine_journal.errors import JournalCorruptError, NotFoundError
+
+if TYPE_CHECKING:
+    from wfengine_journal.transitions import Identity
 
 T = TypeVar("T")
 
@@ -183,6 +186,14 @@ class Records:
                 ).fetchall()
             ]
         )
+
+    def find_call(self, identity: Identity) -> int | None:
+        """Return the id of the call with that identity."""
+        row = self.row(
+            "SELECT id FROM task_run WHERE flow_run_id = ? AND scope = ? AND task_id = ? AND call_key = ? AND occurrence = ?",
+            identity,
+        )
+        return None if row is None else cast(int, row[0])
 
     def get_inputs(self, task_run_id: int) -> str:
         """Return the recorded inputs of a call, as the JSON text of the journal."""

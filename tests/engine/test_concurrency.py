@@ -198,7 +198,7 @@ def test_futures_given_to_tasks_arrive_as_values_also_inside_containers() -> Non
     assert passing() == 12
 
 
-def test_a_task_whose_input_failed_fails_with_it_and_does_not_run(rows: Rows) -> None:
+def test_a_task_whose_input_failed_does_not_run_and_gives_its_error(rows: Rows) -> None:
     @task
     def fails() -> int:
         raise LookupError("nothing there")
@@ -211,7 +211,7 @@ def test_a_task_whose_input_failed_fails_with_it_and_does_not_run(rows: Rows) ->
         return "caught"
 
     assert passing() == "caught"
-    assert rows("SELECT task, state FROM tasks") == [("fails", "FAILED")]
+    assert rows("SELECT task, state_name FROM tasks") == [("fails", "Failed"), ("add", "NotReady")]
 
 
 def test_as_completed_gives_futures_in_the_order_in_which_they_finish() -> None:

@@ -100,16 +100,6 @@ def test_with_options_leaves_a_task_the_same_task() -> None:
     assert load.with_options(key="other").key == "other"
 
 
-def test_a_task_as_a_method_is_refused_in_plain_words() -> None:
-    class Shop:
-        @task
-        def load(self, number: int) -> int:
-            return number
-
-    with pytest.raises(UsageError, match=r"method of .*Shop"):
-        Shop().load(1)
-
-
 def test_script_that_goes_on_with_the_result_of_its_flow_can_be_resumed(program: Program) -> None:
     text = """
         @task

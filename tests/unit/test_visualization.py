@@ -276,6 +276,27 @@ def test_generators_are_drawn_as_one_call_that_gives_one_item() -> None:
     ]  # fmt: skip
 
 
+class Warehouse:
+    @task
+    def convert(self, amount: object) -> int:
+        raise AssertionError
+
+    @classmethod
+    @task
+    def name_of(cls, amount: object) -> str:
+        raise AssertionError
+
+    @flow
+    def load(self, amounts: list[int]) -> None:
+        for amount in amounts:
+            self.name_of(self.convert(amount))
+        self.convert.map(amounts)
+
+
+def test_methods_are_drawn() -> None:
+    assert edges(trace(Warehouse().load, ([5],), {})) == [("convert-0",), ("name_of-0", "convert-0"), ("convert-1",)]
+
+
 def test_a_drawn_flow_makes_no_artifact_and_sets_no_variable(tmp_path: Path) -> None:
     @flow
     def etl() -> None:
