@@ -25,7 +25,7 @@ from wfengine.lone_tasks import LONE_CALL
 from wfengine.needs import marked, refuse_marks
 from wfengine.resolution import UpstreamFailure, resolved, resolved_arguments
 from wfengine.retries import NO_RETRIES
-from wfengine.scopes import current_scope, current_tags, find_scope
+from wfengine.scopes import current_scope, current_tags, current_tracer, find_scope
 from wfengine.steps import Outcome, Steps, Write, drive
 from wfengine.task_engine import Call, Callee, issue
 from wfengine_journal.background import find_first_call
@@ -64,10 +64,12 @@ def enqueue(
         return cast("PrefectDistributedFuture[R]", None)  # what calls it is not run for its result
     # As for a flow: in a thread of the user's own that belongs to no run, whatever else runs in this process.
     scope = find_scope() if current_scope() is not None else None
-    journal = default_journal() if scope is None else scope.run.journal
     before = [wait_for, *(dependencies or {}).values()]
+    if scope is None and (tracer := current_tracer()) is not None:  # a flow that is drawn puts nothing into a queue
+        return cast("PrefectDistributedFuture[R]", tracer.submit(callee, args, kwargs, before))
+    journal = default_journal() if scope is None else scope.run.journal
     try:
-        arguments, needs = _storable(callee, callee.parameters.bind(args, kwargs), before)
+        arguments, needs = _storable(callee, callee.parameters.bind(args, kwargs), before, journal)
     except UpstreamFailure as failure:
         raise failure.error from None
     if scope is not None:
@@ -81,13 +83,15 @@ def _is_synced(journal: Journal) -> bool:
     return default_durability(journal) == "power"
 
 
-def _storable(callee: Callee, arguments: dict[str, object], before: object) -> tuple[dict[str, object], dict[int, bool]]:
+def _storable(
+    callee: Callee, arguments: dict[str, object], before: object, journal: Journal
+) -> tuple[dict[str, object], dict[int, bool]]:
     """Return the arguments as they are stored, and the background runs that have to end first. Waits for other futures."""
     needs: dict[int, bool] = {}
-    shown = {name: marked(value, needs) for name, value in arguments.items()}
+    shown = {name: marked(value, needs, journal) for name, value in arguments.items()}
     if needs:
         refuse_marks(list(arguments.values()), callee.parameters.owner)
-    resolved(marked(before, needs))
+    resolved(marked(before, needs, journal))
     return resolved_arguments(shown), needs
 
 

@@ -8,12 +8,15 @@ queue. Nothing here reads or writes the journal.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wfengine.annotations import allow_failure
 from wfengine.distributed_futures import PrefectDistributedFuture
 from wfengine.futures import TaskFutureList
-from wfengine_journal.errors import ParameterError
+from wfengine_journal.errors import ParameterError, UsageError
+
+if TYPE_CHECKING:
+    from wfengine_journal.store import Journal
 
 #: A mark is this text and the id of the background run's flow run.
 MARK = "$background_run:"
@@ -23,15 +26,21 @@ DEPTH_LIMIT = 50
 _SEQUENCES = frozenset({list, tuple, set, frozenset, TaskFutureList})
 
 
-def marked(value: object, needs: dict[int, bool]) -> object:
+def marked(value: object, needs: dict[int, bool], journal: Journal) -> object:
     """Return the value with a mark for each future of a background run.
 
-    `needs` is given the ids of their flow runs, and whether that run has to complete: not within `allow_failure`.
+    `needs` is given the ids of their flow runs, and whether that run has to complete: not within `allow_failure`. Raises
+    UsageError for a run of another journal.
     """
 
     def mark(item: object, failure_allowed: bool) -> object:
         if not isinstance(item, PrefectDistributedFuture):
             return item
+        if item.journal is not journal:
+            raise UsageError(
+                f"The result of a background run of {item.journal.path} was given to one of {journal.path}, whose workers "
+                "cannot see it. Wait for it first: future.result()"
+            )
         needs[item.flow_run_id] = needs.get(item.flow_run_id, False) or not failure_allowed
         return f"{MARK}{item.flow_run_id}"
 

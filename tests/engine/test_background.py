@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.engine.conftest import Rows
-from wfengine import Task, allow_failure, as_completed, flow, tags, task, unmapped, wait
+from wfengine import Task, allow_failure, as_completed, flow, tags, task, unmapped, use_journal, wait
 from wfengine.cache_policies import INPUTS
 from wfengine.futures import PrefectDistributedFuture, TaskFutureList
 from wfengine.task_worker import TaskWorker, aserve, serve
@@ -372,6 +373,13 @@ def test_future_inside_a_dataclass_is_waited_for_where_the_task_is_put_into_its_
         assert future.result(LONG) == Order(8, datetime(2026, 1, 1, tzinfo=UTC))
 
 
+def test_run_of_another_journal_is_refused_as_an_argument(tmp_path: Path) -> None:
+    future = double.delay(1)
+    use_journal(tmp_path / "other.db")
+    with pytest.raises(UsageError, match="whose workers cannot see it"):
+        double.delay(future)
+
+
 def test_text_that_looks_like_a_stored_future_is_refused_beside_futures_only() -> None:
     assert echo.delay("$background_run:1").flow_run_id == 1
     with pytest.raises(ParameterError, match="stored in that form"):
@@ -448,6 +456,17 @@ def test_future_of_a_background_run_is_an_argument_and_a_result_like_any_other(r
 
     with serving(double):
         assert pipeline() == 4
+
+
+def test_flow_that_is_drawn_puts_nothing_into_the_queue(rows: Rows) -> None:
+    @flow
+    def order() -> None:
+        echo.delay(double.delay(1))
+
+    drawn = order.generate_mermaid_graph()
+    assert "double" in drawn
+    assert "-->" in drawn
+    assert rows.value("SELECT count(*) FROM runs") == 0
 
 
 def test_delay_in_a_thread_of_the_user_s_own_is_a_run_of_its_own(rows: Rows) -> None:

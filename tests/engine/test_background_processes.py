@@ -216,6 +216,49 @@ def test_flow_that_was_killed_after_delay_puts_nothing_twice_into_the_queue(prog
     assert sorted(program.effects) == [f"send-{number}" for number in range(4)]
 
 
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize("commit", range(1, 9))
+def test_worker_killed_at_any_commit_loses_nothing_and_repeats_no_result(
+    program: Program, rows: Rows, commit: int, before: bool
+) -> None:
+    program.write(
+        f"""
+        from wfengine_journal.writer import Writer
+        plain, number = Writer._commit, [0]
+
+        def commit(self, changes):
+            number[0] += 1
+            if number[0] == {commit} and {before} and first_time():
+                kill()
+            plain(self, changes)
+            if number[0] == {commit} and first_time():
+                kill()
+
+        @task
+        def work(name):
+            note(name)
+            return name
+
+        if __name__ == "__main__":
+            work.delay("a"), work.delay("b")
+        else:
+            Writer._commit = commit  # in the worker
+        """
+    )
+    assert program.run().code == 0
+    with Worker(program, "--limit", "1") as killed:
+        assert killed.end()[0] == -signal.SIGKILL
+    ended = [row[0] for row in rows("SELECT json_extract(inputs, '$.name') FROM tasks WHERE state = 'COMPLETED'")]
+    before_that = program.effects
+    with Worker(program):
+        assert results(program, rows, "work") == ["a", "b"]
+    again = program.effects[len(before_that) :]
+    assert not set(ended) & set(again)
+    assert set(program.effects) == {"a", "b"}
+    assert len(program.effects) <= 3
+    assert rows("SELECT state, tasks_done, tasks_total FROM runs") == [("COMPLETED", 1, 1)] * 2
+
+
 @pytest.mark.parametrize("commit", range(1, 9))
 def test_flow_killed_at_any_commit_puts_each_call_once_into_the_queue(program: Program, rows: Rows, commit: int) -> None:
     """Kill the flow just before and just after each of its commits; resumed, it has put all four there once."""
