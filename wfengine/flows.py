@@ -36,8 +36,10 @@ from wfengine_journal.errors import RunHalted, UsageError
 from wfengine_journal.store import Journal
 
 if TYPE_CHECKING:
+    from wfengine.deployments import Deployment
     from wfengine.parameter_schema import ParameterSchema
     from wfengine.result_storage import StorageOption
+    from wfengine.schedules import Schedule
     from wfengine.serializers import Serializer
 
 P = ParamSpec("P")
@@ -223,6 +225,32 @@ class Flow(Generic[P, R]):
 
     def _as_subflow(self, _scope: Scope, call: Call) -> Steps[Outcome]:
         return subflow(self, call)
+
+    def to_deployment(
+        self,
+        name: str,
+        interval: object = None,
+        cron: object = None,
+        rrule: object = None,
+        paused: bool | None = None,
+        schedule: Schedule | None = None,
+        schedules: Iterable[Schedule | Mapping[str, object]] | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        description: str | None = None,
+        tags: Iterable[str] | None = None,
+        version: str | None = None,
+        **options: object,
+    ) -> Deployment:
+        """Return a deployment of this flow, to be recorded by its `apply`; see `wfengine.deployments`.
+
+        `interval` (a timedelta or seconds), `cron` and `rrule` make schedules; each may be a list of several.
+        """
+        from wfengine.deployments import Deployment, schedules_of  # most programs never need it
+
+        return Deployment.build_from_flow(
+            self, name, schedules=schedules_of(interval, cron, rrule, schedule, schedules), paused=paused, tags=tags,
+            parameters=parameters, description=description, version=version, **cast("dict[str, Any]", options),
+        )  # fmt: skip
 
     def resume(self, run: int | str, *, on_drift: str | None = None, takeover: bool = False) -> R:
         """Resume a run of this flow by id, name or '@last', with this very function; return its result.
