@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -58,7 +59,7 @@ from wfengine_journal.errors import (
     UsageError,
     ValueNotStorableError,
 )
-from wfengine_journal.records import FlowRunRow
+from wfengine_journal.records import FlowRunRow, OpenRunRow
 from wfengine_journal.run_transitions import ClaimFlowRun, CrashFlowRun, CreateFlowRun
 from wfengine_journal.states import StateType
 from wfengine_journal.transitions import Argument, tags_text
@@ -88,7 +89,7 @@ class How:
 
 def start(flow: AnyFlow, journal: Journal, arguments: dict[str, object], *, parent: Call | None = None) -> Steps[Ended]:
     """Create a new flow run and live it. Nothing is written before all parameters are known to be storable."""
-    text, stored = describe_parameters(flow, arguments)
+    text, stored = describe_parameters(flow.parameters.owner, arguments)
     key = None if parent is not None else _idempotency_key(flow, arguments)
     if key is not None:
         existing = journal.records.find_flow_run_by_key(journal.flow_id(flow.name, flow.description), key)
@@ -190,20 +191,23 @@ def tell_of_crash(flow: AnyFlow, journal: Journal, row: FlowRunRow) -> Steps[Non
     yield from call_flow_hooks(run, state, row.version)
 
 
-def sweep(journal: Journal) -> list[int]:
-    """Mark every run whose process is dead, or which this process had to abandon, as CRASHED; return their ids."""
+def sweep(journal: Journal, among: Sequence[OpenRunRow] | None = None) -> list[int]:
+    """Mark every run whose process is dead, or which this process had to abandon, as CRASHED; return their ids.
+
+    `among`: the runs to look at, default all.
+    """
 
     def is_abandoned(run_id: int) -> bool:
         key = (str(journal.path), run_id)
         return key in ABANDONED and key not in ACTIVE
 
-    return journal.sweep(is_abandoned)
+    return journal.sweep(is_abandoned, among)
 
 
-def describe_parameters(flow: AnyFlow, arguments: dict[str, object]) -> tuple[str, list[Argument]]:
+def describe_parameters(owner: str, arguments: dict[str, object], *, needed_by: str = "a resume") -> tuple[str, list[Argument]]:
     """Return the parameters as the row's JSON text, and those that do not stand in it in full.
 
-    A parameter that cannot be stored is refused: a resume could not start without it.
+    A parameter that cannot be stored is refused: a resume could not start without it. `owner`: "flow 'etl'".
     """
     shown: dict[str, object] = {}
     stored: list[Argument] = []
@@ -212,11 +216,11 @@ def describe_parameters(flow: AnyFlow, arguments: dict[str, object]) -> tuple[st
             shown[name] = value
             continue
         try:
-            encoded = encode(value, f"parameter '{name}' of flow '{flow.name}'")
+            encoded = encode(value, f"parameter '{name}' of {owner}")
         except ValueNotStorableError as error:
             raise ParameterError(
-                f"Flow '{flow.name}' was not started: parameter '{name}' ({type(value).__qualname__}) cannot be stored, and a "
-                f"resume would need it. Pass plain data, a path or a name instead. ({error})"
+                f"{owner[0].upper()}{owner[1:]} was not started: parameter '{name}' ({type(value).__qualname__}) cannot be "
+                f"stored, and {needed_by} would need it. Pass plain data, a path or a name instead. ({error})"
             ) from error
         stored.append(Argument(name, encoded.python_type, encoded))
         shown[name] = preview(value)
@@ -234,7 +238,7 @@ def take_up(flow: AnyFlow, journal: Journal, run_id: int, how: How, *, parent: C
     row = journal.records.get_flow_run(run_id)
     if row.state == "COMPLETED" and not (row.state_name == "RolledBack" and how.rerun == "failed"):
         return recorded_end(journal.records, row)
-    if row.state in ("RUNNING", "CANCELLING", "SCHEDULED"):
+    if row.state in ("RUNNING", "CANCELLING", "SCHEDULED") and row.owner_id is not None:
         _refuse_living(journal, row)
         sweep(journal)
         ABANDONED.discard((str(journal.path), run_id))
@@ -243,14 +247,15 @@ def take_up(flow: AnyFlow, journal: Journal, run_id: int, how: How, *, parent: C
     code_hash, source = flow_code(flow.fn)
     code_id = journal.code_id(code_hash, source)
     waited_for_retry = row.next_attempt_at is not None
-    reason = "retry" if waited_for_retry and how.reason == "recovery" else how.reason
+    reason = "start" if row.epoch == 0 else "retry" if waited_for_retry and how.reason == "recovery" else how.reason
     claim = ClaimFlowRun(
         row.id, version=row.version, epoch=row.epoch + 1, owner_id=journal.owner_id, code_id=code_id, reason=reason,
         at=journal.clock.now_text(),
     )  # fmt: skip
     arguments = restored_arguments(flow, journal, row)  # before the claim: what does not fit is refused and nothing written
     try:
-        claimed = yield Create(journal, claim, True)
+        # A first claim need not outlive a power cut: without it the run waits in its queue again.
+        claimed = yield Create(journal, claim, row.epoch > 0)
     except BaseException:
         ABANDONED.add((str(journal.path), run_id))
         raise
@@ -444,7 +449,8 @@ def _next_attempt(run: LiveRun) -> Steps[None]:
 def _stop(run: LiveRun, signal: BaseException | None) -> Steps[BaseException]:
     """Record why the run stops before its end, and return what its caller is to see."""
     assert signal is not None
-    if isinstance(signal, RunHalted) and isinstance(signal.error, OwnershipLostError | JournalError | InternalError):
+    halted = signal if isinstance(signal, RunHalted) else run.halted
+    if halted is not None and isinstance(halted.error, OwnershipLostError | JournalError | InternalError):
         return signal  # nothing can or may be written; the run stays as it is and can be resumed
     if run.journal.is_forked:
         return signal  # a forked child leaves; the run goes on in its parent

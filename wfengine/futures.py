@@ -22,6 +22,7 @@ T = TypeVar("T")
 __all__ = [
     "DoneAndNotDoneFutures",
     "PrefectConcurrentFuture",
+    "PrefectDistributedFuture",  # noqa: F822 - imported when asked for
     "PrefectFuture",
     "PrefectFutureList",
     "TaskFuture",
@@ -156,6 +157,14 @@ def resolve_futures_to_results(value: object) -> object:
     Waits for them, and raises the exception of the first one that failed.
     """
     return replaced(value, lambda found: found.result() if isinstance(found, TaskFuture) else found)
+
+
+def __getattr__(name: str) -> object:
+    if name == "PrefectDistributedFuture":  # what is about background tasks is loaded by who has some
+        from wfengine.distributed_futures import PrefectDistributedFuture
+
+        return PrefectDistributedFuture
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 PrefectFuture = TaskFuture

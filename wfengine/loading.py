@@ -104,11 +104,8 @@ def load_target(target: str) -> tuple[object, ...]:
         if not _is_flow(found):
             raise EntrypointError(f"{target} is a {type(found).__name__}, not a flow.")
         return (found,)
-    place, flow_name = _split_target(target)
-    if _looks_like_file(place):
-        module = _load_file(Path(place))
-    else:
-        module = _load_module(place, str(Path.cwd()))
+    place, flow_name = _split_target(target, "flow")
+    module = _module_at(place)
     if flow_name is not None:
         return (_flow_named(module, flow_name, place),)
     own = _own_flows(module)
@@ -117,6 +114,32 @@ def load_target(target: str) -> tuple[object, ...]:
         imported = f" It imports {_listed(list(others))}; name one as {place}:{next(iter(others))}." if others else ""
         raise MissingFlowError(f"No flow is defined in {place}.{imported or ' Decorate a function there with @flow.'}")
     return own
+
+
+def load_tasks(target: str) -> tuple[object, ...]:
+    """Return the tasks that 'FILE_OR_MODULE[:TASK]' of a command line names: all that are defined there, or the one.
+
+    Raises EntrypointError, also when there is no task.
+    """
+    place, task_name = _split_target(target, "task")
+    module = _module_at(place)
+    tasks = {name: value for name, value in list(vars(module).items()) if _is_task(value)}
+    if task_name is None:
+        own = [task for task in tasks.values() if getattr(task, "__module__", None) == module.__name__]
+        if not own:
+            raise EntrypointError(f"No task is defined in {place}. Decorate a function there with @task.")
+        return tuple({id(task): task for task in own}.values())
+    found: object = module
+    for part in task_name.split("."):
+        found = getattr(found, part, None)
+    if not _is_task(found):
+        listed = f"Tasks there: {_listed(list(tasks))}." if tasks else "There are no tasks in it."
+        raise EntrypointError(f"There is no task {task_name!r} in {place}.{_did_you_mean(task_name, list(tasks))} {listed}")
+    return (found,)
+
+
+def _module_at(place: str) -> ModuleType:
+    return _load_file(Path(place)) if _looks_like_file(place) else _load_module(place, str(Path.cwd()))
 
 
 # What names a function
@@ -371,6 +394,10 @@ def _is_flow(value: object) -> bool:
     return not isinstance(value, type) and inspect.getattr_static(value, "__wfengine_flow__", None) is not None
 
 
+def _is_task(value: object) -> bool:
+    return not isinstance(value, type) and inspect.getattr_static(value, "__wfengine_task__", None) is not None
+
+
 def _flows_in(holder: ModuleType | type) -> dict[str, object]:
     """Return the flows of a module, imported ones too, or of a class, by the first name each has there."""
     flows: dict[int, tuple[str, object]] = {}
@@ -388,12 +415,12 @@ def _own_flows(module: ModuleType) -> tuple[object, ...]:
 # Reading the command line
 
 
-def _split_target(target: str) -> tuple[str, str | None]:
+def _split_target(target: str, kind: str) -> tuple[str, str | None]:
     place, colon, name = target.rpartition(":")
     if not colon or Path(target).is_file() or "/" in name or os.sep in name:
         return target, None
     if not place or not name:
-        raise EntrypointError(f"{target!r} names no flow. Write FILE_OR_MODULE or FILE_OR_MODULE:FLOW.")
+        raise EntrypointError(f"{target!r} names no {kind}. Write FILE_OR_MODULE or FILE_OR_MODULE:{kind.upper()}.")
     return place, name
 
 

@@ -12,16 +12,18 @@ from wfengine.scopes import ACTIVE
 from wfengine.states import State
 from wfengine.steps import Steps, drive, drive_async
 from wfengine_journal import pickling
+from wfengine_journal.background import list_ended, list_needs
 from wfengine_journal.codec import encode, value_hash
 from wfengine_journal.connection import open_reader
-from wfengine_journal.errors import EntrypointError, JournalCorruptError, RunHalted, UsageError
-from wfengine_journal.records import FlowRunRow
+from wfengine_journal.errors import EntrypointError, JournalCorruptError, OwnershipLostError, RunHalted, UsageError
+from wfengine_journal.records import FlowRunRow, OpenRunRow
 from wfengine_journal.store import Journal
 from wfengine_journal.transitions import ResolveCall
 from wfengine_journal.writer import WriteRefused
 
 if TYPE_CHECKING:
     from wfengine.flows import AnyFlow
+    from wfengine.tasks import Task
 
 _logger = logging.getLogger("wfengine.engine")
 
@@ -85,6 +87,8 @@ def resume_steps(
         )
     if row.state == "COMPLETED":
         return recorded_end(journal.records, row)
+    if row.epoch == 0:
+        _refuse_early(journal, row)
     if takeover and row.state in ("RUNNING", "CANCELLING", "SCHEDULED"):
         _take_over(journal, row)
     by_person = not recovery and on_drift != "error"
@@ -92,19 +96,53 @@ def resume_steps(
     return (yield from take_up(flow, journal, run_id, how))
 
 
+def _refuse_early(journal: Journal, row: FlowRunRow) -> None:
+    """Raise UsageError for a background run that waits for others."""
+    needs = list(list_needs(journal.records, row.id))
+    waits_for = sorted(set(needs) - set(list_ended(journal.records, needs)))
+    if waits_for:
+        raise UsageError(
+            f"Flow run {row.id} '{row.name}' waits for flow run {waits_for[0]}, which has not ended. It is taken up when that "
+            f"has; see: wfengine runs show {waits_for[0]}"
+        )
+
+
 def _take_over(journal: Journal, row: FlowRunRow) -> None:
     """Take a run, and the subflows it waits in, from a process that may still live; its writes are refused from here on."""
     if (str(journal.path), row.id) in ACTIVE:
         raise owned_error(journal, row)
-    family = {row.id}
-    taken = []
-    for run in journal.list_open_runs():  # oldest first, so a parent comes before its subflows
-        if run.id in family or run.parent_run_id in family:
-            family.add(run.id)
-            taken.append(run)
-    for run in reversed(taken):
+    _crash_family(journal, _open_family(journal, row.id), "taken over from a process that did not answer")
+
+
+def give_up(journal: Journal, run_id: int, message: str) -> bool:
+    """Stop a run that this process executes, such that it can be taken up again; what its threads still do is not recorded.
+
+    Returns False when it has ended meanwhile.
+    """
+    family = _open_family(journal, run_id)
+    for run in family:
+        live = ACTIVE.get((str(journal.path), run.id))
+        if live is not None:
+            live.halt(RunHalted(OwnershipLostError(f"{live} was given up by this process: {message}.", flow_run_id=run.id)))
+    _crash_family(journal, family, message)
+    return bool(family)
+
+
+def _open_family(journal: Journal, run_id: int) -> list[OpenRunRow]:
+    """Return a run and the subflows it waits in, as far as they have not ended; parents come before their subflows."""
+    ids = {run_id}
+    family = []
+    for run in journal.list_open_runs():  # oldest first
+        if run.id in ids or run.parent_run_id in ids:
+            ids.add(run.id)
+            family.append(run)
+    return family
+
+
+def _crash_family(journal: Journal, family: list[OpenRunRow], message: str) -> None:
+    for run in reversed(family):
         if run.state in ("RUNNING", "CANCELLING", "SCHEDULED"):
-            journal.crash(run.id, run.version, run.epoch, "taken over from a process that did not answer", counts=False)
+            journal.crash(run.id, run.version, run.epoch, message, counts=False)
 
 
 def resolve_call(journal: Journal, run_id: int, task_run_id: int, *, done: bool, value: object = None) -> None:
@@ -137,12 +175,19 @@ def load_flow(journal: Journal, row: FlowRunRow) -> AnyFlow:
     """Return the flow of a recorded run: imported by its entrypoint, or from the pickle kept when there is none."""
     if row.entrypoint is not None:
         found = load_entrypoint(row.entrypoint)
+        if getattr(found, "__wfengine_task__", False):
+            return cast("Task[..., object]", found).as_flow(background=row.queue is not None)
         if not getattr(found, "__wfengine_flow__", False):
             raise EntrypointError(
                 f"Flow run {row.id} '{row.name}' was started by {row.entrypoint}, which is now a {type(found).__qualname__} "
                 "and no flow. Restore the @flow function of that name."
             )
         return cast("AnyFlow", found)
+    if row.flow_hash is None and row.queue is not None:
+        raise EntrypointError(
+            f"Flow run {row.id} '{row.name}' is of a task that cannot be imported (nested, or typed in), so only a process "
+            "that serves it can take it up: serve(my_task)"
+        )
     if row.flow_hash is None:
         raise EntrypointError(
             f"Flow run {row.id} '{row.name}' was started by a function that cannot be imported (nested, or typed in) and could "

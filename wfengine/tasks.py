@@ -6,12 +6,12 @@ import dataclasses
 import functools
 import inspect
 import operator
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, cast, overload
 
 from wfengine.flows import Flow
 from wfengine.futures import TaskFutureList
-from wfengine.hooks import Hook, Hooks, checked_hooks
+from wfengine.hooks import Hook, HookDecorators, Hooks
 from wfengine.ids import checked_run_name
 from wfengine.loading import is_loading, note_skipped_call
 from wfengine.mapping import map_items
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from wfengine.cache_policies import CachePolicy
     from wfengine.caching import ResultOptions
+    from wfengine.distributed_futures import PrefectDistributedFuture
     from wfengine.result_storage import StorageOption
     from wfengine.serializers import Serializer
 
@@ -45,10 +46,11 @@ __all__ = ["Task", "exponential_backoff", "task", "task_input_hash"]  # noqa: F8
 RESERVED = ("return_state", "wait_for")
 
 
-class Task(Generic[P, R]):
+class Task(HookDecorators, Generic[P, R]):
     """A function made a task by `@task`. Calling it in a flow records the call; a recorded call is not run again."""
 
     __wfengine_by_name__ = True  # see __reduce__
+    __wfengine_task__ = True
 
     def __init__(self, fn: Callable[P, R], options: Mapping[str, object]) -> None:
         parts = take_apart(fn)
@@ -64,16 +66,15 @@ class Task(Generic[P, R]):
         self.bound = parts.bound
         self._options = dict(options)
         self._callee = _make_callee(self, parts, self._options)
-        self._hooks = {
-            option: checked_hooks(f"task '{self._callee.name}'", option, options.get(option)) for option in HOOK_OPTIONS
-        }
-        self._set_hooks()
+        self._take_hooks(f"task '{self._callee.name}'", options, HOOK_OPTIONS)
         self.name = self._callee.name
         self.key = self._callee.key
+        self.aliases = tuple(cast("Iterable[str]", self._options.get("aliases", ())))
         self.tags = self._callee.tags
         self.is_async = self._callee.is_async
         self.is_generator = self._callee.is_generator
         self.parameters = self._callee.parameters
+        self._own_flows: dict[bool, tuple[Callee, Flow[..., Any]]] = {}
         self.__wfengine_key__ = f"task:{self.key}"
         self._lost_class = lost_class(parts, self.parameters.names)
 
@@ -107,28 +108,9 @@ class Task(Generic[P, R]):
             return callee
         return dataclasses.replace(callee, fn=collected(callee.fn), key=f"{callee.key}[]", aliases=(), is_generator=False)
 
-    def _set_hooks(self) -> None:
-        if any(self._hooks.values()):
-            self._callee = dataclasses.replace(self._callee, hooks=Hooks(self, self._hooks))
-            self.__dict__.pop("_submitted", None)
-
-    def _add_hook(self, option: str, hook: Hook) -> Hook:
-        self._hooks[option] = (*self._hooks[option], *checked_hooks(f"task '{self.name}'", option, [hook]))
-        self._options[option] = self._hooks[option]
-        self._set_hooks()
-        return hook
-
-    def on_running(self, hook: Hook) -> Hook:
-        """Decorate a function to be called as `hook(task, task_run, state)` when an attempt begins."""
-        return self._add_hook("on_running", hook)
-
-    def on_completion(self, hook: Hook) -> Hook:
-        """Decorate a function to be called as `hook(task, task_run, state)` after a result was committed."""
-        return self._add_hook("on_completion", hook)
-
-    def on_failure(self, hook: Hook) -> Hook:
-        """Decorate a function to be called as `hook(task, task_run, state)` after the last attempt failed."""
-        return self._add_hook("on_failure", hook)
+    def _use_hooks(self, hooks: Hooks) -> None:
+        self._callee = dataclasses.replace(self._callee, hooks=hooks)
+        self.__dict__.pop("_submitted", None)
 
     def on_rollback(self, hook: Hook) -> Hook:
         """Decorate a function to be called as `hook(transaction)` to undo the task, see `wfengine.transactions`."""
@@ -205,24 +187,65 @@ class Task(Generic[P, R]):
 
         All iterables must have one length. Text, bytes, and what is marked `unmapped` go whole to each item; a default is
         never taken apart. A future itself counts as its result, which is waited for here; futures among the items, and those
-        of `wait_for`, are left to each item.
+        of `wait_for`, are left to each item. `deferred=True` puts each item into the queue of background tasks, see `delay`.
         """
         self._refuse_lost_class("map")
-        if deferred:
-            raise UsageError(
-                f"task '{self.name}': map(deferred=True) hands the items to a background worker, which there is none of yet. "
-                "Leave it out, and map within a flow."
-            )
-        bound, before = self.bound, prerequisites(wait_for)
+        bound = self.bound
         names = self.parameters.names[len(bound) :]
         items = map_items(f"task '{self.name}'", names, args, kwargs)
-        futures = TaskFutureList(
-            cast("TaskFuture[R]", submit(self._submitted, bound + positional, named, before)) for positional, named in items
-        )
+        if deferred:
+            futures: TaskFutureList[R] = TaskFutureList(self.apply_async(*item, wait_for) for item in items)
+        else:
+            before = prerequisites(wait_for)
+            futures = TaskFutureList(
+                cast("TaskFuture[R]", submit(self._submitted, bound + positional, named, before)) for positional, named in items
+            )
         if not return_state:
             return futures
         futures.wait()
         return [future.state for future in futures]
+
+    def delay(self, /, *args: P.args, **kwargs: P.kwargs) -> PrefectDistributedFuture[R]:
+        """Put the call into the queue of background tasks and return its future, after the commit.
+
+        A process that serves the task runs it: `my_task.serve()`, or `wfengine task serve FILE:TASK`. In a flow, a resume
+        does not put it there twice.
+        """
+        return self.apply_async(args, kwargs)
+
+    def apply_async(
+        self,
+        args: Iterable[object] | None = None,
+        kwargs: Mapping[str, object] | None = None,
+        wait_for: object = None,
+        dependencies: Mapping[str, Iterable[object]] | None = None,
+    ) -> PrefectDistributedFuture[R]:
+        """Do what `delay` does; futures in `wait_for` and `dependencies` have to complete before the call is run."""
+        from wfengine.background import enqueue  # most programs never need it
+
+        self._refuse_lost_class("delay")
+        return enqueue(self, self._submitted, self.bound + tuple(args or ()), dict(kwargs or {}), wait_for, dependencies)
+
+    def serve(self, *, limit: int | None = 10, timeout: float | None = None) -> object:
+        """Run calls of this task that `delay` put into the queue, until stopped; see `wfengine.task_worker.serve`."""
+        from wfengine.task_worker import serve  # most programs never need it
+
+        return serve(self, limit=limit, timeout=timeout)
+
+    async def aserve(self, *, limit: int | None = 10, timeout: float | None = None) -> None:
+        """Do what `serve` does, in an event loop."""
+        from wfengine.task_worker import aserve  # most programs never need it
+
+        await aserve(self, limit=limit, timeout=timeout)
+
+    def as_flow(self, *, background: bool = False) -> Flow[..., Any]:
+        """Return the flow whose body is one call of this task, or one from the queue. For the engine only."""
+        from wfengine.lone_tasks import flow_around  # not needed where every task is called in a flow
+
+        known = self._own_flows.get(background)
+        if known is None or known[0] is not self._callee:  # a hook may have been added since
+            known = self._own_flows[background] = (self._callee, flow_around(self, background=background))
+        return known[1]
 
     def with_options(self, **options: object) -> Task[P, R]:
         """Return a copy of the task with some options changed: those of `@task`, `call_key` among them.
@@ -341,31 +364,7 @@ def _call_alone(
         note_skipped_call()
         return None
     arguments = called.parameters.bind(args, kwargs)
-    if called.bound:
-        called = called.with_bound(())  # what it is bound to is among the arguments now
-
-    # The state of the task is that of the run around it, with its name and message.
-    def alone(**inputs: object) -> object:
-        bound_args, bound_kwargs = called.parameters.unbind(inputs)
-        return called(*bound_args, **bound_kwargs, return_state=True)
-
-    async def alone_async(**inputs: object) -> object:
-        bound_args, bound_kwargs = called.parameters.unbind(inputs)
-        return await cast("Coroutine[object, object, object]", called(*bound_args, **bound_kwargs, return_state=True))
-
-    def items_alone(**inputs: object) -> Generator[object, None, object]:
-        bound_args, bound_kwargs = called.parameters.unbind(inputs)
-        return (yield from cast("Generator[object, None, object]", called(*bound_args, **bound_kwargs)))
-
-    async def items_alone_async(**inputs: object) -> AsyncGenerator[object, None]:
-        bound_args, bound_kwargs = called.parameters.unbind(inputs)
-        async for item in cast("AsyncGenerator[object, None]", called(*bound_args, **bound_kwargs)):
-            yield item
-
-    bodies = {(False, False): alone, (True, False): alone_async, (False, True): items_alone, (True, True): items_alone_async}
-    body = cast("Callable[..., object]", bodies[called.is_async, called.is_generator])
-    own_flow: Flow[..., object] = Flow(body, {"name": called.name, "validate_parameters": False}, is_task=True)
-    return own_flow(**arguments, wait_for=before, return_state=return_state)
+    return called.as_flow()(**arguments, wait_for=before, return_state=return_state)
 
 
 @overload

@@ -17,6 +17,7 @@
     │   ├── MappingMissingIterable    WF113  map() was given no iterable
     │   ├── NoCacheKeyError           WF114  a cache policy cannot make a key of these arguments; a task is then not cached
     │   ├── InvalidValueError         WF130  a name, key or value that is not allowed, or a name that is taken (a ValueError)
+    │   ├── ScheduleError             WF140  a schedule that makes no sense (a ValueError too)
     │   └── FlowVisualizationError    WF180  a flow cannot be drawn: its code needs the result of a task
     │       ├── GraphvizImportError              WF181  the package graphviz is not installed
     │       └── GraphvizExecutableNotFoundError  WF182  the program dot is not installed
@@ -163,6 +164,12 @@ class NoCacheKeyError(UsageError, ValueError):
     """A cache policy cannot make a key: an argument has no canonical form. A task that meets it runs, and is not cached."""
 
     code = "WF114"
+
+
+class ScheduleError(UsageError, ValueError):
+    """A schedule that makes no sense: no such time zone, no cron expression, no interval."""
+
+    code = "WF140"
 
 
 class FlowVisualizationError(UsageError):

@@ -184,8 +184,10 @@ def get_run(connection: sqlite3.Connection, reference: int | str) -> Run:
 def find_runs(connection: sqlite3.Connection, reference: str) -> list[int]:
     """Return the ids of the runs a reference may mean, newest first: an id, '@last', a name, or its beginning."""
     if reference == LAST:
-        rows = connection.execute("SELECT id FROM flow_run WHERE parent_task_run_id IS NULL ORDER BY id DESC LIMIT 1")
-        return [row[0] for row in rows.fetchall()]
+        # A flow may have put background runs into the queue since: the last one that somebody started is meant.
+        newest = "SELECT id FROM flow_run WHERE parent_task_run_id IS NULL{} ORDER BY id DESC LIMIT 1"
+        last = connection.execute(newest.format(" AND queue IS NULL")).fetchall()
+        return [row[0] for row in last or connection.execute(newest.format("")).fetchall()]
     if not reference or any("\ud800" <= character <= "\udfff" for character in reference):
         return []  # an argument that is not UTF-8 is no name
     if reference.isascii() and reference.isdigit() and int(reference) < MAX_ID:

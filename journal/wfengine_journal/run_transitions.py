@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-from wfengine_journal.codec import Encoded, EncodedError
+from wfengine_journal.codec import Encoded, EncodedError, encode
 from wfengine_journal.transitions import (
     FROM_STATES,
     Argument,
+    BeginCall,
+    CompleteCall,
     RecordedChange,
     result_columns,
     store_arguments,
@@ -57,6 +60,97 @@ class CreateFlowRun(RecordedChange):
             store_arguments(connection, self.flow_run_id, 0, self.arguments, self.at)
 
 
+class QueuedCall(NamedTuple):
+    """The one call of a queued flow run, as it is written before anybody executes it."""
+
+    task_id: int
+    call_key: bytes
+    inputs: str
+    name: str | None
+    tags: str | None
+    arguments: Sequence[Argument]
+
+
+class ScheduleFlowRun(RecordedChange):
+    """Write a new flow run that waits in a queue until a process claims it, and its one call. Sets both ids.
+
+    It is not taken up before the runs in `needs` have ended; it is to fail with those marked True.
+    """
+
+    __slots__ = ("arguments", "at", "call", "call_id", "columns", "needs")
+
+    def __init__(
+        self, *, name: str, flow_id: int, queue: str, durability: str, parameters: str, arguments: Sequence[Argument],
+        tags: str | None, entrypoint: str | None, call: QueuedCall, needs: Mapping[int, bool], at: str,
+    ) -> None:  # fmt: skip
+        self.flow_run_id = 0
+        self.task_run_id = 0
+        self.call_id = 0
+        self.seq = 1
+        self.arguments = arguments
+        self.call = call
+        self.needs = needs
+        self.at = at
+        self.columns = (name, flow_id, queue, durability, parameters, tags, entrypoint, at)
+
+    def apply(self, connection: sqlite3.Connection) -> None:
+        cursor = connection.execute(
+            "INSERT INTO flow_run (name, flow_id, queue, state, version, epoch, durability, parameters, tags, entrypoint,"
+            " created_at) VALUES (?, ?, ?, 'SCHEDULED', 1, 0, ?, ?, ?, ?, ?)",
+            self.columns,
+        )
+        self.flow_run_id = flow_run_id = int(cursor.lastrowid or 0)
+        _record_flow_transition(connection, flow_run_id, 1, "SCHEDULED", None, None, 0, None, self.at)
+        store_arguments(connection, flow_run_id, 0, self.arguments, self.at)
+        for needed, must_complete in self.needs.items():
+            connection.execute(
+                "INSERT INTO dependency (flow_run_id, needs_run_id, must_complete) VALUES (?, ?, ?)",
+                (flow_run_id, needed, int(must_complete)),
+            )
+        self._write_call(connection)
+
+    def _write_call(self, connection: sqlite3.Connection) -> None:
+        task_id, call_key, inputs, name, tags, arguments = self.call
+        cursor = connection.execute(
+            "INSERT INTO task_run (flow_run_id, scope, task_id, call_key, occurrence, lane, name, state, version, epoch,"
+            " attempt, inputs, tags) VALUES (?, 0, ?, ?, 0, 0, ?, 'PENDING', 1, 0, 0, ?, ?)",
+            (self.flow_run_id, task_id, call_key, name, inputs, tags),
+        )
+        self.call_id = int(cursor.lastrowid or 0)
+        connection.execute(
+            "INSERT INTO transition (flow_run_id, task_run_id, seq, state, epoch, attempt, at)"
+            " VALUES (?, ?, 1, 'PENDING', 0, 0, ?)",
+            (self.flow_run_id, self.call_id, self.at),
+        )
+        store_arguments(connection, self.flow_run_id, self.call_id, arguments, self.at)
+
+
+class ScheduleFromCall(RecordedChange):
+    """Write a queued flow run together with the completed call, in a running one, that put it there.
+
+    Both or neither are in the file, so that a resumed run is given the run it already put there.
+    """
+
+    __slots__ = ("_begin", "scheduled")
+
+    def __init__(self, begin: BeginCall, scheduled: ScheduleFlowRun) -> None:
+        self._begin = begin
+        self.scheduled = scheduled
+        self.flow_run_id = begin.flow_run_id
+        self.task_run_id = 0
+        self.seq = 2
+
+    def apply(self, connection: sqlite3.Connection) -> None:
+        begin = self._begin
+        begin.apply(connection)  # refuses, before anything is written, where this process lost the run
+        self.task_run_id = begin.task_run_id
+        self.scheduled.apply(connection)
+        CompleteCall(
+            begin.flow_run_id, begin.task_run_id, seq=self.seq, epoch=begin.epoch, attempt=1, at=begin.at,
+            result=encode(self.scheduled.flow_run_id, "the id of a background run"),
+        ).apply(connection)  # fmt: skip
+
+
 class ClaimFlowRun(RecordedChange):
     """Take up a flow run that is not running: one process can, and every older epoch is fenced off."""
 
@@ -76,12 +170,12 @@ class ClaimFlowRun(RecordedChange):
         self.at = at
 
     def apply(self, connection: sqlite3.Connection) -> None:
-        name = "Retrying" if self.reason == "retry" else "Resuming"
+        name = {"start": None, "retry": "Retrying"}.get(self.reason, "Resuming")
         cursor = connection.execute(
             "UPDATE flow_run SET state = 'RUNNING', state_name = ?, state_message = NULL, version = ?, epoch = ?, owner_id = ?,"
             " failures = CASE WHEN ? = 'resume' THEN 0 ELSE failures END,"
             " next_attempt_at = CASE WHEN ? = 'retry' THEN next_attempt_at END,"
-            " ended_at = NULL, tasks_done = NULL, tasks_total = NULL"
+            " started_at = coalesce(started_at, ?), ended_at = NULL, tasks_done = NULL, tasks_total = NULL"
             " WHERE id = ? AND version = ? AND epoch = ?"
             " AND (state IN ('PENDING', 'SCHEDULED', 'PAUSED', 'CRASHED', 'FAILED', 'CANCELLED')"
             "  OR (state = 'COMPLETED' AND state_name = 'RolledBack'))",
@@ -92,6 +186,7 @@ class ClaimFlowRun(RecordedChange):
                 self.owner_id,
                 self.reason,
                 self.reason,
+                self.at,
                 self.flow_run_id,
                 self.version,
                 self.epoch - 1,

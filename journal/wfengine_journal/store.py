@@ -10,7 +10,7 @@ import atexit
 import os
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -206,24 +206,30 @@ class Journal:
         return None if row is None else OwnerRow._make(row)
 
     def list_open_runs(self, flow_name: str | None = None) -> list[OpenRunRow]:
-        """Return flow runs that are not finished (crashed and paused ones too), oldest first."""
-        rows = self.records.rows(
+        """Return flow runs that began and are not finished (crashed and paused ones too), oldest first."""
+        columns = (
             "SELECT r.id, r.name, f.name, r.parent_task_run_id,"
             " (SELECT p.flow_run_id FROM task_run p WHERE p.id = r.parent_task_run_id), r.state, r.version, r.epoch, r.owner_id"
-            " FROM flow_run r JOIN flow f ON f.id = r.flow_id"
-            " WHERE r.state NOT IN ('COMPLETED', 'FAILED', 'CANCELLED') AND (? IS NULL OR f.name = ?) ORDER BY r.id",
-            (flow_name, flow_name),
+            " FROM flow_run r JOIN flow f ON f.id = r.flow_id WHERE (?1 IS NULL OR f.name = ?1)"
+        )
+        # Two questions, each with an index of its own: thousands of runs that wait in queues are not looked at.
+        rows = self.records.rows(
+            f"{columns} AND r.state NOT IN ('COMPLETED', 'FAILED', 'CANCELLED')"
+            " AND r.state IN ('RUNNING', 'PENDING', 'PAUSED', 'CANCELLING', 'CRASHED')"
+            f" UNION ALL {columns} AND r.state = 'SCHEDULED' AND r.owner_id IS NOT NULL ORDER BY 1",
+            (flow_name,),
         )
         return [OpenRunRow._make(row) for row in rows]
 
-    def sweep(self, is_abandoned_here: Callable[[int], bool]) -> list[int]:
+    def sweep(self, is_abandoned_here: Callable[[int], bool], among: Sequence[OpenRunRow] | None = None) -> list[int]:
         """Mark runs whose process is dead as CRASHED; return their ids.
 
         `is_abandoned_here` tells, for a run of this process, whether it stopped executing it without recording so.
+        `among`: the runs to look at, default all.
         """
         dead: list[int] = []
         alive: dict[int, bool] = {}
-        for run in self.list_open_runs():
+        for run in self.list_open_runs() if among is None else among:
             if run.state not in ("RUNNING", "CANCELLING", "SCHEDULED") or run.owner_id is None:
                 continue
             if run.owner_id == self._owner_id:

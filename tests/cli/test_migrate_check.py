@@ -90,7 +90,7 @@ def test_the_same_file_after_the_replacement_has_none_either(check) -> None:  # 
         ("from prefect import task\n@task\ndef f(): ...\nf.with_options(retry=3)()", "@task(retry)"),
         ("from prefect import flow\n@flow\ndef f(): ...\ng = f.with_options(a=1)", "@flow(a)"),
         ("from prefect import unmapped\nunmapped(1, whole=True)", "prefect.unmapped(whole)"),
-        ("import importlib; importlib.import_module('prefect.server')", "prefect.server"),
+        ("import importlib; importlib.import_module('prefect.workers')", "prefect.workers"),
         ("def f():\n    from prefect import get_client", "prefect.get_client"),
         ("from prefect_aws import S3Bucket", "prefect_aws.S3Bucket"),
     ],

@@ -18,7 +18,17 @@ from wfengine_journal.schema import SCRIPTS, read_sql
 HOSTILE = "a\x1b[31mred\x1b]0;title\x07\x9b2Jb\rc\x08\u202ed\nforged line"
 VIEWS = [
     *("runs", "tasks", "attempts", "failures", "timeline", "history", "stuck", "in_doubt", "orphans", "logs"),
-    *("variables", "artifacts", "flow_stats", "slowest_tasks", "cache_uses", "cache_entries", "disk_usage", "help"),
+    *(
+        "variables",
+        "artifacts",
+        "deployments",
+        "flow_stats",
+        "slowest_tasks",
+        "cache_uses",
+        "cache_entries",
+        "disk_usage",
+        "help",
+    ),
 ]
 
 

@@ -6,9 +6,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from wfengine.task_worker import TaskWorker
-
 from wfengine import task
+from wfengine.task_worker import TaskWorker
 from wfengine.tasks import Task
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import datetime as dt
 import json
 
+from tests.prefect.conftest import Rows
+from wfengine import flow
 from wfengine.deployments import Deployment
 from wfengine.orion.schemas.schedules import CronSchedule, IntervalSchedule
 from wfengine.schedules import Cron, Interval, RRule
-
-from tests.prefect.conftest import Rows
-from wfengine import flow
 
 
 @flow(name="nightly")

@@ -10,8 +10,9 @@ import logging
 import os
 import signal
 import sqlite3
+import sys
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,10 +20,11 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn, Protocol, cast
 
 from wfengine.cli.exits import ExitCode
-from wfengine_journal.errors import RunError, UnspecifiedFlowError, WfengineError
+from wfengine_journal.errors import RunError, UnspecifiedFlowError, UsageError, WfengineError
 
 if TYPE_CHECKING:
     from wfengine.states import State
+    from wfengine.tasks import Task
 
 #: What makes a terminal show its cursor, which the live view hides, and begin its line anew.
 SHOW_CURSOR = b"\x1b[?25h"
@@ -85,6 +87,44 @@ def parameters_from_text(flow: FlowLike, texts: dict[str, str]) -> dict[str, obj
     if flow.should_validate_parameters:
         flow.parameters.coerce(bound)
     return parameters
+
+
+class Worker(Protocol):
+    """What the command line uses of a task worker."""
+
+    finished: int
+    left: list[int]
+    stopped_by: int | None
+
+    def start(self, timeout: float | None = None) -> None: ...
+
+
+def make_worker(targets: Sequence[str], limit: int) -> Worker:
+    """Return a worker for the tasks that these targets name. Raises UsageError and EntrypointError."""
+    from wfengine.loading import load_tasks
+    from wfengine.task_worker import TaskWorker
+
+    tasks = {id(task): task for target in targets for task in load_tasks(target)}
+    if not tasks:
+        raise UsageError("Name the tasks to serve: FILE:TASK, FILE, or -m MODULE. Example: wfengine task serve mails.py:send")
+    return TaskWorker(*cast("Collection[Task[..., object]]", tasks.values()), limit=limit)
+
+
+def serve(worker: Worker, timeout: float | None, *, quiet: bool) -> None:
+    """Serve until stopped; what it does is told on stderr."""
+    from wfengine.logging import get_logger
+
+    get_logger("task_worker").setLevel(logging.WARNING if quiet else logging.INFO)
+    worker.start(timeout)
+
+
+def leave_behind(code: int) -> NoReturn:
+    """End the process, with threads that user code still runs on: Python itself would wait for some of them."""
+    from wfengine_journal.store import close_all
+
+    close_all()
+    sys.stdout.flush()
+    os._exit(code)
 
 
 def use_journal(path: Path | None) -> Path:

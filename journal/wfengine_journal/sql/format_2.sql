@@ -1,8 +1,16 @@
 -- What format 2 adds to format 1 (schema.sql): new files run both, older files this one. Never edited once released.
 
 ALTER TABLE flow_run ADD COLUMN flow_version TEXT;  -- the `version` of the flow's decorator; null: none
-ALTER TABLE flow_run ADD COLUMN queue TEXT;         -- who may take up this SCHEDULED run, 'task:KEY' for background tasks; null: its starter
+ALTER TABLE flow_run ADD COLUMN queue TEXT;         -- who takes this run up, 'task:KEY' for background tasks; null: its starter, or a person
+CREATE INDEX flow_run_owned ON flow_run (id) WHERE state = 'SCHEDULED' AND owner_id IS NOT NULL;
 CREATE INDEX flow_run_queue ON flow_run (queue, id) WHERE state = 'SCHEDULED' AND queue IS NOT NULL;
+
+CREATE TABLE dependency (                     -- what a queued run waits for: it is not taken up before those have ended
+    flow_run_id   INTEGER NOT NULL REFERENCES flow_run (id),
+    needs_run_id  INTEGER NOT NULL REFERENCES flow_run (id),
+    must_complete INTEGER NOT NULL CHECK (must_complete IN (0, 1)),  -- 1: the queued run fails with it, if it fails
+    PRIMARY KEY (flow_run_id, needs_run_id)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE item (                           -- what a call handed out or noted while it ran, before its result
     flow_run_id INTEGER NOT NULL,
@@ -105,8 +113,11 @@ CREATE TABLE schedule (                       -- when a deployment is due
     deployment_id INTEGER NOT NULL REFERENCES deployment (id) ON DELETE CASCADE,
     kind          TEXT NOT NULL CHECK (kind IN ('interval', 'cron', 'rrule')),
     rule          TEXT NOT NULL,              -- seconds as a decimal number, a cron expression, or an RFC 5545 rule
-    anchor_at     TEXT,                       -- interval: an instant that is due; null: the instant of its first deployment
+    anchor_at     TEXT,                       -- interval: an instant that is due, from which it is counted; null: another kind
     timezone      TEXT NOT NULL,              -- IANA name
-    active        INTEGER NOT NULL DEFAULT 1 CHECK (active IN (0, 1)),
-    UNIQUE (deployment_id, kind, rule, timezone)
+    day_or        INTEGER NOT NULL CHECK (day_or IN (0, 1)),  -- cron: 0: day of month and weekday, both restricted, must both match
+    parameters    TEXT NOT NULL,              -- JSON object: they go before those of the deployment
+    slug          TEXT NOT NULL,              -- a name of its own; '': none
+    active        INTEGER NOT NULL CHECK (active IN (0, 1)),
+    UNIQUE (deployment_id, kind, rule, timezone, day_or, parameters, slug)
 ) STRICT;

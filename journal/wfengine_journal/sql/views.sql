@@ -206,6 +206,23 @@ FROM cache c
 LEFT JOIN task_run t ON t.id = c.task_run_id
 LEFT JOIN task k ON k.id = t.task_id;
 
+CREATE VIEW deployments AS
+SELECT d.id, d.name, f.name AS flow, f.name || '/' || d.name AS full_name, d.tags,
+       (SELECT group_concat(words, '; ') FROM (
+            SELECT CASE s.kind WHEN 'cron' THEN 'cron ' || s.rule || CASE s.day_or WHEN 1 THEN '' ELSE ' (day and weekday)' END
+                               WHEN 'rrule' THEN 'rule ' || s.rule
+                               ELSE 'every ' || CASE WHEN s.rule % 86400 = 0 AND s.rule NOT LIKE '%.%' THEN (s.rule / 86400) || ' d'
+                                                     WHEN s.rule % 3600 = 0 AND s.rule NOT LIKE '%.%' THEN (s.rule / 3600) || ' h'
+                                                     WHEN s.rule % 60 = 0 AND s.rule NOT LIKE '%.%' THEN (s.rule / 60) || ' min'
+                                                     ELSE s.rule || ' s' END
+                   END || CASE WHEN s.timezone = 'UTC' AND s.kind = 'interval' THEN '' ELSE ', ' || s.timezone END
+                   || CASE s.active WHEN 1 THEN '' ELSE ', off' END AS words
+            FROM schedule s WHERE s.deployment_id = d.id ORDER BY s.id)) AS schedule,
+       CAST(d.paused = 0 AND EXISTS (SELECT 1 FROM schedule s WHERE s.deployment_id = d.id AND s.active = 1) AS INTEGER) AS active,
+       d.parameters, d.version, d.description, d.entrypoint, d.created_at, d.updated_at
+FROM deployment d
+JOIN flow f ON f.id = d.flow_id;
+
 CREATE VIEW help AS
 SELECT column1 AS name, column2 AS shows, column3 AS try FROM (VALUES
     ('runs', 'every flow run: state, parameters, result, tasks done', 'SELECT id, name, flow, state, tasks_done, tasks_total FROM runs ORDER BY id DESC LIMIT 20'),
@@ -220,6 +237,7 @@ SELECT column1 AS name, column2 AS shows, column3 AS try FROM (VALUES
     ('logs', 'what flows and tasks logged', 'SELECT at, level, task, message FROM logs WHERE run_id = 1'),
     ('variables', 'named values that flows share', 'SELECT name, value FROM variables'),
     ('artifacts', 'what flows and tasks made for people to look at', 'SELECT id, key, type, run_name, data FROM artifacts'),
+    ('deployments', 'flows with settings of their own, and when they are due', 'SELECT full_name, schedule, active, tags FROM deployments'),
     ('flow_stats', 'per flow: runs, failures, mean duration', 'SELECT * FROM flow_stats'),
     ('slowest_tasks', 'per task: number, mean, longest, total seconds', 'SELECT * FROM slowest_tasks LIMIT 10'),
     ('cache_uses', 'what each cached call asked of the cache, and the answer', 'SELECT task, outcome, key, message FROM cache_uses WHERE run_id = 1'),

@@ -1,0 +1,1 @@
+"""Names that Prefect's code imports from its server. There is no server here."""
