@@ -210,14 +210,14 @@ class Journal:
         columns = (
             "SELECT r.id, r.name, f.name, r.parent_task_run_id,"
             " (SELECT p.flow_run_id FROM task_run p WHERE p.id = r.parent_task_run_id), r.state, r.version, r.epoch, r.owner_id"
-            " FROM flow_run r JOIN flow f ON f.id = r.flow_id WHERE (?1 IS NULL OR f.name = ?1)"
+            " FROM flow_run r JOIN flow f ON f.id = r.flow_id WHERE (? IS NULL OR f.name = ?)"
         )
         # Two questions, each with an index of its own: thousands of runs that wait in queues are not looked at.
         rows = self.records.rows(
             f"{columns} AND r.state NOT IN ('COMPLETED', 'FAILED', 'CANCELLED')"
             " AND r.state IN ('RUNNING', 'PENDING', 'PAUSED', 'CANCELLING', 'CRASHED')"
             f" UNION ALL {columns} AND r.state = 'SCHEDULED' AND r.owner_id IS NOT NULL ORDER BY 1",
-            (flow_name,),
+            (flow_name,) * 4,
         )
         return [OpenRunRow._make(row) for row in rows]
 
