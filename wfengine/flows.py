@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeAlias, TypeVar, c
 
 from wfengine.endings import Ended, state_of_parked
 from wfengine.flow_engine import start, subflow
-from wfengine.hooks import Hook, Hooks, checked_hooks
+from wfengine.hooks import Hook, HookDecorators, Hooks
 from wfengine.ids import checked_run_name
 from wfengine.journals import Durability, default_journal
 from wfengine.keeping import keeping_of
@@ -52,7 +52,7 @@ HOOK_OPTIONS = ("on_running", "on_completion", "on_failure", "on_cancellation", 
 RESERVED = ("return_state", "wait_for")
 
 
-class Flow(Generic[P, R]):
+class Flow(HookDecorators, Generic[P, R]):
     """A function made a flow by `@flow`. Calling it starts a flow run; inside a run, a subflow."""
 
     __wfengine_flow__ = True
@@ -95,8 +95,8 @@ class Flow(Generic[P, R]):
             raise UsageError(f"{owner}: durability must be 'power' or 'process', not {self.durability!r}.")
         if self.timeout_seconds is not None and self.timeout_seconds <= 0:
             raise UsageError(f"{owner}: timeout_seconds must be above 0, not {self.timeout_seconds!r}.")
-        self._hooks = {option: checked_hooks(owner, option, given[option]) for option in HOOK_OPTIONS}
-        self.hooks = Hooks(self, self._hooks) if any(self._hooks.values()) else None
+        self.hooks: Hooks | None = None
+        self._take_hooks(owner, given, HOOK_OPTIONS)
         self.results = keeping_of(owner, given)
         # Methods of several classes often have one name; a subflow is told by that of its class too.
         owning_class = "" if given["name"] else class_part(parts.qualified_name)
@@ -139,23 +139,8 @@ class Flow(Generic[P, R]):
         copied.__dict__ = {**self.__dict__, "bound": bound, "_origin": self._origin or self}
         return copied
 
-    def _add_hook(self, option: str, hook: Hook) -> Hook:
-        self._hooks[option] = (*self._hooks[option], *checked_hooks(f"flow '{self.name}'", option, [hook]))
-        self._options[option] = self._hooks[option]
-        self.hooks = Hooks(self, self._hooks)
-        return hook
-
-    def on_running(self, hook: Hook) -> Hook:
-        """Decorate a function to be called as `hook(flow, flow_run, state)` when the body is started."""
-        return self._add_hook("on_running", hook)
-
-    def on_completion(self, hook: Hook) -> Hook:
-        """Decorate a function to be called as `hook(flow, flow_run, state)` after the result was committed."""
-        return self._add_hook("on_completion", hook)
-
-    def on_failure(self, hook: Hook) -> Hook:
-        """Decorate a function to be called as `hook(flow, flow_run, state)` after the run failed for good."""
-        return self._add_hook("on_failure", hook)
+    def _use_hooks(self, hooks: Hooks) -> None:
+        self.hooks = hooks
 
     def on_cancellation(self, hook: Hook) -> Hook:
         """Decorate a function to be called as `hook(flow, flow_run, state)` after the run was cancelled."""

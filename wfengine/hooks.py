@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -73,6 +73,40 @@ def named_hooks(hooks: Iterable[Hook]) -> tuple[tuple[str, Hook], ...]:
         counts[name] = counts.get(name, 0) + 1
         named.append((name if counts[name] == 1 else f"{name}#{counts[name]}", hook))
     return tuple(named)
+
+
+class HookDecorators:
+    """What flows and tasks share: hooks that are added by decorating a function, `@my_flow.on_failure`."""
+
+    _hooks: dict[str, tuple[Hook, ...]]
+    _options: dict[str, object]
+
+    def _take_hooks(self, owner: str, options: Mapping[str, object], names: Iterable[str]) -> None:
+        """Check the hooks that the options name, and use them."""
+        self._hooks = {option: checked_hooks(owner, option, options.get(option)) for option in names}
+        if any(self._hooks.values()):
+            self._use_hooks(Hooks(self, self._hooks))
+
+    def _add_hook(self, option: str, hook: Hook) -> Hook:
+        self._hooks[option] = (*self._hooks[option], *checked_hooks(repr(self), option, [hook]))
+        self._options[option] = self._hooks[option]
+        self._use_hooks(Hooks(self, self._hooks))
+        return hook
+
+    def _use_hooks(self, hooks: Hooks) -> None:
+        raise NotImplementedError
+
+    def on_running(self, hook: Hook) -> Hook:
+        """Decorate a function to be called, as those of the option `on_running` are, when an attempt begins."""
+        return self._add_hook("on_running", hook)
+
+    def on_completion(self, hook: Hook) -> Hook:
+        """Decorate a function to be called, as those of the option `on_completion` are, after a result was committed."""
+        return self._add_hook("on_completion", hook)
+
+    def on_failure(self, hook: Hook) -> Hook:
+        """Decorate a function to be called, as those of the option `on_failure` are, after the last attempt failed."""
+        return self._add_hook("on_failure", hook)
 
 
 def checked_hooks(owner: str, option: str, hooks: object) -> tuple[Hook, ...]:

@@ -6,7 +6,7 @@ Keys are names without `prefect.`; one stands for everything below it. An option
 
 from __future__ import annotations
 
-_NO_DAEMON = "the daemon that runs schedules is not built yet; start runs from cron: wfengine run FILE"
+_NO_DAEMON = "the daemon that fires schedules is not built yet; let cron or systemd call: wfengine run FILE"
 _NO_PAUSE = "a run that waits for a person's answer is not built yet"
 
 #: What is left out on purpose, and what to use in its place.
@@ -18,11 +18,11 @@ LEFT_OUT = {
     "orion": "the server of Prefect 2; there is none here",
     "settings": "there are no settings or profiles; options are given in code, WFENGINE_JOURNAL names the file",
     "blocks": "there are no blocks; keep settings in variables or the environment, and build clients in your tasks",
-    "workers": "there are no work pools and workers; runs are executed by the process that starts or serves them",
+    "workers": "there are no work pools and workers; runs are executed by the process that starts them",
     "infrastructure": "there is no infrastructure to start; run the file where you want it to run",
     "docker": "no images are built here; put the file and wfengine into an image of yours and run it there",
-    "agent": "there are no agents; runs are executed by the process that starts or serves them",
-    "runner": "there is no runner object; the process that starts a flow executes it",
+    "agent": "there are no agents; runs are executed by the process that starts them",
+    "runner": "there is no runner object; the process that calls a flow executes it",
     "utilities": "internal to Prefect",
     "telemetry": "nothing is sent to anybody",
     "plugins": "there are no plugins",
@@ -32,8 +32,8 @@ LEFT_OUT = {
     "main": "import it from wfengine itself",
     "assets": "there are no assets; write artifacts, or rows of a table of your own",
     "Flow.from_source": "code is not fetched from elsewhere; check it out (git clone), then run the file",
-    "Flow.deploy": "there are no work pools to deploy to; record a deployment with flow.to_deployment(...).apply()",
-    "deploy": "there are no work pools to deploy to; record a deployment with flow.to_deployment(...).apply()",
+    "Flow.deploy": "there are no work pools to deploy to; flow.to_deployment(...).apply() records when the flow is due",
+    "deploy": "there are no work pools to deploy to; flow.to_deployment(...).apply() records when the flow is due",
     "flows.load_flow_from_flow_run": "runs are resumed by: wfengine resume RUN",
     "@task(asset_deps)": "there are no assets",
 }

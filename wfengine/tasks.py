@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, cas
 
 from wfengine.flows import Flow
 from wfengine.futures import TaskFutureList
-from wfengine.hooks import Hook, Hooks, checked_hooks
+from wfengine.hooks import Hook, HookDecorators, Hooks
 from wfengine.ids import checked_run_name
 from wfengine.loading import is_loading, note_skipped_call
 from wfengine.mapping import map_items
@@ -46,7 +46,7 @@ __all__ = ["Task", "exponential_backoff", "task", "task_input_hash"]  # noqa: F8
 RESERVED = ("return_state", "wait_for")
 
 
-class Task(Generic[P, R]):
+class Task(HookDecorators, Generic[P, R]):
     """A function made a task by `@task`. Calling it in a flow records the call; a recorded call is not run again."""
 
     __wfengine_by_name__ = True  # see __reduce__
@@ -66,10 +66,7 @@ class Task(Generic[P, R]):
         self.bound = parts.bound
         self._options = dict(options)
         self._callee = _make_callee(self, parts, self._options)
-        self._hooks = {
-            option: checked_hooks(f"task '{self._callee.name}'", option, options.get(option)) for option in HOOK_OPTIONS
-        }
-        self._set_hooks()
+        self._take_hooks(f"task '{self._callee.name}'", options, HOOK_OPTIONS)
         self.name = self._callee.name
         self.key = self._callee.key
         self.aliases = tuple(cast("Iterable[str]", self._options.get("aliases", ())))
@@ -111,28 +108,9 @@ class Task(Generic[P, R]):
             return callee
         return dataclasses.replace(callee, fn=collected(callee.fn), key=f"{callee.key}[]", aliases=(), is_generator=False)
 
-    def _set_hooks(self) -> None:
-        if any(self._hooks.values()):
-            self._callee = dataclasses.replace(self._callee, hooks=Hooks(self, self._hooks))
-            self.__dict__.pop("_submitted", None)
-
-    def _add_hook(self, option: str, hook: Hook) -> Hook:
-        self._hooks[option] = (*self._hooks[option], *checked_hooks(f"task '{self.name}'", option, [hook]))
-        self._options[option] = self._hooks[option]
-        self._set_hooks()
-        return hook
-
-    def on_running(self, hook: Hook) -> Hook:
-        """Decorate a function to be called as `hook(task, task_run, state)` when an attempt begins."""
-        return self._add_hook("on_running", hook)
-
-    def on_completion(self, hook: Hook) -> Hook:
-        """Decorate a function to be called as `hook(task, task_run, state)` after a result was committed."""
-        return self._add_hook("on_completion", hook)
-
-    def on_failure(self, hook: Hook) -> Hook:
-        """Decorate a function to be called as `hook(task, task_run, state)` after the last attempt failed."""
-        return self._add_hook("on_failure", hook)
+    def _use_hooks(self, hooks: Hooks) -> None:
+        self._callee = dataclasses.replace(self._callee, hooks=hooks)
+        self.__dict__.pop("_submitted", None)
 
     def on_rollback(self, hook: Hook) -> Hook:
         """Decorate a function to be called as `hook(transaction)` to undo the task, see `wfengine.transactions`."""

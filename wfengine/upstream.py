@@ -170,10 +170,12 @@ def _waiting_key(waiting: Arguments, before: Prerequisites | None) -> tuple[str,
 
 
 def _identity_of(found: Found) -> str:
-    """Return by what a future or state is told from others before it has a value."""
-    if isinstance(found, TaskFuture):
-        return found.__wfengine_key__ or ""
-    return f"state:{found.type}:{found.name}:{found.task_run_id or found.flow_run_id or ''}"
+    """Return by what a future or state is told from others before it has a value: by its row, which is always the same."""
+    if found.task_run_id is not None:
+        return f"task run {found.task_run_id}"
+    if isinstance(found, State):
+        return f"flow run {found.flow_run_id}" if found.flow_run_id is not None else f"state {found.type} {found.name}"
+    return found.__wfengine_key__ or ""
 
 
 def _task_ids(call: Call) -> tuple[int, ...]:
@@ -184,7 +186,7 @@ def _task_ids(call: Call) -> tuple[int, ...]:
 def _reason(source: Found) -> str:
     """Say why a call does not begin: by the first in the chain that failed, whose row has the error."""
     known = source.call.verdict if isinstance(source, TaskFuture) else source
-    if known is not None and known.name == "NotReady" and known.message:
+    if known is not None and known.is_pending() and known.name == "NotReady" and known.message:
         return known.message
     name = f"task '{source.call.callee.name}'" if isinstance(source, TaskFuture) else f"a state ({source.name})"
     number = source.task_run_id

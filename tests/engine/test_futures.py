@@ -586,6 +586,39 @@ def test_calls_that_did_not_begin_have_their_own_rows_when_they_can(program: Pro
     )
 
 
+def test_chains_below_a_failure_have_their_own_rows_when_they_can_begin(program: Program, rows: Rows) -> None:
+    program.write(
+        """
+        @task
+        def extract():
+            if first_time():
+                raise ValueError("no network")
+            return 5
+
+        @task
+        def add(value, more=1, *, other=None):
+            note(f"add-{value}-{more}")
+            return value + more
+
+        @flow
+        def main():
+            state = extract(return_state=True)
+            first = add.submit(state)
+            second = add.submit(first, more=first)
+            third = add.submit(2, wait_for=[[second], state])
+            return [add.submit(third, other=[second, {"a": first}]), add(third, return_state=True), state]
+
+        main()
+        """
+    )
+    program.run()
+    before = rows("SELECT id, state_name FROM tasks")
+    assert [name for _, name in before] == ["Failed"] + ["NotReady"] * 5
+    assert program.resume()["result"] == "[4, 4, 5]"
+    assert rows("SELECT id, state_name FROM tasks") == [(number, "Completed") for number, _ in before]
+    assert sorted(program.effects) == ["add-2-1", "add-3-1", "add-3-1", "add-5-1", "add-6-6"]
+
+
 def test_calls_that_did_not_begin_are_not_written_twice_by_a_recovery(program: Program, rows: Rows) -> None:
     text = "from wfengine import unmapped\n" + RESUMED.replace("\n    ", "\n")
     program.write(text.replace("STOP", "kill()"))

@@ -13,7 +13,7 @@ import pytest
 
 from wfengine import TaskFutureList, allow_failure, flow, task, unmapped
 from wfengine.annotations import opaque, quote
-from wfengine.exceptions import MappingLengthMismatch, MappingMissingIterable, ParameterError, UsageError
+from wfengine.exceptions import MappingLengthMismatch, MappingMissingIterable, ParameterError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -163,13 +163,12 @@ def test_a_map_over_nothing_iterable_is_refused() -> None:
     program()
 
 
-def test_arguments_that_do_not_fit_and_background_maps_are_refused(rows: Rows) -> None:
+@pytest.mark.parametrize("deferred", [False, True])
+def test_arguments_that_do_not_fit_are_refused(rows: Rows, deferred: bool) -> None:
     @flow
     def program() -> None:
         with pytest.raises(ParameterError, match="unexpected argument 'wrong'"):
-            pair.map([1], wrong=[2])
-        with pytest.raises(UsageError, match="deferred"):
-            pair.map([1], deferred=True)
+            pair.map([1], wrong=[2], deferred=deferred)
 
     program()
     assert rows.value("SELECT count(*) FROM tasks") == 0
