@@ -20,7 +20,7 @@ from types import ModuleType
 
 import wfengine
 from wfengine.flows import _DEFAULTS as FLOW_OPTIONS
-from wfengine.migration_notes import BINDS_PREFECT, CHANGES, CHANGING, DIFFERS, INTEGRATION, LEFT_OUT
+from wfengine.migration_notes import BINDS_PREFECT, CHANGES, CHANGING, DIFFERS, INTEGRATION, LEFT_OUT, NOT_YET
 from wfengine.tasks import _DEFAULTS as TASK_OPTIONS
 from wfengine_journal.errors import UsageError
 
@@ -153,7 +153,8 @@ def _explained(name: str, have: object) -> str:
     """Return why a name is not there and what to use instead."""
     parts = name.split(".")
     for length in range(len(parts), 0, -1):
-        if text := LEFT_OUT.get(".".join(parts[:length])):
+        known = ".".join(parts[:length])
+        if text := LEFT_OUT.get(known) or NOT_YET.get(known):
             return text
     near = difflib.get_close_matches(parts[-1], [known for known in dir(have) if not known.startswith("_")], 1, 0.75)
     return "wfengine has nothing of this name" + (f"; it has {near[0]}" if near else "")

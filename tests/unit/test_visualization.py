@@ -297,6 +297,14 @@ def test_methods_are_drawn() -> None:
     assert edges(trace(Warehouse().load, ([5],), {})) == [("convert-0",), ("name_of-0", "convert-0"), ("convert-1",)]
 
 
+def test_background_calls_are_drawn_and_put_into_no_queue() -> None:
+    def etl() -> None:
+        first = extract.delay()
+        transform.apply_async((first,), wait_for=[extract.submit()])
+
+    assert drawn(etl) == [("extract-0",), ("extract-1",), ("transform-0", "extract-0", "extract-1")]
+
+
 def test_a_drawn_flow_makes_no_artifact_and_sets_no_variable(tmp_path: Path) -> None:
     @flow
     def etl() -> None:
