@@ -266,7 +266,7 @@ def take_up(flow: AnyFlow, journal: Journal, run_id: int, how: How, *, parent: C
         raise owned_error(journal, row)
     run = LiveRun(journal, flow, row.id, row.name, epoch=claim.epoch, version=claim.seq)
     run.durability, run.synced = row.durability, row.durability == "power"
-    run.on_drift = how.on_drift
+    run.on_drift = how.on_drift or flow.on_drift
     # A run that was waiting for its own next attempt when its process died runs its failures again, as it would have.
     rerun: Rerun = "failed" if waited_for_retry else how.rerun
     load_recorded(run, code_hash, rerun, how.by_person)
@@ -529,7 +529,7 @@ def _subflow_again(flow: AnyFlow, journal: Journal, run_id: int, call: Call) -> 
     how = How(
         "resume" if recorded is not None and recorded.by_person else "retry" if rerun == "failed" else "recovery",
         rerun,
-        by_person=recorded is not None and recorded.by_person,
+        by_person=recorded is not None and recorded.by_person and flow.on_drift != "error",
         on_drift=call.run.on_drift,
     )
     return (yield from take_up(flow, journal, run_id, how, parent=call))

@@ -6,7 +6,7 @@ import functools
 import inspect
 import operator
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeAlias, TypeVar, cast, overload
 
 from wfengine.endings import Ended, state_of_parked
 from wfengine.flow_engine import start, subflow
@@ -93,6 +93,9 @@ class Flow(HookDecorators, Generic[P, R]):
         )
         if self.durability not in (None, "power", "process"):
             raise UsageError(f"{owner}: durability must be 'power' or 'process', not {self.durability!r}.")
+        self.on_drift = cast("str | None", given["on_drift"])
+        if self.on_drift not in (None, "error", "rerun"):
+            raise UsageError(f"{owner}: on_drift must be 'error' or 'rerun', not {self.on_drift!r}.")
         if self.timeout_seconds is not None and self.timeout_seconds <= 0:
             raise UsageError(f"{owner}: timeout_seconds must be above 0, not {self.timeout_seconds!r}.")
         self.hooks: Hooks | None = None
@@ -325,7 +328,7 @@ _DEFAULTS: dict[str, object] = {
     "name": None, "version": None, "flow_run_name": None, "description": None, "retries": 0, "retry_delay_seconds": None,
     "timeout_seconds": None, "task_runner": None, "validate_parameters": True, "log_prints": None, "tags": (),
     "on_running": None, "on_completion": None, "on_failure": None, "on_cancellation": None, "on_crashed": None,
-    "idempotency_key": None, "durability": None,
+    "idempotency_key": None, "durability": None, "on_drift": None,
     "persist_result": None, "result_storage": None, "result_serializer": None, "cache_result_in_memory": True,
 }  # fmt: skip
 
@@ -394,6 +397,7 @@ def flow(
     on_crashed: Iterable[Hook] | None = None,
     idempotency_key: str | Callable[..., str] | None = None,
     durability: Durability | None = None,
+    on_drift: Literal["error", "rerun"] | None = None,
     persist_result: bool | None = None,
     result_storage: StorageOption = None,
     result_serializer: Serializer | str | None = None,
@@ -412,6 +416,8 @@ def flow(fn: Callable[P, R] | None = None, /, **options: object) -> Flow[P, R] |
       process; a power cut may take up to the last second). Default: the journal's, see `use_journal`.
     - `result_serializer`, `result_storage`: how the results of the run, its tasks and its subflows are written unless they say
       it themselves, see `task`. `persist_result` and `cache_result_in_memory` are accepted: results are recorded in any case.
+    - `on_drift`: what a resumed run does where a call's inputs differ from the recorded ones, unless `wfengine resume` says it:
+      "error" parks the run even if the code was edited, "rerun" runs the call anew, also when nobody looks.
     - `task_runner`: where submitted tasks run (default: threads). `validate_parameters`: fit arguments to the type hints.
 
     In a class it makes a method. The instance is a parameter of the run: it is stored, and a resume calls the method of an

@@ -79,6 +79,7 @@ def resume_steps(
     """Return the steps that take up a run and live it on."""
     if on_drift not in (None, "error", "rerun"):
         raise UsageError(f"on_drift must be 'error' or 'rerun', not {on_drift!r}.")
+    on_drift = on_drift or flow.on_drift
     row = journal.records.get_flow_run(run_id)
     if row.parent_task_run_id is not None:
         raise UsageError(

@@ -425,6 +425,8 @@ def test_on_drift_takes_only_what_it_knows(journal: Journal) -> None:
         idle.resume(1, on_drift="ignore")
     with pytest.raises(UsageError, match="on_drift"):
         resume_run(journal, 1, on_drift="ignore")
+    with pytest.raises(UsageError, match="on_drift"):
+        flow(on_drift="ignore")(lambda: None)  # type: ignore[call-overload]  # no such value
 
 
 # ---- edited code, in a file
@@ -479,6 +481,26 @@ def test_edited_argument_parks_when_the_person_asked_for_errors(program: Program
     program.write(CORRECTED)
     assert program.resume(on_drift="error")["error"] == "DriftError"
     assert program.effects == ["fetch-1"]
+
+
+@pytest.mark.parametrize("recovery", [False, True])
+def test_the_author_of_a_flow_says_what_drift_does(program: Program, recovery: bool) -> None:
+    program.write(BEFORE)
+    program.run_and_be_killed()
+    program.write(CORRECTED.replace("@flow", '@flow(on_drift="error")'))
+    assert program.resume(recovery=recovery)["error"] == "DriftError"
+    program.write(CORRECTED.replace("@flow", '@flow(on_drift="rerun")'))
+    assert program.resume(recovery=recovery)["result"] == "20"
+    assert program.effects == ["fetch-1", "fetch-2"]
+
+
+def test_what_a_person_types_goes_before_what_the_author_of_a_flow_said(program: Program) -> None:
+    program.write(BEFORE)
+    program.run_and_be_killed()
+    program.write(CORRECTED.replace("@flow", '@flow(on_drift="rerun")'))
+    assert program.resume(on_drift="error")["error"] == "DriftError"
+    program.write(CORRECTED.replace("@flow", '@flow(on_drift="error")'))
+    assert program.resume(on_drift="rerun")["result"] == "20"
 
 
 def test_automatic_recovery_goes_on_with_edits_that_only_add(program: Program) -> None:
