@@ -100,6 +100,8 @@ def process_started(pid: int) -> str | None:
 
 def host_name() -> str:
     """Return the name of this machine."""
+    if hasattr(os, "uname"):
+        return os.uname().nodename or "localhost"
     import platform  # slow to import, and asked once, by a process that executes runs
 
     return platform.node() or "localhost"

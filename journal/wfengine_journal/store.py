@@ -11,6 +11,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -22,9 +23,13 @@ from wfengine_journal.errors import ForkedProcessError, InternalError
 from wfengine_journal.records import OpenRunRow, OwnerRow, Records
 from wfengine_journal.run_transitions import CrashFlowRun
 from wfengine_journal.transitions import utf8_text
-from wfengine_journal.writer import Writer, WriteRefused
+from wfengine_journal.writer import FORK_WAIT_SECONDS, Writer, WriteRefused
 
 T = TypeVar("T")
+
+# What starting a run imports when it first needs it. A thread that imports holds the module's lock, and a child forked in that
+# instant would wait for it for ever; so whoever forks imports them first, and waits for an import that is under way.
+_IMPORTED_LATE = ("cloudpickle", "ctypes", "importlib.resources")
 
 
 class _Statement:
@@ -312,6 +317,7 @@ _OPEN: dict[str, Journal] = {}
 _OPEN_LOCK = threading.Lock()
 #: In a forked child: journals of the parent, kept so that who still refers to one gets ForkedProcessError from it.
 _LEFT_TO_PARENT: list[Journal] = []
+_FORKING: set[int] = set()  # threads that hold the lock while they fork
 #: In a forked child: files that it must not open, since a copy of a connection of the parent's is still open to them.
 _HELD_BY_PARENT: set[str] = set()
 
@@ -343,6 +349,7 @@ def close_all() -> None:
 def _after_fork_in_child() -> None:
     global _OPEN_LOCK
     _OPEN_LOCK = threading.Lock()
+    _FORKING.clear()
     _HELD_BY_PARENT.update(open_readers())
     for path, journal in _OPEN.items():
         if not journal.abandon_in_child():
@@ -352,6 +359,11 @@ def _after_fork_in_child() -> None:
 
 
 def _before_fork() -> None:
+    if _OPEN_LOCK.acquire(timeout=FORK_WAIT_SECONDS):  # a thread may be opening a file, half of which a child would inherit
+        _FORKING.add(threading.get_ident())
+    if _OPEN:
+        for name in _IMPORTED_LATE:
+            import_module(name)
     for journal in list(_OPEN.values()):
         journal.hold_for_fork()
 
@@ -359,6 +371,9 @@ def _before_fork() -> None:
 def _after_fork_in_parent() -> None:
     for journal in list(_OPEN.values()):
         journal.release_after_fork()
+    if threading.get_ident() in _FORKING:
+        _FORKING.remove(threading.get_ident())
+        _OPEN_LOCK.release()
 
 
 atexit.register(close_all)

@@ -259,9 +259,10 @@ def test_a_forked_child_runs_flows_of_its_own_that_outlive_its_parents_use_of_th
     assert is_sound(rows.path)
 
 
-def test_a_child_forked_while_another_thread_commits_is_not_stuck(program: Program, rows: Rows) -> None:
+@pytest.mark.parametrize("before", ["use_journal(None)", "pass"], ids=["open", "being-opened"])
+def test_a_child_forked_while_another_thread_commits_is_not_stuck(program: Program, rows: Rows, before: str) -> None:
     program.write(
-        """
+        f"""
         import threading
 
         @task
@@ -278,7 +279,7 @@ def test_a_child_forked_while_another_thread_commits_is_not_stuck(program: Progr
             return add(x)
 
         if __name__ == "__main__":
-            journal = use_journal(None)
+            {before}
             threads = [threading.Thread(target=busy, args=(200,)) for _ in range(3)]
             for thread in threads:
                 thread.start()
