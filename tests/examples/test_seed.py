@@ -106,7 +106,8 @@ def test_the_warehouse_is_loaded_in_batches(tmp_path: Path) -> None:
 
     counted = Counter(line.split()[0] for line in effects(tmp_path))
     assert counted == {"extract": 12, "transform": 12, "load": 3, "validate": 1, "report": 1}
-    assert effects(tmp_path)[-5:] == ["load SOURCE-00", "load SOURCE-05", "load SOURCE-10", "validate", "report valid"]
+    in_order = [line for line in effects(tmp_path) if not line.startswith(("extract", "transform"))]
+    assert in_order == ["load SOURCE-00", "load SOURCE-05", "load SOURCE-10", "validate", "report valid"]
 
 
 def test_the_best_model_is_deployed(tmp_path: Path) -> None:
