@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MIGRATION_SET = "wfengine"
 
 #: The scripts that make the tables, one a format so far: a new file runs them all, an older one those it has not had.
-SCRIPTS = {1: "schema.sql", 2: "format_2.sql"}
+SCRIPTS = {1: "schema.sql", 2: "format_2.sql", 3: "format_3.sql"}
 
 # What sqlite-utils itself would create; a test holds the two against each other.
 _BOOKKEEPING = """
@@ -90,7 +90,7 @@ def _run_script(name: str) -> Callable[[Database], None]:
 
 #: Format -> what turns a file of the format before it into this one. Views are dropped before and made anew after.
 #: Format 1 is the first that was released.
-UPGRADES: dict[int, Callable[[Database], None]] = {2: _run_script(SCRIPTS[2])}
+UPGRADES: dict[int, Callable[[Database], None]] = {version: _run_script(SCRIPTS[version]) for version in SCRIPTS if version > 1}
 
 
 def statements(script: str) -> list[str]:

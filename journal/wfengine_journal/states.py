@@ -29,11 +29,11 @@ TERMINAL = frozenset({StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED
 #: Every name that wfengine itself gives, by type; the first is the default name of the type.
 NAMES: dict[StateType, tuple[str, ...]] = {
     StateType.SCHEDULED: ("Scheduled", "Late", "AwaitingRetry", "AwaitingConcurrencySlot"),
-    StateType.PENDING: ("Pending", "NotReady"),
-    StateType.RUNNING: ("Running", "Retrying", "Resuming"),
+    StateType.PENDING: ("Pending", "NotReady", "Rerun", "Forked", "Imported"),
+    StateType.RUNNING: ("Running", "Retrying", "Resuming", "Pausing"),
     StateType.PAUSED: ("Paused", "Suspended", "Drifted", "InDoubt"),
     StateType.CANCELLING: ("Cancelling",),
-    StateType.COMPLETED: ("Completed", "Cached", "RolledBack", "Closed"),
+    StateType.COMPLETED: ("Completed", "Cached", "RolledBack", "Closed", "Set", "ContinuedAsNew"),
     StateType.FAILED: ("Failed", "TimedOut"),
     StateType.CANCELLED: ("Cancelled",),
     StateType.CRASHED: ("Crashed", "Interrupted"),

@@ -19,6 +19,7 @@ HOSTILE = "a\x1b[31mred\x1b]0;title\x07\x9b2Jb\rc\x08\u202ed\nforged line"
 VIEWS = [
     *("runs", "tasks", "attempts", "failures", "timeline", "history", "stuck", "in_doubt", "orphans", "logs"),
     *(
+        "messages",
         "variables",
         "artifacts",
         "deployments",

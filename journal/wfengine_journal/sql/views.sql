@@ -21,7 +21,7 @@ SELECT r.id, r.name, f.name AS flow,
        r.state_message AS message, r.tags, r.idempotency_key, r.durability,
        CASE WHEN r.state IN ('SCHEDULED', 'CRASHED') THEN r.next_attempt_at END AS next_attempt_at,
        (SELECT p.flow_run_id FROM task_run p WHERE p.id = r.parent_task_run_id) AS parent_run_id,
-       r.parent_task_run_id, r.entrypoint, o.pid, o.host
+       r.parent_task_run_id, r.entrypoint, o.pid, o.host, r.deadline_at, r.wake_at, r.origin, r.origin_run_id
 FROM flow_run r
 JOIN flow f ON f.id = r.flow_id
 LEFT JOIN error e ON e.id = r.error_id
@@ -144,6 +144,13 @@ JOIN flow_run r ON r.id = l.flow_run_id
 LEFT JOIN task_run t ON t.id = l.task_run_id
 LEFT JOIN task k ON k.id = t.task_id;
 
+CREATE VIEW messages AS
+SELECT m.id, m.flow_run_id AS run_id, r.name AS run_name, m.topic,
+       CASE WHEN m.codec = 'json' AND m.value IS NOT NULL THEN m.value ELSE m.preview END AS value,
+       m.idempotency_key, m.sender_run_id, m.sent_at, m.received_by AS received_by_task_id, m.received_at
+FROM message m
+JOIN flow_run r ON r.id = m.flow_run_id;
+
 CREATE VIEW variables AS
 SELECT name, value, tags, created_at, updated_at
 FROM variable;
@@ -235,6 +242,7 @@ SELECT column1 AS name, column2 AS shows, column3 AS try FROM (VALUES
     ('in_doubt', 'calls that were started and have no known outcome', 'SELECT run_name, task, inputs FROM in_doubt'),
     ('orphans', 'completed calls that the resumed code never asked for', 'SELECT run_name, task, inputs, result FROM orphans'),
     ('logs', 'what flows and tasks logged', 'SELECT at, level, task, message FROM logs WHERE run_id = 1'),
+    ('messages', 'what was sent to flow runs, and which call received it', 'SELECT run_name, topic, value, received_at FROM messages'),
     ('variables', 'named values that flows share', 'SELECT name, value FROM variables'),
     ('artifacts', 'what flows and tasks made for people to look at', 'SELECT id, key, type, run_name, data FROM artifacts'),
     ('deployments', 'flows with settings of their own, and when they are due', 'SELECT full_name, schedule, active, tags FROM deployments'),

@@ -1,0 +1,33 @@
+-- What format 3 adds to format 2: messages, deadlines, forks, and what a person asked to run again. Never edited once released.
+
+ALTER TABLE flow_run ADD COLUMN deadline_at TEXT;     -- when the run fails (TimedOut) if it has not ended; counts over restarts; null: none
+ALTER TABLE flow_run ADD COLUMN origin TEXT CHECK (origin IN ('fork', 'continued', 'import'));  -- what made it of another run; null: none
+ALTER TABLE flow_run ADD COLUMN origin_run_id INTEGER; -- that run, by its id in the file where it was; null: none
+ALTER TABLE flow_run ADD COLUMN wake_at TEXT;         -- of a suspended run: when its timer ends; null: it waits for a person or a message
+CREATE INDEX flow_run_wake ON flow_run (wake_at) WHERE wake_at IS NOT NULL;
+ALTER TABLE execution ADD COLUMN rerun TEXT;          -- which outcomes a person asked to run again: 'failed', 'changed'; null: no others than usual
+
+CREATE TABLE task_code (                      -- with which code of its own a task ran in one execution of a flow run
+    flow_run_id INTEGER NOT NULL,
+    task_id     INTEGER NOT NULL REFERENCES task (id),
+    epoch       INTEGER NOT NULL,
+    code_hash   TEXT NOT NULL,
+    PRIMARY KEY (flow_run_id, task_id, epoch)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE message (                        -- sent to a flow run; each is received by one call, or by none
+    id              INTEGER PRIMARY KEY AUTOINCREMENT,
+    flow_run_id     INTEGER NOT NULL REFERENCES flow_run (id),  -- to whom
+    topic           TEXT NOT NULL,
+    value           ANY,                      -- null with a hash: in table value
+    codec           TEXT NOT NULL,
+    hash            BLOB NOT NULL,
+    preview         TEXT,                     -- null when the codec is 'json' and the value stands here
+    idempotency_key TEXT,                     -- a second message to the run with this topic and key is not sent; null: none
+    sender_run_id   INTEGER,                  -- flow run that sent it; null: sent from outside of any
+    sent_at         TEXT NOT NULL,
+    received_by     INTEGER,                  -- task run that received it; null: nobody yet
+    received_at     TEXT
+) STRICT;
+CREATE UNIQUE INDEX message_key ON message (flow_run_id, topic, idempotency_key) WHERE idempotency_key IS NOT NULL;
+CREATE INDEX message_open ON message (flow_run_id, topic, id) WHERE received_by IS NULL;
