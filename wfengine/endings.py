@@ -75,7 +75,6 @@ def is_own_timeout(run: LiveRun, error: BaseException | None) -> bool:
 def end_change(run: LiveRun, stored: Stored, next_attempt: float | None) -> EndFlowRun:
     """Return the change that records an attempt of the body."""
     at = run.journal.clock.now_text()
-    run.version += 1
     return _completed(run, stored, at) if stored.outcome.error is None else _failed(run, stored, at, next_attempt)
 
 
@@ -87,7 +86,7 @@ def _completed(run: LiveRun, stored: Stored, at: str) -> EndFlowRun:
     if state is not None:
         name, message = name or recorded_name(state), state.message or message
     return EndFlowRun(
-        run.id, seq=run.version, epoch=run.epoch, at=at, state="COMPLETED", state_name=name, message=message,
+        run.id, epoch=run.epoch, at=at, state="COMPLETED", state_name=name, message=message,
         result=stored.value, orphan_ids=orphans, adopted_ids=run.recorded.list_adopted() if run.recorded is not None else (),
     )  # fmt: skip
 
@@ -104,7 +103,7 @@ def _failed(run: LiveRun, stored: Stored, at: str, next_attempt: float | None) -
     said = state.message if state is not None else None
     kind = StateType.SCHEDULED if next_attempt is not None else StateType.FAILED if state is None else state.type
     return EndFlowRun(
-        run.id, seq=run.version, epoch=run.epoch, at=at, state=kind.value, state_name=name,
+        run.id, epoch=run.epoch, at=at, state=kind.value, state_name=name,
         message=said or f"{type(error).__name__}: {encoded.message}"[:ERROR_CHARACTERS],
         result=stored.value,
         error=encoded,
@@ -140,7 +139,6 @@ def recorded_end(records: Records, row: FlowRunRow) -> Ended:
 
 def park_change(run: LiveRun, signal: RunHalted) -> EndFlowRun:
     """Return the change that parks a run, for the reason that a signal carries."""
-    run.version += 1
     reason = signal.error
     asked = reason.state if isinstance(reason, PausedRun) else None
     name, message = "Paused", str(reason)
@@ -149,8 +147,8 @@ def park_change(run: LiveRun, signal: RunHalted) -> EndFlowRun:
     elif isinstance(reason, DriftError | InDoubtError):
         name = "InDoubt" if isinstance(reason, InDoubtError) else "Drifted"
     return EndFlowRun(
-        run.id, seq=run.version, epoch=run.epoch, at=run.journal.clock.now_text(), state="PAUSED", state_name=name,
-        message=message, error=None,
+        run.id, epoch=run.epoch, at=run.journal.clock.now_text(), state="PAUSED", state_name=name,
+        message=message, error=None, wake_at=reason.wake_at if isinstance(reason, PausedRun) else None,
     )  # fmt: skip
 
 

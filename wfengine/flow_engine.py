@@ -380,6 +380,7 @@ def attempts(run: LiveRun, failures: int) -> Steps[Ended]:
         next_attempt = None if delay is None else clock.wall_seconds() + delay
         end = end_change(run, stored, next_attempt)
         yield Write(run, end, run.synced)
+        run.version = end.seq
         _tell(run, end.state, end.state_name)
         if next_attempt is None:
             run.left_open = False
@@ -460,6 +461,7 @@ def _stop(run: LiveRun, signal: BaseException | None) -> Steps[BaseException]:
         yield Settle([future for future in run.outstanding if not future.done()])
         parked = park_change(run, signal)
         yield Write(run, parked, run.synced)
+        run.version = parked.seq
         note_paused_state(run, parked, signal)
         run.left_open = False
         _tell(run, "PAUSED", parked.state_name)

@@ -283,15 +283,20 @@ class CancelledRun(FailedStateError):
 
 
 class PausedRun(FailedStateError):
-    """The result of a paused run was asked for. `state` is its state, where that is known."""
+    """The result of a paused run was asked for. `state` is its state, where that is known.
+
+    `wake_at`: of a suspended run, when its timer ends, as the journal writes it.
+    """
 
     code = "WF213"
 
     def __init__(
-        self, message: str, *, flow_run_id: int | None = None, task_run_id: int | None = None, state: object = None
-    ) -> None:
+        self, message: str, *, flow_run_id: int | None = None, task_run_id: int | None = None, state: object = None,
+        wake_at: str | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(message, flow_run_id=flow_run_id, task_run_id=task_run_id)
         self.state = state
+        self.wake_at = wake_at
 
     def __reduce__(self) -> tuple[object, ...]:
         # Without the state: it is an object of wfengine's own, which no journal may hold.

@@ -175,7 +175,7 @@ class ClaimFlowRun(RecordedChange):
             "UPDATE flow_run SET state = 'RUNNING', state_name = ?, state_message = NULL, version = ?, epoch = ?, owner_id = ?,"
             " failures = CASE WHEN ? = 'resume' THEN 0 ELSE failures END,"
             " next_attempt_at = CASE WHEN ? = 'retry' THEN next_attempt_at END,"
-            " started_at = coalesce(started_at, ?), ended_at = NULL, tasks_done = NULL, tasks_total = NULL"
+            " started_at = coalesce(started_at, ?), ended_at = NULL, tasks_done = NULL, tasks_total = NULL, wake_at = NULL"
             " WHERE id = ? AND version = ? AND epoch = ?"
             " AND (state IN ('PENDING', 'SCHEDULED', 'PAUSED', 'CRASHED', 'FAILED', 'CANCELLED')"
             "  OR (state = 'COMPLETED' AND state_name = 'RolledBack'))",
@@ -199,22 +199,25 @@ class ClaimFlowRun(RecordedChange):
 
 
 class EndFlowRun(RecordedChange):
-    """Leave RUNNING: a terminal state, a pause, or a wait for the next attempt of the flow."""
+    """Leave RUNNING: a terminal state, a pause, or a wait for the next attempt of the flow. Sets `seq`.
+
+    Another process may have moved the run on meanwhile, by asking to cancel it; the epoch says who executes it.
+    """
 
     __slots__ = (
         "adopted_ids", "at", "counts_failure", "epoch", "error", "fatal_task_run_ids", "message", "next_attempt_at",
-        "orphan_ids", "result", "state", "state_name",
+        "orphan_ids", "result", "state", "state_name", "wake_at",
     )  # fmt: skip
 
     def __init__(
-        self, flow_run_id: int, *, seq: int, epoch: int, at: str, state: str, state_name: str | None = None,
+        self, flow_run_id: int, *, epoch: int, at: str, state: str, state_name: str | None = None,
         message: str | None = None, result: Encoded | None = None, error: EncodedError | None = None,
         fatal_task_run_ids: Sequence[int] = (), orphan_ids: Sequence[int] = (), adopted_ids: Sequence[int] = (),
-        next_attempt_at: str | None = None, counts_failure: bool = False,
+        next_attempt_at: str | None = None, counts_failure: bool = False, wake_at: str | None = None,
     ) -> None:  # fmt: skip
         self.flow_run_id = flow_run_id
         self.task_run_id = 0
-        self.seq = seq
+        self.seq = 0
         self.epoch = epoch
         self.at = at
         self.state = state
@@ -227,11 +230,16 @@ class EndFlowRun(RecordedChange):
         self.adopted_ids = adopted_ids  # earlier orphans that were asked for after all
         self.next_attempt_at = next_attempt_at
         self.counts_failure = counts_failure
+        self.wake_at = wake_at  # of a suspended run: when its timer ends
 
     def apply(self, connection: sqlite3.Connection) -> None:
         at, flow_run_id = self.at, self.flow_run_id
         stored = result_columns(self.result) if self.result is not None else (None, None, None, None)
         ended = at if self.state in ("COMPLETED", "FAILED", "CANCELLED", "CRASHED") else None
+        row = connection.execute("SELECT version FROM flow_run WHERE id = ?", (flow_run_id,)).fetchone()
+        if row is None:
+            raise WriteRefused
+        self.seq = int(row[0]) + 1
         cursor = connection.execute(
             "UPDATE flow_run SET state = ?, state_name = ?, state_message = ?, version = ?, result = ?, result_codec = ?,"
             " result_hash = ?, result_preview = ?, error_id = NULL, failures = failures + ?, next_attempt_at = ?, ended_at = ?,"
@@ -239,7 +247,7 @@ class EndFlowRun(RecordedChange):
             "                WHERE t.flow_run_id = ?),"
             " tasks_done = (SELECT count(*) FROM task_run t JOIN task k ON k.id = t.task_id AND k.kind = 'task'"
             "               WHERE t.flow_run_id = ? AND t.state = 'COMPLETED')"
-            " WHERE id = ? AND version = ? AND epoch = ? AND state IN ('RUNNING', 'CANCELLING')"
+            " WHERE id = ? AND epoch = ? AND state IN ('RUNNING', 'CANCELLING')"
             f" AND state IN ({FROM_STATES[self.state]})",
             (
                 self.state,
@@ -253,7 +261,6 @@ class EndFlowRun(RecordedChange):
                 flow_run_id,
                 flow_run_id,
                 flow_run_id,
-                self.seq - 1,
                 self.epoch,
             ),
         )
@@ -263,6 +270,8 @@ class EndFlowRun(RecordedChange):
         _interrupt_running_calls(connection, flow_run_id, "its flow run ended first", at, counts=False)
         if self.result is not None and stored[0] is None:
             store_value(connection, self.result, at)
+        if self.wake_at is not None:
+            connection.execute("UPDATE flow_run SET wake_at = ? WHERE id = ?", (self.wake_at, flow_run_id))
         error_id = None
         if self.error is not None:
             error_id = store_error(connection, self.error)
