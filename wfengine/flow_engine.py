@@ -299,12 +299,9 @@ def owned_error(journal: Journal, row: FlowRunRow) -> RunOwnedError:
 def load_recorded(run: LiveRun, code_hash: str, rerun: Rerun, by_person: bool) -> None:
     """Read what earlier executions recorded, for the calls of this one."""
     run.told |= run.journal.records.list_hook_runs(run.id)
-    hashes = run.journal.records.list_code_hashes(run.id)
-    hashes.pop(run.epoch, None)  # this execution's own row
-    run.recorded = Recorded(
-        run.journal.records.list_calls(run.id), rerun=rerun, by_person=by_person, code_hash=code_hash, code_hashes=hashes,
-        reasons=run.journal.records.list_reasons(run.id),
-    )  # fmt: skip
+    run.recorded = Recorded.load(
+        run.journal.records, run.id, epoch=run.epoch, rerun=rerun, by_person=by_person, code_hash=code_hash
+    )
 
 
 def restored_arguments(flow: AnyFlow, journal: Journal, row: FlowRunRow) -> dict[str, object]:

@@ -259,6 +259,8 @@ def _look_up(call: Call, task_id: int) -> Outcome | None:
             return None
         if outcome is not None and call.transaction is not None:
             call.transaction.take(call, outcome.error)
+        if outcome is None:
+            recorded.note_lived(row)
         return outcome
     except JournalError as error:
         # Not for the flow to catch: what it was given once cannot be had, so it must not go on as if the task had failed.
@@ -414,7 +416,7 @@ def _recall(call: Call) -> Steps[None]:
     rows = _calls_inside(call)
     with run.issue_lock:
         if run.recorded is None:
-            run.recorded = Recorded((), rerun="none", by_person=False, code_hash=None, code_hashes={}, reasons={})
+            run.recorded = Recorded(run.journal.records, run.id, until_id=0)
         run.recorded.retry(call.task_run_id, rows)
 
 
@@ -427,13 +429,7 @@ def _is_inside(inner: Call, outer: Call) -> bool:
 
 
 def _calls_inside(call: Call) -> list[CallRow]:
-    scopes = {call.task_run_id}
-    rows = []
-    for row in call.run.journal.records.list_calls(call.run.id):  # a row is written after that of the call which made it
-        if row.scope in scopes:
-            scopes.add(row.id)
-            rows.append(row)
-    return rows
+    return call.run.journal.records.list_calls_inside(call.run.id, call.task_run_id)
 
 
 def _interrupted(call: Call, row: CallRow, message: str) -> SettleCall:
