@@ -67,9 +67,7 @@ class Recorded:
         self._has_not_ready: bool | None = None
 
     @classmethod
-    def load(
-        cls, records: Records, flow_run_id: int, *, epoch: int, rerun: Rerun, by_person: bool, code_hash: str
-    ) -> Recorded:
+    def load(cls, records: Records, flow_run_id: int, *, epoch: int, rerun: Rerun, by_person: bool, code_hash: str) -> Recorded:
         """Return what the executions before that of `epoch` recorded."""
         until_id = records.find_last_call(flow_run_id)
         self = cls(records, flow_run_id, until_id=until_id, rerun=rerun, by_person=by_person, code_hash=code_hash)

@@ -246,7 +246,8 @@ class Records:
     def has_not_ready(self, flow_run_id: int) -> bool:
         """Tell whether some calls of a flow run could not begin, since what they waited for failed."""
         row = self.row(
-            "SELECT 1 FROM task_run WHERE flow_run_id = ? AND state = 'PENDING' AND state_name = 'NotReady' LIMIT 1", (flow_run_id,)
+            "SELECT 1 FROM task_run WHERE flow_run_id = ? AND state = 'PENDING' AND state_name = 'NotReady' LIMIT 1",
+            (flow_run_id,),
         )
         return row is not None
 
@@ -330,9 +331,7 @@ class Records:
 
     def get_call(self, flow_run_id: int, task_run_id: int) -> CallRow:
         """Return one recorded call of a flow run; NotFoundError if it has none with that id."""
-        rows = self._calls(
-            f"SELECT {_CALL_COLUMNS} FROM task_run WHERE id = ? AND flow_run_id = ?", (task_run_id, flow_run_id)
-        )
+        rows = self._calls(f"SELECT {_CALL_COLUMNS} FROM task_run WHERE id = ? AND flow_run_id = ?", (task_run_id, flow_run_id))
         if rows:
             return rows[0]
         raise NotFoundError(
