@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 #: Which recorded failures run again: those that ended the run, every one, or none (a crash: same decisions, same path).
 Rerun = Literal["fatal", "failed", "none"]
-#: What a person may ask to run again by a rule; see also `selection`.
-Again = Literal["failed", "changed"]
+#: What drift may lead to, if its author or a person says so.
+ON_DRIFT = ("error", "rerun", "reuse")
 
 _Key = tuple[int, int, bytes, int]  # scope, task, call key, occurrence
 
@@ -193,6 +193,11 @@ class Recorded:
             return "failed"
         return "fatal" if rule == "fatal" or row.epoch < self._last_epochs.get("resume", 0) else "none"
 
+    @property
+    def asks_for_changed(self) -> bool:
+        """Tell whether a person asked for the calls of tasks that changed to run again, in this execution or before."""
+        return "changed" in self._asked_epochs
+
     def is_changed(self, row: CallRow, code: str) -> bool:
         """Tell whether a person asked for what changed to run again, and the task's own code did since that outcome."""
         if row.epoch >= self._asked_epochs.get("changed", 0):
@@ -293,7 +298,8 @@ def drift_error(run_id: int, run_name: str, task_name: str, recorded: str, prese
         + "\n".join(lines)
         + f"\nNothing was run. Make the argument the same on each run (a flow parameter, or compute it in a task) and type: "
         f"wfengine resume {typed(run_id, run_name)}\n"
-        f"Or run the call anew with its present arguments: wfengine resume {typed(run_id, run_name)} --on-drift rerun",
+        f"Or run the call anew with its present arguments: wfengine resume {typed(run_id, run_name)} --on-drift rerun\n"
+        f"Or let the recorded result stand for it: wfengine resume {typed(run_id, run_name)} --on-drift reuse",
         flow_run_id=run_id,
     )
 
