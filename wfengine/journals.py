@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, cast
 
@@ -32,6 +34,20 @@ def use_journal(path: str | os.PathLike[str] | None, *, durability: Durability |
     if durability is not None:
         _durability[journal.path] = _checked(durability)
     return journal
+
+
+@contextmanager
+def using_journal(path: Path) -> Iterator[Journal]:
+    """Use a journal file for every run started in this process during the block, and close it afterwards."""
+    global _chosen
+    before = _chosen
+    _chosen = find_path(path)
+    journal = default_journal()
+    try:
+        yield journal
+    finally:
+        _chosen = before
+        journal.close()
 
 
 def default_path() -> Path:

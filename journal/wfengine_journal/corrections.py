@@ -24,8 +24,8 @@ _AT_REST = "'PENDING', 'PAUSED', 'CRASHED', 'FAILED', 'CANCELLED', 'COMPLETED'"
 class TakeBackCalls:
     """Take back what is recorded of some calls, in one transaction: they are to run again, or have this result.
 
-    Without calls, a completed run is only opened, for a rule to choose. Else so are the calls that made them, up to the flow's body, since a finished call is answered without being entered; of a
-    subflow, all that it called runs again.
+    So are the calls that made them, up to the flow's body, since a finished call is answered without being entered; of a
+    subflow, all that it called runs again. Without calls, a completed run is only opened, for a rule to choose.
     """
 
     __slots__ = ("_first", "at", "flow_run_id", "message", "result", "task_run_ids", "version")
