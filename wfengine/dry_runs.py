@@ -214,6 +214,14 @@ def _unseen() -> Iterator[None]:
         logging.disable(disabled)
 
 
+def debugged(fn: Callable[..., object]) -> Callable[..., object]:
+    """Return a flow's function to be run under Python's debugger, which stops at its first line."""
+    import functools
+    import pdb
+
+    return functools.partial(pdb.Pdb().runcall, fn)
+
+
 def inputs_text(inputs: str, limit: int = 80) -> str:
     """Return recorded inputs as a person would write the call: x=1, name='a'."""
     try:
