@@ -36,7 +36,7 @@ from wfengine_journal.queries import (
 )
 from wfengine_journal.rows import Run
 
-_SETTING = re.compile(r"(?P<call>[^=\[\]]+(?:\[[^\]]*\])?)=(?P<value>.*)", re.DOTALL)
+_SETTING = re.compile(r"(?P<call>[^=\[\]]+(?:\[.*?\])?)=(?P<value>.*)", re.DOTALL)
 RERUN_HELP = (
     "Run more again than usual: 'failed' (every failure), 'changed' (tasks whose code changed), TASK, TASK[KEY] (by call_key, "
     "an argument's value or NAME=VALUE), from:TASK, or the id of a task run. May be given several times."
