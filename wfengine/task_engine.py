@@ -224,7 +224,7 @@ def _note_code(call: Call) -> None:
     run, callee = call.run, call.callee
     if callee.kind == "task":
         task_id = run.journal.task_id(callee.kind, callee.key, callee.name)
-        run.journal.post(NoteTaskCode(run.id, task_id, run.epoch, own_code(callee.fn)))
+        run.journal.add(NoteTaskCode(run.id, task_id, run.epoch, own_code(callee.fn)))
 
 
 def _same_key(known: Callee, callee: Callee) -> UsageError:
