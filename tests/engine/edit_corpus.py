@@ -302,6 +302,7 @@ class Walk:
     program: Program
     recorded: dict[Key, Record] = field(default_factory=dict)
     cut_off: str = ""
+    orphaned: set[Key] = field(default_factory=set)  # by an earlier execution, inside subflows
     executed: list[str] = field(default_factory=list)
     decisions: list[tuple[str, str, str]] = field(default_factory=list)
     points: list[str] = field(default_factory=list)
@@ -333,6 +334,14 @@ class Walk:
         """Return what the journal holds afterwards."""
         return {**self.recorded, **self.outcomes}
 
+    def orphaned_inside(self) -> set[Key]:
+        """Return the orphans of subflows that completed in this execution: they stay orphans when the subflow replays."""
+        return {
+            key
+            for key, record in self.recorded.items()
+            if record.state == "COMPLETED" and key not in self.claimed and key[0] in self.outcomes
+        }
+
     def orphans(self) -> list[tuple[object, ...]]:
         """Return (task, argument) of completed calls in scopes that were executed, for which nobody asked."""
         return sorted(
@@ -340,12 +349,12 @@ class Walk:
             for key, record in self.recorded.items()
             if record.state == "COMPLETED"
             and key not in self.claimed
-            and (key[0] == () or (key[0] in self.claimed and key[0] not in self.replayed))
+            and (key[0] == () or (key[0] in self.claimed and (key[0] not in self.replayed or key in self.orphaned)))
         )
 
-    def inside_replayed_failures(self) -> list[tuple[object, ...]]:
-        """Return (task, argument) of completed calls that belong to the answer of a call whose failure was replayed."""
-        failed = {key for key in self.replayed if self.recorded[key].state == "FAILED"}
+    def inside_failures(self) -> list[tuple[object, ...]]:
+        """Return (task, argument) of completed calls that were made by a call which failed."""
+        failed = {key for key, record in self.recorded.items() if record.state == "FAILED"}
         return [key[1:3] for key in self.recorded if key[0] in failed]
 
     def _flow(self, name: str, scope: Key, given: str) -> list[str]:
@@ -445,6 +454,7 @@ class Walk:
             self.outcomes[key] = known
             raise refusal
         self.decisions.append(("NEW" if known is None else "RERUN", name, argument))
+        self.outcomes[key] = Record("RUNNING")
         try:
             value = tuple(self._flow(name, key, argument)) if body is None else self._task(name, body, key, argument)
         except Refused as refusal:
