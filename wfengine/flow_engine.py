@@ -65,6 +65,7 @@ from wfengine_journal.states import StateType
 from wfengine_journal.transitions import Argument, tags_text
 
 if TYPE_CHECKING:
+    from wfengine.dry_runs import DryRun
     from wfengine.flows import AnyFlow
     from wfengine_journal.store import Journal
 
@@ -82,6 +83,8 @@ class How:
     rerun: Rerun
     by_person: bool
     on_drift: str | None = None
+    dry: DryRun | None = None  # nothing is executed, see `dry_runs`
+    asked: str | None = None  # what a person asked to run again beside the usual, as in `execution.rerun`
 
 
 # ------------------------------------------------------------------------------------------- create
@@ -239,18 +242,19 @@ def take_up(flow: AnyFlow, journal: Journal, run_id: int, how: How, *, parent: C
     if row.state == "COMPLETED" and not (row.state_name == "RolledBack" and how.rerun == "failed"):
         return recorded_end(journal.records, row)
     if row.state in ("RUNNING", "CANCELLING", "SCHEDULED") and row.owner_id is not None:
-        _refuse_living(journal, row)
+        refuse_living(journal, row)
         sweep(journal)
         ABANDONED.discard((str(journal.path), run_id))
         row = journal.records.get_flow_run(run_id)
-    yield from tell_of_crash(flow, journal, row)
+    if how.dry is None:
+        yield from tell_of_crash(flow, journal, row)
     code_hash, source = flow_code(flow.fn)
     code_id = journal.code_id(code_hash, source)
     waited_for_retry = row.next_attempt_at is not None
     reason = "start" if row.epoch == 0 else "retry" if waited_for_retry and how.reason == "recovery" else how.reason
     claim = ClaimFlowRun(
         row.id, version=row.version, epoch=row.epoch + 1, owner_id=journal.owner_id, code_id=code_id, reason=reason,
-        at=journal.clock.now_text(),
+        at=journal.clock.now_text(), rerun=how.asked,
     )  # fmt: skip
     arguments = restored_arguments(flow, journal, row)  # before the claim: what does not fit is refused and nothing written
     try:
@@ -266,7 +270,7 @@ def take_up(flow: AnyFlow, journal: Journal, run_id: int, how: How, *, parent: C
         raise owned_error(journal, row)
     run = LiveRun(journal, flow, row.id, row.name, epoch=claim.epoch, version=claim.seq)
     run.durability, run.synced = row.durability, row.durability == "power"
-    run.on_drift = how.on_drift or flow.on_drift
+    run.on_drift, run.dry = how.on_drift or flow.on_drift, how.dry
     # A run that was waiting for its own next attempt when its process died runs its failures again, as it would have.
     rerun: Rerun = "failed" if waited_for_retry else how.rerun
     load_recorded(run, code_hash, rerun, how.by_person)
@@ -277,7 +281,8 @@ def take_up(flow: AnyFlow, journal: Journal, run_id: int, how: How, *, parent: C
     return (yield from _live(run, arguments, tags, parent, failures, due))
 
 
-def _refuse_living(journal: Journal, row: FlowRunRow) -> None:
+def refuse_living(journal: Journal, row: FlowRunRow) -> None:
+    """Raise RunOwnedError where a living process, this one or another, executes a run."""
     here = (str(journal.path), row.id) in ACTIVE
     elsewhere = row.owner_id is not None and row.owner_id != journal.owner_id and journal.is_owner_alive(row.owner_id)
     if here or elsewhere:
@@ -299,12 +304,9 @@ def owned_error(journal: Journal, row: FlowRunRow) -> RunOwnedError:
 def load_recorded(run: LiveRun, code_hash: str, rerun: Rerun, by_person: bool) -> None:
     """Read what earlier executions recorded, for the calls of this one."""
     run.told |= run.journal.records.list_hook_runs(run.id)
-    hashes = run.journal.records.list_code_hashes(run.id)
-    hashes.pop(run.epoch, None)  # this execution's own row
-    run.recorded = Recorded(
-        run.journal.records.list_calls(run.id), rerun=rerun, by_person=by_person, code_hash=code_hash, code_hashes=hashes,
-        reasons=run.journal.records.list_reasons(run.id),
-    )  # fmt: skip
+    run.recorded = Recorded.load(
+        run.journal.records, run.id, epoch=run.epoch, rerun=rerun, by_person=by_person, code_hash=code_hash
+    )
 
 
 def restored_arguments(flow: AnyFlow, journal: Journal, row: FlowRunRow) -> dict[str, object]:
@@ -348,7 +350,7 @@ def _live(
         ACTIVE[key] = run
         ABANDONED.discard(key)
         _tell(run, "RUNNING", None)
-        if due is not None:
+        if due is not None and run.dry is None:
             yield from _wait_for_attempt(run, due)
         return (yield from attempts(run, failures))
     finally:
@@ -374,7 +376,7 @@ def attempts(run: LiveRun, failures: int) -> Steps[Ended]:
         if error is not None and not isinstance(error, Exception):
             raise (yield from _stop(run, error)) from None
         delay = None
-        if error is not None and may_retry(stored.outcome):
+        if error is not None and may_retry(stored.outcome) and run.dry is None:
             failures += 1
             delay = run.flow.policy.next_delay_seconds(failures, error, clock.monotonic_seconds() - started)
         next_attempt = None if delay is None else clock.wall_seconds() + delay
@@ -404,7 +406,8 @@ def _body(run: LiveRun) -> Steps[Outcome]:
     """Run the flow's function and wait for what it submitted."""
     yield from call_flow_hooks(run, State(StateType.RUNNING, flow_run_id=run.id), run.version)
     args, kwargs = run.flow.parameters.unbind(run.parameters)
-    step = Invoke(Scope(run, None), run.flow.fn, args, kwargs, run.flow.is_async, run.flow.timeout_seconds)
+    fn = run.flow.fn if run.dry is None else run.dry.body(run.flow.fn)
+    step = Invoke(Scope(run, None), fn, args, kwargs, run.flow.is_async, run.flow.timeout_seconds)
     outcome = (yield from _stream(run, step)) if run.flow.is_generator else (yield step)
     assert isinstance(outcome, Outcome)
     if outcome.error is None and is_telling(outcome.value):
@@ -540,5 +543,6 @@ def _subflow_again(flow: AnyFlow, journal: Journal, run_id: int, call: Call) -> 
         rerun,
         by_person=recorded is not None and recorded.by_person and flow.on_drift != "error",
         on_drift=call.run.on_drift,
+        dry=call.run.dry,
     )
     return (yield from take_up(flow, journal, run_id, how, parent=call))

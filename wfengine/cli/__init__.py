@@ -26,6 +26,10 @@ __all__ = ["main", "root"]
     table={
         "run": ("wfengine.cli.run:run", "Run a flow from a file or module."),
         "resume": ("wfengine.cli.run:resume", "Take runs up again where they stopped."),
+        "retry": ("wfengine.cli.run:retry", "Take a run up again, and run every failure in it again."),
+        "fork": ("wfengine.cli.fork:fork", "Make a new run that begins with what another one recorded."),
+        "replay": ("wfengine.cli.plan:replay", "Run a flow's body over what is recorded; no task runs."),
+        "diff": ("wfengine.cli.fork:diff", "Where two runs of a flow part."),
         "resolve": ("wfengine.cli.resolve:resolve", "Settle a call in doubt by a person's word."),
         "runs": ("wfengine.cli.runs:runs", "List runs, show one, read its logs."),
         "tasks": ("wfengine.cli.tasks:tasks", "About single task runs: why one was cached, or not."),
@@ -36,6 +40,7 @@ __all__ = ["main", "root"]
         "variables": ("wfengine.cli.variables:variables", "Named values that flows share."),
         "artifacts": ("wfengine.cli.artifacts:artifacts", "What runs made for people to look at."),
         "sql": ("wfengine.cli.sql:sql", "Ask the journal anything, read-only."),
+        "extract": ("wfengine.cli.files:extract", "Copy one run into a small journal of its own."),
         "info": ("wfengine.cli.info:info", "Which journal is used, and what it holds."),
         "doctor": ("wfengine.cli.doctor:doctor", "Check that the journal is sound."),
         "migrate-check": ("wfengine.cli.migrate_check:migrate_check", "What in a Prefect file would not run here."),
