@@ -13,6 +13,7 @@ from pathlib import Path
 from tests.crash.nursery import FLAG, serve
 from wfengine import cli, use_journal
 from wfengine.cli import ending, run  # noqa: F401 - so that no child has to import them
+from wfengine.dry_runs import plan_run
 from wfengine.loading import load_entrypoint
 from wfengine.recovery import find_run_id, resume_run
 from wfengine_journal import store
@@ -33,12 +34,25 @@ def execute() -> None:
         except (ValueError, RuntimeError) as error:
             answer = {"failure": str(error)}
     else:
-        state = resume_run(journal, find_run_id(journal, "@last"))
+        run_id = find_run_id(journal, "@last")
+        planned = plan(journal.path, run_id) if verb == "plan and resume" else {}
+        state = resume_run(journal, run_id)
         result = state.result(raise_on_failure=False)
-        answer = {"result": result} if state.is_completed() else {"failure": str(result)}
+        answer = {**planned, **({"result": result} if state.is_completed() else {"failure": str(result)})}
     print(json.dumps(answer), flush=True)
     store.close_all()
     os._exit(0)  # taking down an interpreter that was forked with all its modules takes longer than the run
+
+
+def plan(path: Path, run_id: int) -> dict[str, object]:
+    """Return what a resume would do: each call with its decision, and whether the body came to its end."""
+    effects = Path(os.environ["EFFECTS"])
+    before = effects.read_bytes() if effects.exists() else b""
+    found = plan_run(path, run_id)
+    assert (effects.read_bytes() if effects.exists() else b"") == before, "a plan executed something"
+    assert found.error is None, found.error
+    calls = [(call.decision, call.task, *json.loads(call.inputs).values()) for call in found.calls]
+    return {"calls": calls, "ended": found.ended}
 
 
 if __name__ == "__main__":

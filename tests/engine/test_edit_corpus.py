@@ -130,6 +130,8 @@ def execute(
     walk = Walk(program, recorded, cut_off, orphaned or set()).go()
     code, answer = case.child(verb, cut_off)
     ran = case.effects()[before:]
+    if verb == "plan and resume":
+        check_plan(walk, answer.pop("calls"), answer.pop("ended"))
     if code == -signal.SIGKILL:
         assert walk.result is None
         assert walk.failure is None
@@ -146,6 +148,29 @@ def execute(
         ((result,),) = case.query("SELECT result FROM runs WHERE parent_run_id IS NULL")
         assert result is None or json.loads(str(result)) == walk.result
     return walk
+
+
+def check_plan(walk: Walk, calls: object, ended: object) -> None:
+    """Compare what `resume --plan` said with the decisions of the model, which are those of the resume."""
+    assert isinstance(calls, list)
+    planned = Counter(tuple(call) for call in calls if call[0] != "ORPHAN")
+    decided = Counter(walk.decisions)
+    # It stops where a value would be needed that is not recorded; the calls up to there are all in it.
+    first = next((place for place, call in enumerate(walk.decisions) if must_run(walk, call)), None)
+    assert not planned - decided
+    assert not Counter(walk.decisions if first is None else walk.decisions[: first + 1]) - planned
+    if first is None:
+        assert ended is True
+    if first is None and walk.result is not None:
+        orphans = Counter(tuple(call[1:]) for call in calls if call[0] == "ORPHAN")
+        assert not Counter(walk.orphans()) - orphans
+        assert set(orphans - Counter(walk.orphans())) <= set(walk.inside_failures())
+
+
+def must_run(walk: Walk, call: tuple[str, str, str]) -> bool:
+    """Tell whether a call stops a plan; a subflow that was begun is entered."""
+    decision, name, _ = call
+    return decision == "NEW" or (decision == "RERUN" and name in walk.program.tasks)
 
 
 def check_case(case: Case) -> None:
@@ -167,7 +192,7 @@ def check_case(case: Case) -> None:
             second = execute(case, "resume", edited, recorded, again)
             recorded = recorded_by(case, second, again)
             orphaned = {key for key in second.orphaned_inside() if recorded[key[0]].state == "COMPLETED"}  # type: ignore[index]
-    last = execute(case, "cli" if case.seed % CLI_EVERY == 0 else "resume", edited, recorded, "", orphaned)
+    last = execute(case, "cli" if case.seed % CLI_EVERY == 0 else "plan and resume", edited, recorded, "", orphaned)
     names_replayed = {name for decision, name, _ in last.decisions if decision == "REPLAY"}
     if last.result is not None and not names_replayed & changed_callees(base, edited):
         assert last.result == Walk(edited).go().result  # as if it had been started today
