@@ -163,7 +163,14 @@ def plan_run(
         usual: Rerun = "failed" if asked is not None and asked.every_failure else "none" if as_recorded else "fatal"
         words = None if asked is None else asked.words
         on_drift = on_drift or found.on_drift
-        how = How("resume", usual, not as_recorded and on_drift != "error", on_drift, DryRun(plan, wrap), words)
+        how = How(
+            "recovery" if as_recorded else "resume",
+            usual,
+            not as_recorded and on_drift != "error",
+            on_drift,
+            DryRun(plan, wrap),
+            words,
+        )
         with _unseen() if quiet else contextlib.nullcontext():
             _perform(plan, found, journal, how)
         _note_orphans(plan, journal)
