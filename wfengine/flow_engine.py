@@ -516,19 +516,26 @@ def subflow(flow: AnyFlow, call: Call) -> Steps[Outcome]:
     return ended.outcome
 
 
+def _last_asked(journal: Journal, run_id: int) -> str:
+    """Return why a run's body was started the last time that was not a recovery, which only goes on with what was begun."""
+    reasons = [reason for _, reason in sorted(journal.records.list_reasons(run_id).items()) if reason != "recovery"]
+    return reasons[-1]
+
+
 def _subflow_again(flow: AnyFlow, journal: Journal, run_id: int, call: Call) -> Steps[Ended]:
     row = journal.records.get_flow_run(run_id)
     # Cut off when its failure was being run again: that has to be done still.
     begun_again = call.row is not None and call.row.is_cut_off and call.row.error_id is not None
     undone = call.row is not None and call.row.state_name == "RolledBack" and row.state_name == "RolledBack"
-    begun_again = begun_again or undone
-    runs_again = begun_again or (call.row is not None and call.row.is_failure)
+    runs_again = begun_again or undone or (call.row is not None and call.row.is_failure)
     if (row.state == "COMPLETED" and not undone) or (row.state in ("FAILED", "CANCELLED") and not runs_again):
         return recorded_end(journal.records, row)  # it ended, and the process died before the call's outcome was written
     recorded = call.run.recorded
     rerun: Rerun = "none"
-    if begun_again:
+    if undone:
         rerun = "failed"
+    elif begun_again:  # by the rule of the execution that was cut off
+        rerun = "fatal" if _last_asked(journal, run_id) == "resume" else "failed"
     elif recorded is not None:
         rerun = recorded.rerun_of(call.row) if call.row is not None else recorded.rerun_in(call.scope.task_run_id)
     how = How(

@@ -35,6 +35,7 @@ __all__ = ["main", "root"]
         "tasks": ("wfengine.cli.tasks:tasks", "About single task runs: why one was cached, or not."),
         "task": ("wfengine.cli.task_serve:task", "Serve tasks in background."),
         "watch": ("wfengine.cli.watch:watch", "Follow a run of another process until it ends."),
+        "follow": ("wfengine.cli.follow:follow", "Print what a generator hands out, item by item."),
         "deployments": ("wfengine.cli.deployments:deployments", "Flows with settings of their own."),
         "variables": ("wfengine.cli.variables:variables", "Named values that flows share."),
         "artifacts": ("wfengine.cli.artifacts:artifacts", "What runs made for people to look at."),

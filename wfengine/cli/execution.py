@@ -199,6 +199,18 @@ def resolve(path: Path, run_id: int, task_run_id: int, *, done: bool, value: obj
     resolve_call(journals.use_journal(path), run_id, task_run_id, done=done, value=value)
 
 
+def follow(
+    path: Path, run_id: int, task: str | int | None, *, start: int, timeout_seconds: float | None
+) -> Iterator[tuple[str, bool]]:
+    """Give the items of a stream as (text, whether it is JSON), as they come."""
+    from wfengine import following, journals
+
+    found = following.follow_texts(
+        journals.use_journal(path), run_id, task, start=start, timeout_seconds=timeout_seconds
+    )  # fmt: skip
+    return cast("Iterator[tuple[str, bool]]", found)
+
+
 def set_variable(path: Path, name: str, value: object, *, tags: Iterable[str], overwrite: bool) -> None:
     """Set a variable. Raises InvalidValueError when it exists and is not to be overwritten, or is not allowed."""
     from wfengine import journals
