@@ -80,6 +80,7 @@ class DryRun:
 
     def __init__(self, plan: Plan, wrap: Callable[[Callable[..., object]], Callable[..., object]] | None = None) -> None:
         self.plan = plan
+        self.entered: list[tuple[int, int]] = []  # id and epoch of the run, and of the subflow runs that were lived here
         self.body = wrap or (lambda fn: fn)  # what the flow's function is called through
 
     def decide(self, call: Call, outcome: Outcome | None) -> None:
@@ -163,17 +164,18 @@ def plan_run(
         usual: Rerun = "failed" if asked is not None and asked.every_failure else "none" if as_recorded else "fatal"
         words = None if asked is None else asked.words
         on_drift = on_drift or found.on_drift
+        dry = DryRun(plan, wrap)
         how = How(
             "recovery" if as_recorded else "resume",
             usual,
             not as_recorded and on_drift != "error",
             on_drift,
-            DryRun(plan, wrap),
+            dry,
             words,
         )
         with _unseen() if quiet else contextlib.nullcontext():
             _perform(plan, found, journal, how)
-        _note_orphans(plan, journal)
+        _note_orphans(plan, journal, dry)
         return plan
 
 
@@ -202,11 +204,11 @@ def _perform(plan: Plan, flow: AnyFlow, journal: Journal, how: How) -> None:
     plan.ended, plan.outcome = True, ended.outcome
 
 
-def _note_orphans(plan: Plan, journal: Journal) -> None:
-    row = journal.records.get_flow_run(plan.flow_run_id)
-    for task_run_id, task, inputs in journal.records.list_orphans(row.id, row.epoch):
-        why = "the flow does not ask for it any more" if plan.ended else "a call with other inputs takes its place"
-        plan.note(PlannedCall("ORPHAN", task, inputs, task_run_id, why))
+def _note_orphans(plan: Plan, journal: Journal, dry: DryRun) -> None:
+    why = "the flow does not ask for it any more" if plan.ended else "a call with other inputs takes its place"
+    for run_id, epoch in dry.entered:
+        for task_run_id, task, inputs in journal.records.list_orphans(run_id, epoch):
+            plan.note(PlannedCall("ORPHAN", task, inputs, task_run_id, why))
 
 
 @contextlib.contextmanager

@@ -271,6 +271,8 @@ def take_up(flow: AnyFlow, journal: Journal, run_id: int, how: How, *, parent: C
     run = LiveRun(journal, flow, row.id, row.name, epoch=claim.epoch, version=claim.seq)
     run.durability, run.synced = row.durability, row.durability == "power"
     run.on_drift, run.dry = how.on_drift or flow.on_drift, how.dry
+    if run.dry is not None:
+        run.dry.entered.append((run.id, run.epoch))
     # A run that was waiting for its own next attempt when its process died runs its failures again, as it would have.
     rerun: Rerun = "failed" if waited_for_retry else how.rerun
     load_recorded(run, code_hash, rerun, how.by_person)

@@ -342,21 +342,15 @@ class Walk:
             if record.state == "COMPLETED" and key not in self.claimed and key[0] in self.outcomes
         }
 
-    def orphans(self, *, of_subflows: bool = True) -> list[tuple[object, ...]]:
+    def orphans(self) -> list[tuple[object, ...]]:
         """Return (task, argument) of completed calls in scopes that were executed, for which nobody asked."""
         return sorted(
             key[1:3]
             for key, record in self.recorded.items()
             if record.state == "COMPLETED"
             and key not in self.claimed
-            and (of_subflows or not _is_in_subflow(key))
             and (key[0] == () or (key[0] in self.claimed and (key[0] not in self.replayed or key in self.orphaned)))
         )
-
-    def inside_failures(self) -> list[tuple[object, ...]]:
-        """Return (task, argument) of completed calls that were made by a call which failed."""
-        failed = {key for key, record in self.recorded.items() if record.state == "FAILED"}
-        return [key[1:3] for key in self.recorded if key[0] in failed]
 
     def _flow(self, name: str, scope: Key, given: str) -> list[str]:
         variables, out = {"given": given}, list[str]()
@@ -479,15 +473,6 @@ class Walk:
 def short(text: str) -> str:
     """Keep a text short, as the generated programs do, so that it stands in the journal's rows in full."""
     return text if len(text) <= 60 else "#" + hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _is_in_subflow(key: Key) -> bool:
-    scope = key[0]
-    while isinstance(scope, tuple) and scope:
-        if scope[1] in SUBFLOWS:
-            return True
-        scope = scope[0]
-    return False
 
 
 def _value(argument: Argument, variables: dict[str, str]) -> str:
