@@ -4,7 +4,7 @@ A call goes through eight hops, in this order on this page:
 
     1  bind               the arguments, by parameter name                              `new_call`
     2  identity           (flow run, scope, task key, call key, occurrence)             `issue`
-    3  replay lookup      an outcome recorded by an earlier execution is the answer     `issue`, `answer`
+    3  replay lookup      an outcome recorded by an earlier execution is the answer     `issue`, `answers`
     4  begin attempt      committed before user code runs - or a cached result is it    `life`, `caching`
     5  user code          in its own scope, under the time limit                        `life`
     6  outcome committed  value, checksum, state and transition in one transaction      `life`
@@ -22,30 +22,29 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from wfengine import listeners
+from wfengine.answers import answer, drifted_row, take_over_row
 from wfengine.doubt import Refused, cut_off, settle_doubt
-from wfengine.fatal import note_task_run
 from wfengine.fingerprint import own_code
 from wfengine.hooks import Hooks, ask_condition, call_task_hooks, has_untold
 from wfengine.identity import RECEIVER, Inputs, describe_inputs, explicit_key
 from wfengine.outcomes import outcome_change, refused_change, settle_submitted
 from wfengine.prints import record_prints
-from wfengine.replay import Recorded, drift_error
-from wfengine.result_hashes import known_result_hash, remember_result_hash
+from wfengine.recalls import recall
+from wfengine.result_hashes import known_result_hash
 from wfengine.retries import NO_RETRIES, RetryPolicy
 from wfengine.returned import is_telling, judged, recorded_name
 from wfengine.run_names import task_run_name
 from wfengine.scopes import LiveRun, Scope, current_tags
 from wfengine.states import State, StateDetails
-from wfengine.steps import Delay, Invoke, Outcome, Settle, Steps, Write
+from wfengine.steps import Delay, Invoke, Outcome, Steps, Write
 from wfengine.streams import Feed, stream
 from wfengine.transaction_steps import commit_steps
 from wfengine.transactions import Transaction, enclosing_transaction, own_transaction
 from wfengine_journal.codec import Encoded, encode, error_message
-from wfengine_journal.corrections import NoteTaskCode, ReuseCall, SupersedeCall
+from wfengine_journal.corrections import NoteTaskCode
 from wfengine_journal.errors import (
     JournalError,
     RunHalted,
-    TaskInterrupted,
     UsageError,
     ValueNotStorableError,
 )
@@ -55,8 +54,6 @@ from wfengine_journal.transitions import (
     Argument,
     BeginCall,
     Identity,
-    OrphanCall,
-    SettleCall,
     StartAttempt,
     tags_text,
 )
@@ -148,6 +145,10 @@ class Call:
     def __str__(self) -> str:
         number = f" {self.task_run_id}" if self.task_run_id else ""
         return f"task run{number} of '{self.callee.name}' ({self.run})"
+
+    def add_tags(self) -> None:
+        """Add the tags of the `with tags(...)` blocks around the call, and around the start of its run."""
+        self.tags = self.callee.tags | current_tags() | self.run.outer_tags
 
     def find_row(self) -> None:
         """Learn the id of the row, where its writing was not awaited: that of a call which did not begin."""
@@ -257,7 +258,7 @@ def _look_up(call: Call, task_id: int) -> Outcome | None:
         row = recorded.claim(call.identity, task_ids)
         drifted = recorded.proof_of_drift(call.scope.task_run_id, task_ids) if row is None and call.lane == 0 else None
     if drifted is not None:
-        row = _drifted(call, drifted, recorded)
+        row = drifted_row(call, drifted, recorded)
     if row is None:
         return None
     take_over_row(call, row)
@@ -274,108 +275,6 @@ def _look_up(call: Call, task_id: int) -> Outcome | None:
     except JournalError as error:
         # Not for the flow to catch: what it was given once cannot be had, so it must not go on as if the task had failed.
         raise run.halt(RunHalted(error)) from None
-
-
-def _drifted(call: Call, drifted: CallRow, recorded: Recorded) -> CallRow | None:
-    """Decide about a new call that proves drift: park the run, run it as a new call, or let the recorded one stand for it."""
-    run, callee, inputs, identity = call.run, call.callee, call.inputs, call.identity
-    assert inputs is not None
-    assert identity is not None
-    before = run.journal.records.get_inputs(drifted.id)
-    if callee.once or not (run.on_drift in ("rerun", "reuse") or recorded.drift_is_expected(drifted)):
-        raise run.halt(RunHalted(drift_error(run.id, run.name, callee.name, before, inputs.text)))
-    if run.on_drift != "reuse":
-        with run.issue_lock:
-            recorded.accept_drift(drifted)
-        run.journal.post(OrphanCall(drifted.id, run.epoch))  # in the file before the call that replaces it begins
-        call.replaces = before
-        return None
-    with run.issue_lock:
-        row = recorded.reuse(drifted)
-    reuse = ReuseCall(
-        run.id, row.id, seq=row.version + 1, epoch=run.epoch, task_id=identity.task_id, call_key=identity.call_key,
-        occurrence=identity.occurrence, inputs=inputs.text, at=run.journal.clock.now_text(),
-        message=f"reused, as a person asked; it was called with {before}",
-    )  # fmt: skip
-    run.journal.post(reuse)  # in the file before any later call of the flow begins
-    return row._replace(version=row.version + 1)
-
-
-def take_over_row(call: Call, row: CallRow) -> None:
-    """Let a call go on from the row that an earlier execution wrote for it."""
-    call.row = row
-    call.run_name = row.name
-    call.task_run_id = row.id
-    call.seq = row.version
-    call.attempt = row.attempt
-    call.failures = row.failures
-    call.interruptions = row.interruptions
-    call.live_state = StateType(row.state)
-    if current_tags() or call.run.outer_tags:
-        add_tags(call)
-
-
-def answer(call: Call, row: CallRow) -> Outcome | None:
-    """Return the recorded outcome, or None if the call has to run (again). Nothing is executed or written here."""
-    recorded = call.run.recorded
-    assert recorded is not None
-    if row.state_name == "Rerun":  # taken back by a person
-        _run_again(call, row, recorded)
-        return None
-    if row.state_name == "RolledBack" and (recorded.rerun_of(row) == "failed" or row.fatal == 1):
-        _run_again(call, row, recorded)
-        return None
-    if row.state == "COMPLETED" and row.result_hash is not None:
-        if recorded.asks_for_changed and recorded.is_changed(row, own_code(call.callee.fn)):
-            _take_back(call, row)
-            _run_again(call, row, recorded)
-            return None
-        value = _recorded_value(call, row)
-        if row.result_codec != "json":
-            remember_result_hash(value, row.result_hash)
-        _take_over_state(call, row)
-        return Outcome(value, None)
-    if row.is_failure and row.error_id is not None:
-        rerun = recorded.rerun_of(row)
-        again = rerun == "failed" or (rerun == "fatal" and row.fatal == 1)
-        error = call.run.journal.records.load_error(row.error_id) if not again or call.callee.on_interrupt == "fail" else None
-        # An author who forbade a second execution forbade it for later resumes too.
-        if error is not None and (not again or isinstance(error, TaskInterrupted)):
-            note_task_run(error, row.id)
-            _take_over_state(call, row)
-            return Outcome(_recorded_value(call, row), error)
-        _run_again(call, row, recorded)
-    return None
-
-
-def _take_back(call: Call, row: CallRow) -> None:
-    """Keep the outcome of a call whose task changed in the history; it is run again."""
-    run = call.run
-    message = "to run again: its code changed"
-    call.seq = row.version + 1
-    change = SupersedeCall(
-        run.id, row.id, seq=call.seq, epoch=run.epoch, message=message, at=run.journal.clock.now_text()
-    )  # fmt: skip
-    run.journal.post(change)  # in the file before its next attempt begins
-
-
-def _run_again(call: Call, row: CallRow, recorded: Recorded) -> None:
-    call.fresh = True
-    with call.run.issue_lock:
-        recorded.diverge(row)
-
-
-def _recorded_value(call: Call, row: CallRow) -> object:
-    """Return the recorded result, or the data recorded with a failure; None for none."""
-    if row.result_codec is None or row.result_hash is None:
-        return None
-    return call.run.journal.records.load_result(row.result, row.result_codec, row.result_hash, f"the result of {call}")
-
-
-def _take_over_state(call: Call, row: CallRow) -> None:
-    call.ended_at = row.ended_at or ""
-    if row.state_name is not None or row.state_message is not None or row.state not in ("COMPLETED", "FAILED"):
-        call.verdict = State(StateType(row.state), row.state_name, row.state_message)
 
 
 def _once_without_key(call: Call) -> UsageError:
@@ -412,7 +311,7 @@ def life(call: Call) -> Steps[Outcome]:
     if call.row is not None:
         yield from settle_doubt(call, call.row)
         if call.failures and not call.fresh:  # cut off between two attempts, or in a later one than the first
-            yield from _recall(call)
+            yield from recall(call)
     if results is not None and results.is_serializable and call.seq == 0:
         write_pending(call)  # it may wait for others, and is seen to do so
     while True:
@@ -454,42 +353,7 @@ def life(call: Call) -> Steps[Outcome]:
         call.live_state = StateType.SCHEDULED
         yield Delay(run, next_attempt)
         if call.own_scope is not None and call.own_scope.issued:
-            yield from _recall(call)
-
-
-def _recall(call: Call) -> Steps[None]:
-    """Let the next attempt replay what the failed one called, as a resumed run would."""
-    run = call.run
-    yield Settle([future for future in list(run.outstanding) if _is_inside(future.call, call)])
-    for row in _calls_inside(call):
-        if row.state == "RUNNING":  # by a thread that was left behind at a time limit: its outcome is refused from here on
-            message = "the attempt of the task that called it was given up"
-            yield Write(run, _interrupted(call, row, message), run.synced)
-    rows = _calls_inside(call)
-    with run.issue_lock:
-        if run.recorded is None:
-            run.recorded = Recorded(run.journal.records, run.id, until_id=0)
-        run.recorded.retry(call.task_run_id, rows)
-
-
-def _is_inside(inner: Call, outer: Call) -> bool:
-    """Tell whether a call was made by another one, directly or by tasks that it called."""
-    enclosing = inner.scope.call
-    while enclosing is not None and enclosing is not outer:
-        enclosing = enclosing.scope.call
-    return enclosing is outer
-
-
-def _calls_inside(call: Call) -> list[CallRow]:
-    return call.run.journal.records.list_calls_inside(call.run.id, call.task_run_id)
-
-
-def _interrupted(call: Call, row: CallRow, message: str) -> SettleCall:
-    run = call.run
-    return SettleCall(
-        run.id, row.id, seq=row.version + 1, epoch=run.epoch, attempt=row.attempt, at=run.journal.clock.now_text(),
-        state="CRASHED", state_name="Interrupted", message=message,
-    )  # fmt: skip
+            yield from recall(call)
 
 
 def _begin_attempt(call: Call) -> BeginCall | StartAttempt:
@@ -523,7 +387,7 @@ def first_row(call: Call, at: str, *, running: bool) -> BeginCall:
     assert inputs is not None
     assert identity is not None
     if current_tags() or call.run.outer_tags:
-        add_tags(call)
+        call.add_tags()
     if callee.run_name is not None:
         call.run_name = task_run_name(call)
     return BeginCall(
@@ -537,11 +401,6 @@ def first_row(call: Call, at: str, *, running: bool) -> BeginCall:
         tags=tags_text(call.tags) if call.tags else None,
         arguments=_stored_arguments(call.arguments, inputs) if inputs.partial else (),
     )
-
-
-def add_tags(call: Call) -> None:
-    """Add those of the `with tags(...)` blocks around the call, and around the start of its run."""
-    call.tags = call.callee.tags | current_tags() | call.run.outer_tags
 
 
 def _stored_arguments(arguments: Mapping[str, object], inputs: Inputs) -> list[Argument]:

@@ -13,12 +13,13 @@ from collections.abc import Callable, Collection, Iterable
 from typing import TypeAlias
 
 from wfengine.annotations import BaseAnnotation
+from wfengine.answers import take_over_row
 from wfengine.identity import describe_inputs, explicit_key
 from wfengine.resolution import Found, Search, UpstreamFailure, replaced, resolved, resolved_arguments
 from wfengine.scopes import current_tags
 from wfengine.states import State
 from wfengine.steps import Outcome
-from wfengine.task_engine import Call, add_tags, first_row, issue, take_over_row
+from wfengine.task_engine import Call, first_row, issue
 from wfengine.task_future import TaskFuture, refuse_own_end
 from wfengine_journal.readiness import MakeReady, RecordNotReady
 from wfengine_journal.states import StateType
@@ -139,7 +140,7 @@ def _record_not_ready(call: Call, before: Prerequisites | None, failure: Upstrea
         if recorded is None or not recorded.is_recorded(call.identity):
             break
     if current_tags() or run.outer_tags:
-        add_tags(call)
+        call.add_tags()
     call.ended_at = run.journal.clock.now_text()
     change = RecordNotReady(
         call.identity, epoch=run.epoch, inputs=inputs, message=message, at=call.ended_at, tags=tags_text(call.tags)
