@@ -10,7 +10,8 @@ pydantic is imported when an input is described, and not before.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -246,10 +247,9 @@ class InputGiven:
     goes_on: bool
 
 
-def open_requests(journal: Journal, run_id: int) -> list[tuple[OpenRequest, Request]]:
-    """Return what a run, and the subflows in it, wait for."""
-    journal.flush()
-    found = journal.records.read(lambda connection: list_open_requests(connection, run_id, REQUESTS_LIMIT))
+def open_requests(connection: sqlite3.Connection, run_id: int | None) -> list[tuple[OpenRequest, Request]]:
+    """Return what a run, and the subflows in it, wait for; None: all runs."""
+    found = list_open_requests(connection, run_id, REQUESTS_LIMIT)
     return [(row, request) for row in found if (request := parsed_request(row)) is not None]
 
 
@@ -257,7 +257,7 @@ def parsed_request(row: OpenRequest) -> Request | None:
     """Return the request of a row; None where the file holds something else in its place."""
     try:
         return request_of(json.loads(row.request))
-    except ValueError:
+    except (ValueError, TypeError, RecursionError):
         return None
 
 
@@ -265,8 +265,8 @@ def parsed_schema(row: OpenRequest) -> object:
     """Return the schema of the input that is to be given; None when none is."""
     try:
         return None if row.schema is None else json.loads(row.schema)
-    except ValueError:
-        return None
+    except (ValueError, RecursionError):
+        return {}
 
 
 def give_input(journal: Journal, reference: int | str, value: object, key: str | int | None = None) -> InputGiven:
@@ -275,9 +275,16 @@ def give_input(journal: Journal, reference: int | str, value: object, key: str |
     `key` tells which request is meant where a run has several: its key, or the id of the task run that asks. Raises
     NotPausedError, InvalidInputError.
     """
+    journal.flush()
     run_id = find_run_id(journal, reference)
     name = journal.records.get_flow_run(run_id).name
-    row, request = _chosen(journal, run_id, name, key)
+    row, request = journal.records.read(lambda connection: chosen_request(connection, run_id, name, key))
+    return deliver(journal, row, request, value)
+
+
+def deliver(journal: Journal, row: OpenRequest, request: Request, value: object) -> InputGiven:
+    """Check an input against the recorded schema, and send it as the answer to this request."""
+    run_id, name = row.flow_run_id, row.run_name
     if request.until is not None and journal.clock.now_text() > request.until:
         raise NotPausedError(
             f"Flow run {run_id} '{name}' was to get its input by {request.until}, and its time is over. It says so when it "
@@ -286,28 +293,30 @@ def give_input(journal: Journal, reference: int | str, value: object, key: str |
             task_run_id=row.task_run_id,
         )
     value = bare_value(value, parsed_schema(row))
-    check_input(value, row, name)
+    check_input(value, row)
     put = PutMessage(
-        row.flow_run_id, request.topic(row.task_run_id), encode(value, "the input"), at=journal.clock.now_text(),
-        idempotency_key=ANSWER,
-    )  # fmt: skip
+        run_id, request.topic(row.task_run_id), encode(value, "the input"), at=journal.clock.now_text(), idempotency_key=ANSWER
+    )
     try:
         journal.write(put, synced=True)
     except WriteRefused:
         raise _waits_for_nothing(run_id, name) from None  # it ended between our look and the write
     lives = row.owner_id is not None and row.run_state == "RUNNING" and journal.is_owner_alive(row.owner_id)
-    return InputGiven(row.flow_run_id, row.task_run_id, put.is_new, request.kind == "pause" and lives)
+    return InputGiven(run_id, row.task_run_id, put.is_new, request.kind == "pause" and lives)
 
 
-def _chosen(journal: Journal, run_id: int, name: str, key: str | int | None) -> tuple[OpenRequest, Request]:
-    found = open_requests(journal, run_id)
+def chosen_request(
+    connection: sqlite3.Connection, run_id: int, name: str, key: str | int | None
+) -> tuple[OpenRequest, Request]:
+    """Return the request of a run that is meant. Raises NotPausedError, and UsageError where there are several."""
+    found = open_requests(connection, run_id)
     if key is not None:
         found = [each for each in found if str(key) in (each[1].key, str(each[0].task_run_id))]
     if not found:
         raise _waits_for_nothing(run_id, name)
     if len(found) > 1:
         lines = "".join(
-            f"\n    {request.key or row.task_run_id}: {fields_text(parsed_schema(row)) or 'go on'}" for row, request in found
+            f"\n    {request.key or row.task_run_id}: {fields_text(parsed_schema(row)) or 'to go on'}" for row, request in found
         )
         raise UsageError(
             f"Flow run {run_id} '{name}' waits for {len(found)} inputs, so say for which this is: --input-key KEY on the "
@@ -331,14 +340,14 @@ def bare_value(value: object, schema: object) -> object:
     return value
 
 
-def check_input(value: object, row: OpenRequest, name: str) -> None:
+def check_input(value: object, row: OpenRequest) -> None:
     """Raise InvalidInputError, which names the fields, for an input that does not fit the recorded schema."""
     schema = parsed_schema(row)
     if row.schema is None:
         if value not in (None, {}):
             raise InvalidInputError(
-                f"Flow run {row.flow_run_id} '{name}' waits for somebody to say that it goes on, and takes no input. Type: "
-                f"wfengine resume {typed(row.flow_run_id, row.run_name)}"
+                f"Flow run {row.flow_run_id} '{row.run_name}' waits for somebody to say that it goes on, and takes no input. "
+                f"Type: wfengine resume {typed(row.flow_run_id, row.run_name)}"
             )
         return
     if not is_json_exact(value):
@@ -365,3 +374,37 @@ def plain_input(value: object) -> object:
         return value
     plain: object = dump(mode="json", by_alias=True)
     return plain
+
+
+def input_of_texts(texts: Sequence[str], schema: object) -> object:
+    """Return the input that somebody typed: one JSON text, or NAME=VALUE for each field. Raises InvalidInputError.
+
+    A field that is to be text is taken as it stands; others are JSON where they can be.
+    """
+    if len(texts) == 1:
+        whole = _json_or(texts[0], _NOTHING)
+        if whole is not _NOTHING and not (type_text(schema, schema) == "string" and not isinstance(whole, str)):
+            return whole
+        if not fields_of(schema):
+            return texts[0]
+    kinds = {name: kind for name, kind, _ in fields_of(schema)}
+    found: dict[str, object] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise InvalidInputError(
+                f"An input is JSON, or NAME=VALUE for each field, and not {text!r}. Fields: {fields_text(schema)}"
+            )
+        found[name.strip()] = value if kinds.get(name.strip()) == "string" else _json_or(value, value)
+    return found
+
+
+_NOTHING = object()
+
+
+def _json_or(text: str, otherwise: object) -> object:
+    try:
+        found: object = json.loads(text)
+    except (ValueError, RecursionError):
+        return otherwise
+    return found

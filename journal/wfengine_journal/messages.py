@@ -241,16 +241,6 @@ def load_message(records: Records, message: MessageRow) -> object:
     return records.load_result(message.value, message.codec, message.hash, f"message {message.id}")
 
 
-def find_received(records: Records, flow_run_id: int, task_run_id: int) -> MessageRow | None:
-    """Return the message that a call received last."""
-    row = records.row(
-        "SELECT id, value, codec, hash, sent_at, sender_run_id FROM message"
-        " WHERE flow_run_id = ? AND received_by = ? ORDER BY id DESC LIMIT 1",
-        (flow_run_id, task_run_id),
-    )
-    return None if row is None else MessageRow._make(cast("tuple[int, str, str, bytes, str, int | None]", row))
-
-
 class OpenRequest(NamedTuple):
     """What a call of a flow run waits for: an input that somebody has to give."""
 
@@ -282,12 +272,20 @@ def list_open_requests(connection: sqlite3.Connection, flow_run_id: int | None, 
     return [OpenRequest._make(row) for row in rows]
 
 
-def find_top_run(records: Records, flow_run_id: int) -> int:
+def has_message(connection: sqlite3.Connection, flow_run_id: int, topic: str) -> bool:
+    """Tell whether a flow run has a message of that topic that nobody has received."""
+    row = connection.execute(
+        "SELECT 1 FROM message WHERE flow_run_id = ? AND topic = ? AND received_by IS NULL LIMIT 1", (flow_run_id, topic)
+    ).fetchone()
+    return row is not None
+
+
+def find_top_run(connection: sqlite3.Connection, flow_run_id: int) -> int:
     """Return the run of its own that a subflow is part of; the run itself if it is one."""
     while True:
-        row = records.row(
+        row = connection.execute(
             "SELECT t.flow_run_id FROM flow_run r JOIN task_run t ON t.id = r.parent_task_run_id WHERE r.id = ?", (flow_run_id,)
-        )
+        ).fetchone()
         if row is None:
             return flow_run_id
-        flow_run_id = cast(int, row[0])
+        flow_run_id = int(row[0])

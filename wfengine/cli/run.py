@@ -13,7 +13,7 @@ from typing import cast
 
 import click
 
-from wfengine.cli import execution
+from wfengine.cli import execution, inputs
 from wfengine.cli.base import Command, Settings, epilog, pass_settings, report
 from wfengine.cli.ending import ending_json, nothing_ran_line, read_ending, say_ending, say_failed_quietly
 from wfengine.cli.execution import Outcome
@@ -219,8 +219,11 @@ def _say_error(error: WfengineError, settings: Settings) -> int:
     "[default: rerun if the flow's code was edited, else error]",
 )
 @click.option("--takeover", is_flag=True, help="Take the run from a process that does not answer; it cannot write any more.")
+@inputs.options
 @pass_settings
-def resume(settings: Settings, references: tuple[str, ...], every: bool, on_drift: str | None, takeover: bool) -> int:
+def resume(
+    settings: Settings, references: tuple[str, ...], every: bool, on_drift: str | None, takeover: bool, given: inputs.Given
+) -> int:
     """Take each RUN up again: what finished is replayed, what did not runs.
 
     Fix the bug, then resume: calls whose inputs are the same keep their results. The exit code is that of the first run
@@ -234,7 +237,12 @@ def resume(settings: Settings, references: tuple[str, ...], every: bool, on_drif
         say("nothing to resume: no run's process has died")
     results: list[dict[str, object]] = []
     codes: list[int] = []
-    for one in chosen:
+    for named in chosen:
+        one = named if every else inputs.answer(settings, path, named, given, alone=len(chosen) == 1)
+        if one is None:  # a process waits for it, and goes on
+            results.append({"run": {"id": named.id, "name": named.name}, "input_given": True, "exit_code": ExitCode.OK})
+            codes.append(ExitCode.OK)
+            continue
         fields, code = _resume_one(settings, path, one, on_drift, takeover, every)
         results.append({**fields, "exit_code": code})
         codes.append(code)
