@@ -31,8 +31,10 @@ from wfengine_journal.errors import WfengineError
 if TYPE_CHECKING:
     from wfengine import artifacts, context, runtime, variables
     from wfengine.context import get_run_context
+    from wfengine.flow_runs import pause_flow_run, resume_flow_run, suspend_flow_run
     from wfengine.following import follow
     from wfengine.logging.loggers import get_run_logger
+    from wfengine.messages import get_event, receive, send, set_event, wait_until
     from wfengine.runs import current_flow_run, current_task_run
 
 #: Names that are loaded when they are first asked for, so that `import wfengine` stays quick, and the modules they stand in.
@@ -43,10 +45,18 @@ _LATER = {
     "current_flow_run": "wfengine.runs",
     "current_task_run": "wfengine.runs",
     "follow": "wfengine.following",
+    "get_event": "wfengine.messages",
     "get_run_context": "wfengine.context",
     "get_run_logger": "wfengine.logging.loggers",
+    "pause_flow_run": "wfengine.flow_runs",
+    "receive": "wfengine.messages",
+    "resume_flow_run": "wfengine.flow_runs",
     "runtime": "",
+    "send": "wfengine.messages",
+    "set_event": "wfengine.messages",
+    "suspend_flow_run": "wfengine.flow_runs",
     "variables": "",
+    "wait_until": "wfengine.messages",
 }
 
 __all__ = [
@@ -68,15 +78,23 @@ __all__ = [
     "exponential_backoff",
     "flow",
     "follow",
+    "get_event",
     "get_run_context",
     "get_run_logger",
+    "pause_flow_run",
+    "receive",
+    "resume_flow_run",
     "runtime",
+    "send",
+    "set_event",
+    "suspend_flow_run",
     "tags",
     "task",
     "unmapped",
     "use_journal",
     "variables",
     "wait",
+    "wait_until",
 ]
 
 

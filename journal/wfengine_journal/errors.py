@@ -18,6 +18,7 @@
     │   ├── NoCacheKeyError           WF114  a cache policy cannot make a key of these arguments; a task is then not cached
     │   ├── InvalidValueError         WF130  a name, key or value that is not allowed, or a name that is taken (a ValueError)
     │   ├── ScheduleError             WF140  a schedule that makes no sense (a ValueError too)
+    │   ├── InvalidInputError         WF150  an input does not fit what a waiting flow run asked for (a ValueError too)
     │   └── FlowVisualizationError    WF180  a flow cannot be drawn: its code needs the result of a task
     │       ├── GraphvizImportError              WF181  the package graphviz is not installed
     │       └── GraphvizExecutableNotFoundError  WF182  the program dot is not installed
@@ -31,6 +32,10 @@
     │   ├── InDoubtError              WF207  parked until a person says whether the interrupted call took effect
     │   ├── DryRunEnded               WF216  a call would have to run, where nothing is executed
     │   ├── TooManyInterruptions      WF208  the task was running too often when its process died
+    │   ├── RunEndedError             WF240  a message for a run that has ended, or an event that it never set
+    │   ├── ReceiveTimeoutError       WF241  no message, event or condition came in time (a TimeoutError too)
+    │   ├── FlowPauseTimeout          WF242  nobody gave the input in time that a flow waited for
+    │   ├── NotPausedError            WF243  an input for a run that waits for none
     │   └── FailedStateError          WF209  the result of a state that did not complete was asked for
     │       ├── FailedRun             WF210  it failed, and has no exception of its own
     │       ├── CrashedRun            WF211  it crashed
@@ -173,6 +178,12 @@ class ScheduleError(UsageError, ValueError):
     code = "WF140"
 
 
+class InvalidInputError(UsageError, ValueError):
+    """An input does not fit what a waiting flow run asked for, or what its code asks for now."""
+
+    code = "WF150"
+
+
 class FlowVisualizationError(UsageError):
     """A flow cannot be drawn without running it: its own code needs the result of a task."""
 
@@ -257,6 +268,30 @@ class TooManyInterruptions(RunError):
     """The process died `max_interruptions` times while this task was running."""
 
     code = "WF208"
+
+
+class RunEndedError(RunError):
+    """A message was sent to a flow run that has ended, or an event was waited for that such a run never set."""
+
+    code = "WF240"
+
+
+class ReceiveTimeoutError(RunError, TimeoutError):
+    """No message, event or condition came in the time that was given."""
+
+    code = "WF241"
+
+
+class FlowPauseTimeout(RunError):
+    """Nobody gave the input, or the word to go on, in time that a flow waited for."""
+
+    code = "WF242"
+
+
+class NotPausedError(RunError):
+    """An input was given to a flow run that waits for none."""
+
+    code = "WF243"
 
 
 class FailedStateError(RunError):

@@ -388,6 +388,7 @@ def find_call_in_doubt(connection: sqlite3.Connection, run_id: int) -> tuple[int
         row = connection.execute(
             """
             SELECT id FROM task_run WHERE flow_run_id = ? AND state = 'PAUSED'
+              AND coalesce(state_name, '') NOT IN ('Paused', 'Suspended')
               AND task_id IN (SELECT id FROM task WHERE kind = 'task') ORDER BY id LIMIT 1
             """,
             (run_id,),

@@ -18,8 +18,11 @@ from tests.crash.nursery import FLAG, serve
 from tests.crash.plan import kill_this_process
 from wfengine import Flow, State, TaskFuture, ThreadTaskRunner, as_completed, flow, get_run_logger, task
 from wfengine.cache_policies import CachePolicy
+from wfengine.flow_runs import pause_flow_run, resume_flow_run
+from wfengine.messages import get_event, receive, send, set_event
+from wfengine.runs import current_flow_run
 from wfengine.states import Cancelled, Completed, Failed
-from wfengine_journal.errors import TaskInterrupted, TooManyInterruptions
+from wfengine_journal.errors import JournalError, NotPausedError, TaskInterrupted, TooManyInterruptions
 
 # Random kills may hit one task more often than a user's default allows; the limit has a test of its own.
 MANY = 1_000_000
@@ -481,6 +484,36 @@ def held() -> list[str]:
     return [before, word, acknowledged("after", speak("after"))]
 
 
+@flow
+def posted() -> list[object]:
+    """Sends itself messages and receives them, sets an event, and waits for an input that a thread of its own gives."""
+    run = current_flow_run().id
+    send(run, "one", topic="post")
+    send(run, "x" * 3000, topic="post")
+    sent = [send(run, 3, topic="post", idempotency_key="third").is_new for _ in range(2)]
+    set_event("posted", sent)
+    got = [acknowledged(f"message-{number}", receive("post")) for number in range(3)]
+    none = receive("post", timeout_seconds=0, default="none")
+    over = threading.Event()
+    answering = threading.Thread(target=answer, args=(run, over))
+    answering.start()
+    try:
+        amount = acknowledged("input", pause_flow_run(wait_for_input=int))
+    finally:
+        over.set()
+        answering.join()
+    return [len(str(each)) for each in got] + [sent, none, amount, get_event(run, "posted")]
+
+
+def answer(run: int, over: threading.Event) -> None:
+    while not over.wait(0.002):
+        try:
+            resume_flow_run(run, 7)
+        except (NotPausedError, JournalError):  # it does not wait yet, or no more
+            continue
+        return
+
+
 @dataclass(frozen=True, slots=True)
 class Animal:
     """A flow, and how many calls of it can be in flight at once: so many may run again after a kill."""
@@ -498,7 +531,7 @@ ZOO = {
         Animal(raced, 5, is_ordered=True), Animal(logged), Animal(cached, 2), Animal(mixed, 2), Animal(long_chain, 2),
         Animal(long_gather, 4), Animal(guarded_flow), Animal(asking), Animal(only_once), Animal(deadly_flow),
         Animal(retried_through_deaths), Animal(waiting_for_retry), Animal(held), Animal(raced_then_killed, 8),
-        Animal(looked_at_late, 5), Animal(stored_slowly, 2),
+        Animal(looked_at_late, 5), Animal(stored_slowly, 2), Animal(posted),
     )
 }  # fmt: skip
 

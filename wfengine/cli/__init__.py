@@ -31,6 +31,8 @@ __all__ = ["main", "root"]
         "replay": ("wfengine.cli.plan:replay", "Run a flow's body over what is recorded; no task runs."),
         "diff": ("wfengine.cli.fork:diff", "Where two runs of a flow part."),
         "resolve": ("wfengine.cli.resolve:resolve", "Settle a call in doubt by a person's word."),
+        "send": ("wfengine.cli.send:send", "Send a message to a run."),
+        "inputs": ("wfengine.cli.inputs:inputs", "What runs ask people for."),
         "runs": ("wfengine.cli.runs:runs", "List runs, show one, read its logs."),
         "tasks": ("wfengine.cli.tasks:tasks", "About single task runs: why one was cached, or not."),
         "task": ("wfengine.cli.task_serve:task", "Serve tasks in background."),

@@ -25,8 +25,10 @@ from wfengine_journal.errors import RunError, UnspecifiedFlowError, UsageError, 
 if TYPE_CHECKING:
     from wfengine.dry_runs import Plan
     from wfengine.forks import Fork
+    from wfengine.input_requests import InputGiven, Request
     from wfengine.states import State
     from wfengine.tasks import Task
+    from wfengine_journal.messages import OpenRequest
 
 #: What makes a terminal show its cursor, which the live view hides, and begin its line anew.
 SHOW_CURSOR = b"\x1b[?25h"
@@ -209,6 +211,38 @@ def follow(
         journals.use_journal(path), run_id, task, start=start, timeout_seconds=timeout_seconds
     )  # fmt: skip
     return cast("Iterator[tuple[str, bool]]", found)
+
+
+def send(path: Path, run_id: int, value: object, *, topic: str, key: str | None) -> tuple[int, bool]:
+    """Send a message to a run; return its id, and whether it is new. Raises RunEndedError, InvalidValueError."""
+    from wfengine import journals, messages
+
+    journals.use_journal(path)
+    message = messages.send(run_id, value, topic=topic, idempotency_key=key)
+    return message.id, message.is_new
+
+
+def give_input(path: Path, row: OpenRequest, request: Request, value: object) -> InputGiven:
+    """Give a waiting run its input. Raises InvalidInputError, NotPausedError."""
+    from wfengine import journals
+    from wfengine.input_requests import deliver
+
+    return deliver(journals.use_journal(path), row, request, value)
+
+
+def wait_until_parked(path: Path, run_id: int, limit_seconds: float) -> None:
+    """Wait until no process executes a run any more, at most so long: it may still be finishing what it began."""
+    from wfengine import journals
+
+    journal = journals.use_journal(path)
+    until = journal.clock.monotonic_seconds() + limit_seconds
+    while True:
+        mark = journal.changes.mark()
+        row = journal.records.get_flow_run(run_id)
+        left = until - journal.clock.monotonic_seconds()
+        if row.state != "RUNNING" or row.owner_id is None or not journal.is_owner_alive(row.owner_id) or left <= 0:
+            return
+        journal.changes.wait(mark, min(left, 0.1))
 
 
 def set_variable(path: Path, name: str, value: object, *, tags: Iterable[str], overwrite: bool) -> None:

@@ -80,4 +80,8 @@ def next_command_for(connection: sqlite3.Connection, run: Run, settings: Setting
     if doubt is not None:
         in_doubt = get_run_head(connection, doubt[0])
         return command_for(connection, in_doubt, "resolve", settings, f"{doubt[1]} --done ...")
+    if run.state_name == "Suspended":
+        from wfengine.cli.inputs import arguments_of_answer
+
+        return command_for(connection, run, "resume", settings, arguments_of_answer(connection, run.id))
     return command_for(connection, run, "resume", settings, "--on-drift rerun" if run.state_name == "Drifted" else "")

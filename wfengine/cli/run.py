@@ -15,7 +15,7 @@ from typing import cast
 
 import click
 
-from wfengine.cli import execution
+from wfengine.cli import execution, inputs
 from wfengine.cli.base import Command, Settings, epilog, pass_settings, report
 from wfengine.cli.ending import ending_json, nothing_ran_line, read_ending, say_ending, say_failed_quietly
 from wfengine.cli.execution import Outcome
@@ -230,10 +230,11 @@ def _say_error(error: WfengineError, settings: Settings) -> int:
 @click.option("--rerun", "rerun", multiple=True, metavar="WHAT", help=RERUN_HELP)
 @click.option("--set", "settings_texts", multiple=True, metavar="TASK[KEY]=JSON", help="Give a call this result by hand.")
 @click.option("--takeover", is_flag=True, help="Take the run from a process that does not answer; it cannot write any more.")
+@inputs.options
 @pass_settings
 def resume(
     settings: Settings, references: tuple[str, ...], every: bool, on_drift: str | None, plans: bool, rerun: tuple[str, ...],
-    settings_texts: tuple[str, ...], takeover: bool,
+    settings_texts: tuple[str, ...], takeover: bool, given: inputs.Given,
 ) -> int:  # fmt: skip
     """Take each RUN up again: what finished is replayed, what did not runs.
 
@@ -251,7 +252,7 @@ def resume(
         say("nothing to resume: no run's process has died")
     if plans:
         return say_plans(settings, path, chosen, how.on_drift, how.rerun, how.values)
-    return _resume_each(settings, path, chosen, how, "resume")
+    return _resume_each(settings, path, chosen, how, "resume", None if every else given)
 
 
 @click.command(
@@ -291,10 +292,17 @@ def _setting(text: str) -> tuple[str, object]:
         ) from error
 
 
-def _resume_each(settings: Settings, path: Path, chosen: Sequence[Run], how: _How, command: str) -> int:
+def _resume_each(
+    settings: Settings, path: Path, chosen: Sequence[Run], how: _How, command: str, given: inputs.Given | None = None
+) -> int:
     results: list[dict[str, object]] = []
     codes: list[int] = []
-    for one in chosen:
+    for named in chosen:
+        one = named if given is None else inputs.answer(settings, path, named, given, alone=len(chosen) == 1)
+        if one is None:  # a process waits for it, and goes on
+            results.append({"run": {"id": named.id, "name": named.name}, "input_given": True, "exit_code": ExitCode.OK})
+            codes.append(ExitCode.OK)
+            continue
         fields, code = _resume_one(settings, path, one, how)
         results.append({**fields, "exit_code": code})
         codes.append(code)

@@ -123,7 +123,8 @@ FROM flow_run r
 CROSS JOIN task_run t ON t.flow_run_id = r.id  -- CROSS: the few open runs first, then their calls by the index
 JOIN task k ON k.id = t.task_id
 WHERE r.state NOT IN ('COMPLETED', 'FAILED', 'CANCELLED')
-  AND (t.state = 'PAUSED' OR (t.state = 'CRASHED' AND t.state_name = 'Interrupted'));
+  AND k.key NOT GLOB 'wfengine.*'  -- calls of our own that wait, such as receive(): they go on waiting
+  AND ((t.state = 'PAUSED' AND coalesce(t.state_name, '') NOT IN ('Paused', 'Suspended')) OR (t.state = 'CRASHED' AND t.state_name = 'Interrupted'));
 
 CREATE VIEW orphans AS
 SELECT t.flow_run_id AS run_id, r.name AS run_name, k.name AS task, t.id AS task_id, t.orphaned_in AS run_attempt, t.inputs,
