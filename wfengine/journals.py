@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, cast
 
@@ -37,6 +39,18 @@ def use_journal(path: str | os.PathLike[str] | None, *, durability: Durability |
 def default_journal() -> Journal:
     """Return the open journal that a run started now goes to."""
     return open_journal(_chosen if _chosen is not None else find_path())
+
+
+@contextmanager
+def journal_in_use(path: Path, durability: Durability) -> Iterator[Journal]:
+    """Use a journal for the runs started in the block, and then the one that was used before, whatever the block chose."""
+    global _chosen
+    before = _chosen
+    try:
+        yield use_journal(path, durability=durability)
+    finally:
+        _chosen = before
+        _durability.pop(path, None)
 
 
 def default_durability(journal: Journal) -> Durability:

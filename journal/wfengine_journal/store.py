@@ -23,7 +23,7 @@ from wfengine_journal.errors import ForkedProcessError, InternalError
 from wfengine_journal.records import OpenRunRow, OwnerRow, Records
 from wfengine_journal.run_transitions import CrashFlowRun
 from wfengine_journal.transitions import utf8_text
-from wfengine_journal.writer import FORK_WAIT_SECONDS, Writer, WriteRefused
+from wfengine_journal.writer import FORK_WAIT_SECONDS, CommitProbe, Writer, WriteRefused
 
 T = TypeVar("T")
 
@@ -120,6 +120,10 @@ class Journal:
                 checkpoint()
             finally:
                 self._lock_file.release(owners.CHECKPOINT_BYTE)
+
+    def probe_commits(self, probe: CommitProbe) -> None:
+        """Have a function called just before and just after each commit from now on: for tests that crash there."""
+        self._writer.probe = probe
 
     # ---- names to ids
 
