@@ -150,6 +150,10 @@ class Journal:
             (kind, key),
         )
 
+    def known_task_key(self, task_id: int) -> str:
+        """Return the task key that this process registered under an id, '' for none. Reads nothing."""
+        return next((key for (kind, key), id_ in self._ids.items() if id_ == task_id and kind in ("task:", "flow:")), "")
+
     def code_id(self, code_hash: str, source: str | None) -> int:
         """Return the id of a version of a flow's code."""
         return self._id(

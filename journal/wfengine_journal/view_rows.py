@@ -22,3 +22,9 @@ def list_rows(path: Path, statement: str) -> list[dict[str, object]]:
     with sandbox(path) as connection:
         found = select(connection, statement)
         return [dict(zip(found.columns, row, strict=True)) for row in found.rows]
+
+
+def find_last_instant(path: Path) -> str | None:
+    """Return when the last thing recorded in a journal happened, or None for an empty one."""
+    (row,) = list_rows(path, "SELECT max(at) AS at FROM history")
+    return None if row["at"] is None else str(row["at"])

@@ -77,7 +77,7 @@ def run(
 
     The exit code says how the run ended. Ctrl-C once stops it such that it can be resumed, twice ends it at once.
     """
-    given = dict(_parameter(text) for text in texts)
+    given = dict(read_parameter(text) for text in texts)
     flow = execution.load_flow(target)
     parameters = execution.parameters_from_text(flow, given)
     options: dict[str, object] = {
@@ -135,7 +135,7 @@ def _last_words(path: Path, find: Callable[[sqlite3.Connection], int | None], se
     return f"ended at once · resume with: {command}"
 
 
-def _parameter(text: str) -> tuple[str, str]:
+def read_parameter(text: str) -> tuple[str, str]:
     """Return name and text of a '-p' option. Raises UsageError for one without '=', or a file that cannot be read."""
     name, equals, value = text.partition("=")
     if not equals or not name.strip():

@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from wfengine.testing.clock import VirtualClock
-    from wfengine.testing.crashes import CrashReport, Kill, crashtest
+    from wfengine.testing.crash_report import CrashReport, Kill
+    from wfengine.testing.crashes import crashtest
     from wfengine.testing.paranoia import paranoid_replay
     from wfengine.testing.replays import assert_replays
     from wfengine.testing.temporary import TemporaryJournal, temporary_journal
 
 _PLACES = {
-    "CrashReport": "crashes",
-    "Kill": "crashes",
+    "CrashReport": "crash_report",
+    "Kill": "crash_report",
     "TemporaryJournal": "temporary",
     "VirtualClock": "clock",
     "assert_replays": "replays",

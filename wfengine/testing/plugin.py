@@ -7,7 +7,7 @@ when it is used.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -33,4 +33,4 @@ def wfengine_clock(wfengine_journal: TemporaryJournal) -> VirtualClock:
 
     if not isinstance(wfengine_journal.clock, VirtualClock):
         pytest.fail("Name wfengine_clock among the arguments of the test or fixture: the journal was opened without it.")
-    return cast("VirtualClock", wfengine_journal.clock)
+    return wfengine_journal.clock
