@@ -62,6 +62,26 @@ def flow_code(fn: Callable[..., object]) -> FlowCode:
     return FlowCode(digest, "\n\n".join(filter(None, walk.sources))[:SOURCE_LIMIT])
 
 
+def own_code(fn: Callable[..., object]) -> str:
+    """Return what a task's own function does, as text to compare: the compiler that made its code, and a hash of that."""
+    code = getattr(_innermost(fn), "__code__", None)
+    return f"{sys.implementation.cache_tag}:{'' if code is None else _own_hash(code)}"
+
+
+def _innermost(fn: object) -> object:
+    for _ in range(MAX_REACHED):
+        inner = getattr(fn, "__wrapped__", None) or getattr(fn, "func", None)
+        if inner is None:
+            break
+        fn = inner
+    return fn
+
+
+@functools.lru_cache(maxsize=1024)
+def _own_hash(code: types.CodeType) -> str:
+    return code_hash(code).hex()
+
+
 def _hexdigest(text: str) -> str:
     return xxh3_128_hexdigest(text.encode("utf-8", "surrogatepass"))
 

@@ -82,6 +82,7 @@ class How:
     rerun: Rerun
     by_person: bool
     on_drift: str | None = None
+    asked: str | None = None  # what a person asked to run again beside the usual, as in `execution.rerun`
 
 
 # ------------------------------------------------------------------------------------------- create
@@ -239,7 +240,7 @@ def take_up(flow: AnyFlow, journal: Journal, run_id: int, how: How, *, parent: C
     if row.state == "COMPLETED" and not (row.state_name == "RolledBack" and how.rerun == "failed"):
         return recorded_end(journal.records, row)
     if row.state in ("RUNNING", "CANCELLING", "SCHEDULED") and row.owner_id is not None:
-        _refuse_living(journal, row)
+        refuse_living(journal, row)
         sweep(journal)
         ABANDONED.discard((str(journal.path), run_id))
         row = journal.records.get_flow_run(run_id)
@@ -250,7 +251,7 @@ def take_up(flow: AnyFlow, journal: Journal, run_id: int, how: How, *, parent: C
     reason = "start" if row.epoch == 0 else "retry" if waited_for_retry and how.reason == "recovery" else how.reason
     claim = ClaimFlowRun(
         row.id, version=row.version, epoch=row.epoch + 1, owner_id=journal.owner_id, code_id=code_id, reason=reason,
-        at=journal.clock.now_text(),
+        at=journal.clock.now_text(), rerun=how.asked,
     )  # fmt: skip
     arguments = restored_arguments(flow, journal, row)  # before the claim: what does not fit is refused and nothing written
     try:
@@ -277,7 +278,8 @@ def take_up(flow: AnyFlow, journal: Journal, run_id: int, how: How, *, parent: C
     return (yield from _live(run, arguments, tags, parent, failures, due))
 
 
-def _refuse_living(journal: Journal, row: FlowRunRow) -> None:
+def refuse_living(journal: Journal, row: FlowRunRow) -> None:
+    """Raise RunOwnedError where a living process, this one or another, executes a run."""
     here = (str(journal.path), row.id) in ACTIVE
     elsewhere = row.owner_id is not None and row.owner_id != journal.owner_id and journal.is_owner_alive(row.owner_id)
     if here or elsewhere:
@@ -299,12 +301,9 @@ def owned_error(journal: Journal, row: FlowRunRow) -> RunOwnedError:
 def load_recorded(run: LiveRun, code_hash: str, rerun: Rerun, by_person: bool) -> None:
     """Read what earlier executions recorded, for the calls of this one."""
     run.told |= run.journal.records.list_hook_runs(run.id)
-    hashes = run.journal.records.list_code_hashes(run.id)
-    hashes.pop(run.epoch, None)  # this execution's own row
-    run.recorded = Recorded(
-        run.journal.records.list_calls(run.id), rerun=rerun, by_person=by_person, code_hash=code_hash, code_hashes=hashes,
-        reasons=run.journal.records.list_reasons(run.id),
-    )  # fmt: skip
+    run.recorded = Recorded.load(
+        run.journal.records, run.id, epoch=run.epoch, rerun=rerun, by_person=by_person, code_hash=code_hash
+    )
 
 
 def restored_arguments(flow: AnyFlow, journal: Journal, row: FlowRunRow) -> dict[str, object]:

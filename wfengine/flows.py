@@ -18,6 +18,7 @@ from wfengine.loading import is_loading, note_skipped_call
 from wfengine.methods import Binds, bound_place, class_part, lost_class, lost_class_text, origin_of, take_apart
 from wfengine.parameters import Parameters, known_options
 from wfengine.recovery import find_run_id, resume_steps, store_flow
+from wfengine.replay import ON_DRIFT
 from wfengine.resolution import UpstreamFailure, is_plain, resolved_arguments
 from wfengine.retries import DelaySeconds, make_policy
 from wfengine.runners import TaskRunner
@@ -94,8 +95,8 @@ class Flow(HookDecorators, Generic[P, R]):
         if self.durability not in (None, "power", "process"):
             raise UsageError(f"{owner}: durability must be 'power' or 'process', not {self.durability!r}.")
         self.on_drift = cast("str | None", given["on_drift"])
-        if self.on_drift not in (None, "error", "rerun"):
-            raise UsageError(f"{owner}: on_drift must be 'error' or 'rerun', not {self.on_drift!r}.")
+        if self.on_drift not in (None, *ON_DRIFT):
+            raise UsageError(f"{owner}: on_drift must be 'error', 'rerun' or 'reuse', not {self.on_drift!r}.")
         if self.timeout_seconds is not None and self.timeout_seconds <= 0:
             raise UsageError(f"{owner}: timeout_seconds must be above 0, not {self.timeout_seconds!r}.")
         self.hooks: Hooks | None = None
@@ -240,10 +241,15 @@ class Flow(HookDecorators, Generic[P, R]):
             parameters=parameters, description=description, version=version, **cast("dict[str, Any]", options),
         )  # fmt: skip
 
-    def resume(self, run: int | str, *, on_drift: str | None = None, takeover: bool = False) -> R:
+    def resume(
+        self, run: int | str, *, on_drift: str | None = None, takeover: bool = False, rerun: Iterable[str] = (),
+        values: Mapping[str, object] | None = None,
+    ) -> R:  # fmt: skip
         """Resume a run of this flow by id, name or '@last', with this very function; return its result.
 
-        What completed is answered from the journal; what was cut off or ended the run runs again.
+        What completed is answered from the journal; what was cut off or ended the run runs again. `rerun` names more that
+        is to run again: "failed", "changed", "TASK", "TASK[KEY]", "from:TASK"; `values` gives calls a result by hand,
+        {"TASK[KEY]": value}.
         """
         journal = default_journal()
         row = journal.records.get_flow_run(find_run_id(journal, run))
@@ -253,7 +259,9 @@ class Flow(HookDecorators, Generic[P, R]):
                 f"renamed, keep its old name: @flow(name='{row.flow_name}'). Else see its runs with: "
                 f"wfengine runs ls --flow {self.name}"
             )
-        steps = resume_steps(journal, row.id, flow=self, on_drift=on_drift, takeover=takeover)
+        steps = resume_steps(
+            journal, row.id, flow=self, on_drift=on_drift, takeover=takeover, rerun=tuple(rerun), values=values
+        )
         if self.is_generator:
             return cast(R, self._items(_outcomes(steps)))
         return cast(R, _end_async(steps, False) if self.is_async else _end(steps, False))
@@ -397,7 +405,7 @@ def flow(
     on_crashed: Iterable[Hook] | None = None,
     idempotency_key: str | Callable[..., str] | None = None,
     durability: Durability | None = None,
-    on_drift: Literal["error", "rerun"] | None = None,
+    on_drift: Literal["error", "rerun", "reuse"] | None = None,
     persist_result: bool | None = None,
     result_storage: StorageOption = None,
     result_serializer: Serializer | str | None = None,

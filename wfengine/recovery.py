@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 from wfengine.endings import Ended, recorded_end, state_of_parked
-from wfengine.flow_engine import How, owned_error, sweep, take_up
+from wfengine.flow_engine import How, owned_error, refuse_living, sweep, take_up
 from wfengine.loading import load_entrypoint
+from wfengine.replay import ON_DRIFT, Rerun
+from wfengine.reruns import Asked, correct
 from wfengine.scopes import ACTIVE
 from wfengine.states import State
 from wfengine.steps import Steps, drive, drive_async
@@ -52,17 +55,21 @@ def find_run_id(journal: Journal, reference: int | str) -> int:
 
 
 def resume_run(
-    journal: Journal, run_id: int, *, on_drift: str | None = None, takeover: bool = False, recovery: bool = False
-) -> State[object]:
+    journal: Journal, run_id: int, *, on_drift: str | None = None, takeover: bool = False, recovery: bool = False,
+    rerun: Sequence[str] = (), values: Mapping[str, object] | None = None,
+) -> State[object]:  # fmt: skip
     """Resume a run to its end, or until its flow pauses it, and return its state; the flow's code is loaded again.
 
     `recovery` means that no person is looking: recorded failures stay failures, and drift parks the run even if the
-    code was edited. Raises RunOwnedError while another process executes the run, DriftError or InDoubtError when it is
+    code was edited. `rerun` and `values`: what is to run again beside the usual, and results by hand, see `reruns`. Raises
+    RunOwnedError while another process executes the run, DriftError or InDoubtError when it is
     parked, EntrypointError when the code cannot be found.
     """
     row = journal.records.get_flow_run(run_id)
     flow = load_flow(journal, row)
-    steps = resume_steps(journal, run_id, flow=flow, on_drift=on_drift, takeover=takeover, recovery=recovery)
+    steps = resume_steps(
+        journal, run_id, flow=flow, on_drift=on_drift, takeover=takeover, recovery=recovery, rerun=rerun, values=values
+    )
     try:
         if flow.is_async:
             import asyncio
@@ -74,11 +81,12 @@ def resume_run(
 
 
 def resume_steps(
-    journal: Journal, run_id: int, *, flow: AnyFlow, on_drift: str | None, takeover: bool, recovery: bool = False
-) -> Steps[Ended]:
+    journal: Journal, run_id: int, *, flow: AnyFlow, on_drift: str | None, takeover: bool, recovery: bool = False,
+    rerun: Sequence[str] = (), values: Mapping[str, object] | None = None,
+) -> Steps[Ended]:  # fmt: skip
     """Return the steps that take up a run and live it on."""
-    if on_drift not in (None, "error", "rerun"):
-        raise UsageError(f"on_drift must be 'error' or 'rerun', not {on_drift!r}.")
+    if on_drift not in (None, *ON_DRIFT):
+        raise UsageError(f"on_drift must be 'error', 'rerun' or 'reuse', not {on_drift!r}.")
     on_drift = on_drift or flow.on_drift
     row = journal.records.get_flow_run(run_id)
     if row.parent_task_run_id is not None:
@@ -86,15 +94,26 @@ def resume_steps(
             f"Flow run {row.id} '{row.name}' is a subflow of another run and goes on when that one does. "
             f"Find it with: wfengine runs show {row.id}"
         )
-    if row.state == "COMPLETED":
+    if row.state == "COMPLETED" and not rerun and not values:
         return recorded_end(journal.records, row)
     if row.epoch == 0:
         _refuse_early(journal, row)
     if takeover and row.state in ("RUNNING", "CANCELLING", "SCHEDULED"):
         _take_over(journal, row)
+    asked = _corrected(journal, row.id, rerun, values or {}) if rerun or values else Asked()
     by_person = not recovery and on_drift != "error"
-    how = How("recovery" if recovery else "resume", "none" if recovery else "fatal", by_person, on_drift)
+    usual: Rerun = "failed" if asked.every_failure else "none" if recovery else "fatal"
+    how = How("recovery" if recovery else "resume", usual, by_person, on_drift, asked.words)
     return (yield from take_up(flow, journal, run_id, how))
+
+
+def _corrected(journal: Journal, run_id: int, rerun: Sequence[str], values: Mapping[str, object]) -> Asked:
+    row = journal.records.get_flow_run(run_id)
+    if row.state in ("RUNNING", "CANCELLING", "SCHEDULED"):
+        refuse_living(journal, row)
+        sweep(journal)
+        row = journal.records.get_flow_run(run_id)
+    return correct(journal, row, rerun, values)
 
 
 def _refuse_early(journal: Journal, row: FlowRunRow) -> None:

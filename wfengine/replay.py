@@ -2,76 +2,181 @@
 
 The rule (DESIGN, "the replay rule"): an exact identity with an outcome answers the call; one without is in doubt; a call
 with no row is new, unless it is proof of drift. Nothing here runs user code or writes.
+
+A run may have a million calls: they are read in parts, in the order in which they were recorded, which is that in which
+most are asked for; what was asked for is forgotten, down to one bit.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+from collections import deque
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
+from wfengine.id_sets import IdSet
 from wfengine.identity import differing_arguments, drift_cause
 from wfengine.ids import typed
 from wfengine_journal.errors import DriftError
+from wfengine_journal.records import CALLS_AT_ONCE
+from wfengine_journal.transitions import Identity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from wfengine_journal.records import CallRow
-    from wfengine_journal.transitions import Identity
+    from wfengine_journal.records import CallRow, Records
 
 #: Which recorded failures run again: those that ended the run, every one, or none (a crash: same decisions, same path).
 Rerun = Literal["fatal", "failed", "none"]
+#: What drift may lead to, if its author or a person says so.
+ON_DRIFT = ("error", "rerun", "reuse")
+
+_Key = tuple[int, int, bytes, int]  # scope, task, call key, occurrence
+
+#: Rows that are read together from a run with more calls than are read at once.
+PART = 2000
 
 
 class Recorded:
-    """The recorded calls of one flow run. Claimed and looked up under the run's issue lock."""
+    """The recorded calls of one flow run, up to the one that was written last. Used under the run's issue lock."""
 
     def __init__(
-        self,
-        rows: Iterable[CallRow],
-        *,
-        rerun: Rerun,
-        by_person: bool,
-        code_hash: str | None,
-        code_hashes: dict[int, str | None],
-        reasons: dict[int, str],
-    ) -> None:
-        self._rows = {(row.scope, row.task_id, row.call_key, row.occurrence): row for row in rows}
+        self, records: Records, flow_run_id: int, *, until_id: int, rerun: Rerun = "none", by_person: bool = False,
+        code_hash: str | None = None,
+    ) -> None:  # fmt: skip
         self.rerun: Rerun = rerun
         self.by_person = by_person
+        self._records = records
+        self._flow_run_id = flow_run_id
+        self._until_id = until_id
         self._code_hash = code_hash
-        self._code_hashes = code_hashes
-        self._last_epochs = {reason: epoch for epoch, reason in sorted(reasons.items())}
-        self._claimed: set[int] = set()
-        self._orphaned = {row.id for row in self._rows.values() if row.orphaned_in is not None}
-        self._retried: set[int] = set()  # scopes of tasks that are being retried in this execution
-        self.has_not_ready = False  # some calls could not begin, for what they waited for failed
-        self._unclaimed_on_main_lane: dict[tuple[int, int], dict[int, CallRow]] = {}
-        for row in self._rows.values():
-            self._expect(row)
+        self._code_hashes: dict[int, str | None] = {}  # by epoch
+        self._last_epochs: dict[str, int] = {}  # by why the body was started
+        self._asked_epochs: dict[str, int] = {}  # by what a person asked to run again
+        self._task_codes: dict[tuple[int, int], str] = {}  # by task and epoch
+        self._read: dict[_Key, CallRow] = {}  # read from the file and not asked for
+        self._read_to = 0
+        self._is_whole = until_id == 0  # `_read` has all that was not asked for
+        self._retaken: dict[_Key, CallRow] = {}  # of tasks that are being retried in this execution
+        self._retried: set[int] = set()  # their scopes
+        self._claimed = IdSet()
+        self._lived: set[int] = set()  # recorded calls that run again: what they called counts
+        self._replaced: set[int] = set()  # by a call with other inputs, after drift that was accepted
+        self._adopted: set[int] = set()  # taken for replaced, and asked for after all
+        self._expected: dict[tuple[int, int], deque[int]] = {}  # by scope and task: completed on the main lane, oldest first
+        self._excused: dict[int, list[tuple[str, str]]] = {}  # by scope: what ended from .. until .. proves no drift
+        self._has_not_ready: bool | None = None
 
-    def _expect(self, row: CallRow) -> None:
-        if row.state_name == "NotReady":
-            self.has_not_ready = True
-        if row.lane == 0 and row.state == "COMPLETED" and row.orphaned_in is None:
-            self._unclaimed_on_main_lane.setdefault((row.scope, row.task_id), {})[row.id] = row
+    @classmethod
+    def load(cls, records: Records, flow_run_id: int, *, epoch: int, rerun: Rerun, by_person: bool, code_hash: str) -> Recorded:
+        """Return what the executions before that of `epoch` recorded."""
+        until_id = records.find_last_call(flow_run_id)
+        self = cls(records, flow_run_id, until_id=until_id, rerun=rerun, by_person=by_person, code_hash=code_hash)
+        self._code_hashes = records.list_code_hashes(flow_run_id)
+        self._code_hashes.pop(epoch, None)  # this execution's own row
+        self._last_epochs = {reason: number for number, reason in sorted(records.list_reasons(flow_run_id).items())}
+        asked = records.list_reruns(flow_run_id)
+        for number, words in sorted(asked.items()):
+            self._asked_epochs.update(dict.fromkeys(words.split(), number))
+        if "changed" in self._asked_epochs:
+            self._task_codes = records.list_task_codes(flow_run_id)
+        if asked:
+            for scope, ended_at, at in records.list_superseded(flow_run_id):
+                self._excused.setdefault(scope, []).append((ended_at, at))
+        return self
+
+    # ---- what was recorded, in parts
+
+    def _find(self, key: _Key) -> CallRow | None:
+        """Return the recorded call with that identity, unless it was asked for."""
+        row = self._retaken.get(key) or self._read.get(key)
+        if row is None and not self._is_whole:
+            if self._read_to < self._until_id:
+                self._read_on()
+                row = self._read.get(key)
+            if row is None and not self._is_whole:
+                row = self._records.find_call_row(Identity(self._flow_run_id, *key), self._until_id)
+        return None if row is None or row.id in self._claimed else row
+
+    def _read_on(self) -> None:
+        records, run_id = self._records, self._flow_run_id
+        if self._read_to == 0 and not records.is_large(run_id):
+            rows = records.list_calls(run_id)
+            self._read_to, self._is_whole = self._until_id, True
+        else:
+            rows = records.list_calls_after(run_id, self._read_to, self._until_id, PART)
+            self._read_to = rows[-1].id if len(rows) == PART else self._until_id
+        for row in rows:
+            if row.id <= self._until_id and row.id not in self._claimed:
+                self._read[_key(row)] = row
+        while len(self._read) > CALLS_AT_ONCE and not self._is_whole:
+            del self._read[next(iter(self._read))]  # the index finds it, should it be asked for
+
+    def _any(self, key: _Key) -> CallRow | None:
+        """Return the recorded call with that identity, whether it was asked for or not."""
+        row = self._retaken.get(key) or self._read.get(key)
+        return row or self._records.find_call_row(Identity(self._flow_run_id, *key), self._until_id)
+
+    def _take(self, row: CallRow) -> CallRow:
+        self._claimed.add(row.id)
+        self._read.pop(_key(row), None)
+        self._retaken.pop(_key(row), None)
+        if row.orphaned_in is not None or row.id in self._replaced:
+            self._adopted.add(row.id)
+        return row
+
+    # ---- answering calls
+
+    def claim(self, identity: Identity, task_ids: tuple[int, ...]) -> CallRow | None:
+        """Return the row of a call that is being issued; `task_ids` are those of the task key and its aliases."""
+        for task_id in task_ids:
+            row = self._find((identity.scope, task_id, identity.call_key, identity.occurrence))
+            if row is not None:
+                return self._take(row)
+        return None
+
+    def claim_not_ready(self, scope: int, task_ids: tuple[int, ...], waiting_key: bytes) -> CallRow | None:
+        """Return the row of a call that could not begin in an earlier execution, by the key of what it waited for."""
+        for task_id in task_ids:
+            for occurrence in itertools.count():
+                row = self._any((scope, task_id, waiting_key, occurrence))
+                if row is None:
+                    break
+                if row.id not in self._claimed:
+                    return self._take(row)
+        return None
+
+    def is_recorded(self, identity: Identity) -> bool:
+        """Tell whether an earlier execution wrote a row of that identity."""
+        return self._any((identity.scope, identity.task_id, identity.call_key, identity.occurrence)) is not None
+
+    @property
+    def has_not_ready(self) -> bool:
+        """Tell whether some calls could not begin, for what they waited for failed."""
+        if self._has_not_ready is None:
+            self._has_not_ready = self._records.has_not_ready(self._flow_run_id)
+        return self._has_not_ready
+
+    def note_lived(self, row: CallRow) -> None:
+        """Note that a recorded call is not answered but runs, so that what it called before is asked for or an orphan."""
+        self._lived.add(row.id)
 
     def retry(self, scope: int, rows: Iterable[CallRow]) -> None:
         """Take in what the attempts of a task called so far, for its next one: what failed in it runs again."""
+        expected: dict[tuple[int, int], deque[int]] = {}
         self._retried.add(scope)
         for row in rows:
-            self._rows[(row.scope, row.task_id, row.call_key, row.occurrence)] = row
+            self._retaken[_key(row)] = row
             self._claimed.discard(row.id)
             self._retried.add(row.id)
-            self._expect(row)
-
-    def diverge(self, row: CallRow) -> None:
-        """A recorded failure runs again and may end otherwise: what its scope called after it is not expected any more."""
-        for (scope, _), unclaimed in self._unclaimed_on_main_lane.items():
-            if scope == row.scope:
-                for later in [other for other in unclaimed.values() if (other.ended_at or "") >= (row.ended_at or "")]:
-                    del unclaimed[later.id]
+            if row.state_name == "NotReady":
+                self._has_not_ready = True
+            if row.lane == 0 and row.state == "COMPLETED" and row.orphaned_in is None:
+                expected.setdefault((row.scope, row.task_id), deque()).append(row.id)
+        for key in [key for key in self._expected if key[0] in self._retried]:
+            del self._expected[key]
+        self._expected |= expected
+        for each in self._retried:
+            self._excused.pop(each, None)
 
     def rerun_in(self, scope: int) -> Rerun:
         """Tell which recorded failures of a scope run again."""
@@ -83,56 +188,66 @@ class Recorded:
         An earlier execution that was to run it again may have been cut off before it came to that call.
         """
         rule = self.rerun_in(row.scope)
-        if rule == "failed" or row.epoch < self._last_epochs.get("retry", 0):
+        asked = max(self._last_epochs.get("retry", 0), self._asked_epochs.get("failed", 0))
+        if rule == "failed" or row.epoch < asked:
             return "failed"
         return "fatal" if rule == "fatal" or row.epoch < self._last_epochs.get("resume", 0) else "none"
 
-    def claim(self, identity: Identity, task_ids: tuple[int, ...]) -> CallRow | None:
-        """Return the row of a call that is being issued; `task_ids` are those of the task key and its aliases."""
-        for task_id in task_ids:
-            row = self._rows.get((identity.scope, task_id, identity.call_key, identity.occurrence))
-            if row is not None and row.id not in self._claimed:
-                self._claimed.add(row.id)
-                unclaimed = self._unclaimed_on_main_lane.get((row.scope, row.task_id))
-                if unclaimed is not None:
-                    unclaimed.pop(row.id, None)
-                return row
-        return None
+    @property
+    def asks_for_changed(self) -> bool:
+        """Tell whether a person asked for the calls of tasks that changed to run again, in this execution or before."""
+        return "changed" in self._asked_epochs
 
-    def claim_not_ready(self, scope: int, task_ids: tuple[int, ...], waiting_key: bytes) -> CallRow | None:
-        """Return the row of a call that could not begin in an earlier execution, by the key of what it waited for."""
-        for task_id in task_ids:
-            for occurrence in itertools.count():
-                row = self._rows.get((scope, task_id, waiting_key, occurrence))
-                if row is None:
-                    break
-                if row.id not in self._claimed:
-                    self._claimed.add(row.id)
-                    return row
-        return None
+    def is_changed(self, row: CallRow, code: str) -> bool:
+        """Tell whether a person asked for what changed to run again, and the task's own code did since that outcome."""
+        if row.epoch >= self._asked_epochs.get("changed", 0):
+            return False
+        recorded = self._task_codes.get((row.task_id, row.epoch))
+        # Another version of Python compiles the same text to other code: nothing can be said then.
+        return recorded is not None and recorded != code and recorded.split(":")[0] == code.split(":")[0]
 
-    def is_recorded(self, identity: Identity) -> bool:
-        """Tell whether an earlier execution wrote a row of that identity."""
-        return (identity.scope, identity.task_id, identity.call_key, identity.occurrence) in self._rows
+    # ---- drift
+
+    def diverge(self, row: CallRow) -> None:
+        """A recorded outcome is made anew and may be another: what its scope called after it is not expected any more."""
+        self._excused.setdefault(row.scope, []).append((row.ended_at or "", ""))
 
     def proof_of_drift(self, scope: int, task_ids: tuple[int, ...]) -> CallRow | None:
         """Return a completed main-lane call of that task in that scope which nobody asked for yet, oldest first."""
         for task_id in task_ids:
-            unclaimed = self._unclaimed_on_main_lane.get((scope, task_id))
-            if unclaimed:
-                return next(iter(unclaimed.values()))
+            row = self._next_expected(scope, task_id)
+            if row is not None:
+                return row
         return None
+
+    def _next_expected(self, scope: int, task_id: int) -> CallRow | None:
+        ids = self._expected.get((scope, task_id))
+        if ids is None:
+            completed = self._records.list_completed_on_main_lane(self._flow_run_id, scope, task_id, self._until_id)
+            ids = self._expected[(scope, task_id)] = deque(each for each in completed if each not in self._claimed)
+        while ids:
+            if ids[0] not in self._claimed and ids[0] not in self._replaced:
+                row = self._records.get_call(self._flow_run_id, ids[0])
+                if not self._is_excused(row):
+                    return row
+            ids.popleft()
+        return None
+
+    def _is_excused(self, row: CallRow) -> bool:
+        ended_at = row.ended_at or ""
+        return any(low <= ended_at and (not high or ended_at < high) for low, high in self._excused.get(row.scope, ()))
 
     def accept_drift(self, row: CallRow) -> None:
         """Take a row for the one that a new call has replaced, so that it is proof of nothing more."""
-        self._orphaned.add(row.id)
-        unclaimed = self._unclaimed_on_main_lane.get((row.scope, row.task_id))
-        if unclaimed is not None:
-            unclaimed.pop(row.id, None)
+        self._replaced.add(row.id)
+
+    def reuse(self, row: CallRow) -> CallRow:
+        """Claim a completed call for one with other inputs, as a person asked."""
+        return self._take(row)
 
     def list_adopted(self) -> list[int]:
         """Return the ids of calls that were taken for replaced and asked for after all."""
-        return sorted(self._orphaned & self._claimed)
+        return sorted(self._adopted)
 
     def drift_is_expected(self, row: CallRow) -> bool:
         """Tell whether the code was edited since that row was written and a person asked to go on with the new code."""
@@ -148,18 +263,23 @@ class Recorded:
 
     def list_orphans(self) -> list[int]:
         """Return the ids of completed calls in live scopes that nobody asked for."""
-        parents = {row.id: row for row in self._rows.values()}
-
-        def answered_by_parent(row: CallRow) -> bool:
+        found = {row.id for row in self._retaken.values() if row.state == "COMPLETED"}
+        after = 0
+        while True:
+            part = self._records.list_completed(self._flow_run_id, after, self._until_id, CALLS_AT_ONCE)
             # What a finished task called is not consulted again: it belongs to that task's answer.
-            parent = parents.get(row.scope)
-            return parent is not None and (parent.state == "COMPLETED" or parent.id not in self._claimed)
+            found.update(
+                row_id
+                for row_id, scope in part
+                if row_id not in self._claimed and (scope == 0 or scope in self._lived or scope in self._retried)
+            )
+            if len(part) < CALLS_AT_ONCE:
+                return sorted(found)
+            after = part[-1][0]
 
-        return [
-            row.id
-            for row in self._rows.values()
-            if row.state == "COMPLETED" and row.id not in self._claimed and not answered_by_parent(row)
-        ]
+
+def _key(row: CallRow) -> _Key:
+    return row.scope, row.task_id, row.call_key, row.occurrence
 
 
 def drift_error(run_id: int, run_name: str, task_name: str, recorded: str, present: str) -> DriftError:
@@ -178,7 +298,8 @@ def drift_error(run_id: int, run_name: str, task_name: str, recorded: str, prese
         + "\n".join(lines)
         + f"\nNothing was run. Make the argument the same on each run (a flow parameter, or compute it in a task) and type: "
         f"wfengine resume {typed(run_id, run_name)}\n"
-        f"Or run the call anew with its present arguments: wfengine resume {typed(run_id, run_name)} --on-drift rerun",
+        f"Or run the call anew with its present arguments: wfengine resume {typed(run_id, run_name)} --on-drift rerun\n"
+        f"Or let the recorded result stand for it: wfengine resume {typed(run_id, run_name)} --on-drift reuse",
         flow_run_id=run_id,
     )
 

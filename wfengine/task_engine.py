@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Literal
 from wfengine import listeners
 from wfengine.doubt import Refused, cut_off, settle_doubt
 from wfengine.fatal import note_task_run
+from wfengine.fingerprint import own_code
 from wfengine.hooks import Hooks, ask_condition, call_task_hooks, has_untold
 from wfengine.identity import RECEIVER, Inputs, describe_inputs, explicit_key
 from wfengine.outcomes import outcome_change, refused_change, settle_submitted
@@ -40,6 +41,7 @@ from wfengine.streams import Feed, stream
 from wfengine.transaction_steps import commit_steps
 from wfengine.transactions import Transaction, enclosing_transaction, own_transaction
 from wfengine_journal.codec import Encoded, encode, error_message
+from wfengine_journal.corrections import NoteTaskCode, ReuseCall, SupersedeCall
 from wfengine_journal.errors import (
     JournalError,
     RunHalted,
@@ -190,8 +192,11 @@ def issue(call: Call) -> Outcome | None:
     All arguments must be values by now. Raises RunHalted where the run has to be parked.
     """
     callee, run = call.callee, call.run
-    known = run.callees.setdefault((callee.kind, callee.key), callee)
-    if known is not callee and known.origin != callee.origin:
+    known = run.callees.get((callee.kind, callee.key))
+    if known is None:
+        run.callees[(callee.kind, callee.key)] = callee
+        _note_code(call)
+    elif known is not callee and known.origin != callee.origin:
         raise _same_key(known, callee)
     if callee.once and call.lane == 1 and callee.call_key is None:
         raise _once_without_key(call)
@@ -208,6 +213,14 @@ def issue(call: Call) -> Outcome | None:
     if run.recorded is None:
         return None
     return _look_up(call, task_id)
+
+
+def _note_code(call: Call) -> None:
+    """Note with which code the task runs in this execution, for who asks later what changed since."""
+    run, callee = call.run, call.callee
+    if callee.kind == "task":
+        task_id = run.journal.task_id(callee.kind, callee.key, callee.name)
+        run.journal.post(NoteTaskCode(run.id, task_id, run.epoch, own_code(callee.fn)))
 
 
 def _same_key(known: Callee, callee: Callee) -> UsageError:
@@ -235,20 +248,12 @@ def _look_up(call: Call, task_id: int) -> Outcome | None:
     recorded = run.recorded
     assert recorded is not None
     assert call.identity is not None
-    aliases = tuple(run.journal.task_id(callee.kind, alias, callee.name) for alias in callee.aliases)
+    task_ids = (task_id, *(run.journal.task_id(callee.kind, alias, callee.name) for alias in callee.aliases))
     with run.issue_lock:
-        row = recorded.claim(call.identity, (task_id, *aliases))
-        drifted = (
-            recorded.proof_of_drift(call.scope.task_run_id, (task_id, *aliases)) if row is None and call.lane == 0 else None
-        )
-    if drifted is not None and (callee.once or not (run.on_drift == "rerun" or recorded.drift_is_expected(drifted))):
-        present = call.inputs.text if call.inputs is not None else "{}"
-        recorded_inputs = run.journal.records.get_inputs(drifted.id)
-        raise run.halt(RunHalted(drift_error(run.id, run.name, callee.name, recorded_inputs, present)))
+        row = recorded.claim(call.identity, task_ids)
+        drifted = recorded.proof_of_drift(call.scope.task_run_id, task_ids) if row is None and call.lane == 0 else None
     if drifted is not None:
-        with run.issue_lock:
-            recorded.accept_drift(drifted)
-        run.journal.post(OrphanCall(drifted.id, run.epoch))  # in the file before the call that replaces it begins
+        row = _drifted(call, drifted, recorded)
     if row is None:
         return None
     take_over_row(call, row)
@@ -259,10 +264,36 @@ def _look_up(call: Call, task_id: int) -> Outcome | None:
             return None
         if outcome is not None and call.transaction is not None:
             call.transaction.take(call, outcome.error)
+        if outcome is None:
+            recorded.note_lived(row)
         return outcome
     except JournalError as error:
         # Not for the flow to catch: what it was given once cannot be had, so it must not go on as if the task had failed.
         raise run.halt(RunHalted(error)) from None
+
+
+def _drifted(call: Call, drifted: CallRow, recorded: Recorded) -> CallRow | None:
+    """Decide about a new call that proves drift: park the run, run it as a new call, or let the recorded one stand for it."""
+    run, callee, inputs, identity = call.run, call.callee, call.inputs, call.identity
+    assert inputs is not None
+    assert identity is not None
+    before = run.journal.records.get_inputs(drifted.id)
+    if callee.once or not (run.on_drift in ("rerun", "reuse") or recorded.drift_is_expected(drifted)):
+        raise run.halt(RunHalted(drift_error(run.id, run.name, callee.name, before, inputs.text)))
+    if run.on_drift != "reuse":
+        with run.issue_lock:
+            recorded.accept_drift(drifted)
+        run.journal.post(OrphanCall(drifted.id, run.epoch))  # in the file before the call that replaces it begins
+        return None
+    with run.issue_lock:
+        row = recorded.reuse(drifted)
+    reuse = ReuseCall(
+        run.id, row.id, seq=row.version + 1, epoch=run.epoch, task_id=identity.task_id, call_key=identity.call_key,
+        occurrence=identity.occurrence, inputs=inputs.text, at=run.journal.clock.now_text(),
+        message=f"reused, as a person asked; it was called with {before}",
+    )  # fmt: skip
+    run.journal.post(reuse)  # in the file before any later call of the flow begins
+    return row._replace(version=row.version + 1)
 
 
 def take_over_row(call: Call, row: CallRow) -> None:
@@ -283,10 +314,17 @@ def answer(call: Call, row: CallRow) -> Outcome | None:
     """Return the recorded outcome, or None if the call has to run (again). Nothing is executed or written here."""
     recorded = call.run.recorded
     assert recorded is not None
+    if row.state_name == "Rerun":  # taken back by a person
+        _run_again(call, row, recorded)
+        return None
     if row.state_name == "RolledBack" and (recorded.rerun_of(row) == "failed" or row.fatal == 1):
         _run_again(call, row, recorded)
         return None
     if row.state == "COMPLETED" and row.result_hash is not None:
+        if recorded.asks_for_changed and recorded.is_changed(row, own_code(call.callee.fn)):
+            _take_back(call, row)
+            _run_again(call, row, recorded)
+            return None
         value = _recorded_value(call, row)
         if row.result_codec != "json":
             remember_result_hash(value, row.result_hash)
@@ -303,6 +341,17 @@ def answer(call: Call, row: CallRow) -> Outcome | None:
             return Outcome(_recorded_value(call, row), error)
         _run_again(call, row, recorded)
     return None
+
+
+def _take_back(call: Call, row: CallRow) -> None:
+    """Keep the outcome of a call whose task changed in the history; it is run again."""
+    run = call.run
+    message = "to run again: its code changed"
+    call.seq = row.version + 1
+    change = SupersedeCall(
+        run.id, row.id, seq=call.seq, epoch=run.epoch, message=message, at=run.journal.clock.now_text()
+    )  # fmt: skip
+    run.journal.post(change)  # in the file before its next attempt begins
 
 
 def _run_again(call: Call, row: CallRow, recorded: Recorded) -> None:
@@ -414,7 +463,7 @@ def _recall(call: Call) -> Steps[None]:
     rows = _calls_inside(call)
     with run.issue_lock:
         if run.recorded is None:
-            run.recorded = Recorded((), rerun="none", by_person=False, code_hash=None, code_hashes={}, reasons={})
+            run.recorded = Recorded(run.journal.records, run.id, until_id=0)
         run.recorded.retry(call.task_run_id, rows)
 
 
@@ -427,13 +476,7 @@ def _is_inside(inner: Call, outer: Call) -> bool:
 
 
 def _calls_inside(call: Call) -> list[CallRow]:
-    scopes = {call.task_run_id}
-    rows = []
-    for row in call.run.journal.records.list_calls(call.run.id):  # a row is written after that of the call which made it
-        if row.scope in scopes:
-            scopes.add(row.id)
-            rows.append(row)
-    return rows
+    return call.run.journal.records.list_calls_inside(call.run.id, call.task_run_id)
 
 
 def _interrupted(call: Call, row: CallRow, message: str) -> SettleCall:

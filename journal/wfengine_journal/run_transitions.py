@@ -154,11 +154,12 @@ class ScheduleFromCall(RecordedChange):
 class ClaimFlowRun(RecordedChange):
     """Take up a flow run that is not running: one process can, and every older epoch is fenced off."""
 
-    __slots__ = ("at", "code_id", "entrypoint", "epoch", "owner_id", "reason", "version")
+    __slots__ = ("at", "code_id", "entrypoint", "epoch", "owner_id", "reason", "rerun", "version")
 
     def __init__(
-        self, flow_run_id: int, *, version: int, epoch: int, owner_id: int, code_id: int | None, reason: str, at: str
-    ) -> None:
+        self, flow_run_id: int, *, version: int, epoch: int, owner_id: int, code_id: int | None, reason: str, at: str,
+        rerun: str | None = None,
+    ) -> None:  # fmt: skip
         self.flow_run_id = flow_run_id
         self.task_run_id = 0
         self.version = version  # as read before; a changed one means that somebody else was quicker
@@ -168,6 +169,7 @@ class ClaimFlowRun(RecordedChange):
         self.code_id = code_id
         self.reason = reason
         self.at = at
+        self.rerun = rerun  # what a person asked to run again beside what runs again anyway: words of `execution.rerun`
 
     def apply(self, connection: sqlite3.Connection) -> None:
         name = {"start": None, "retry": "Retrying"}.get(self.reason, "Resuming")
@@ -194,7 +196,9 @@ class ClaimFlowRun(RecordedChange):
         )
         if cursor.rowcount != 1:
             raise WriteRefused
-        _record_execution(connection, self.flow_run_id, self.epoch, self.owner_id, self.code_id, self.reason, self.at)
+        _record_execution(
+            connection, self.flow_run_id, self.epoch, self.owner_id, self.code_id, self.reason, self.at, self.rerun
+        )
         _record_flow_transition(connection, self.flow_run_id, self.seq, "RUNNING", name, None, self.epoch, None, self.at)
 
 
@@ -367,11 +371,12 @@ def _interrupt_running_calls(connection: sqlite3.Connection, flow_run_id: int, m
 
 
 def _record_execution(
-    connection: sqlite3.Connection, flow_run_id: int, epoch: int, owner_id: int, code_id: int | None, reason: str, at: str
-) -> None:
+    connection: sqlite3.Connection, flow_run_id: int, epoch: int, owner_id: int, code_id: int | None, reason: str, at: str,
+    rerun: str | None = None,
+) -> None:  # fmt: skip
     connection.execute(
-        "INSERT INTO execution (flow_run_id, epoch, owner_id, code_id, reason, started_at) VALUES (?, ?, ?, ?, ?, ?)",
-        (flow_run_id, epoch, owner_id, code_id, reason, at),
+        "INSERT INTO execution (flow_run_id, epoch, owner_id, code_id, reason, started_at, rerun) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (flow_run_id, epoch, owner_id, code_id, reason, at, rerun),
     )
 
 

@@ -44,7 +44,8 @@ _S = StateType
 #: to-type -> from-types. None stands for "no row yet". Both flow runs and task runs obey it.
 TRANSITIONS: dict[StateType, frozenset[StateType | None]] = {
     _S.SCHEDULED: frozenset({None, _S.RUNNING, _S.PENDING}),
-    _S.PENDING: frozenset({None, _S.SCHEDULED, _S.PAUSED, _S.CRASHED}),
+    # From an end: a person took the outcome back (name Rerun).
+    _S.PENDING: frozenset({None, _S.SCHEDULED, _S.PAUSED, _S.CRASHED, _S.COMPLETED, _S.FAILED, _S.CANCELLED, _S.PENDING}),
     # Of the completed, only these may run again: a stream that its consumer closed (name Closed), when it is asked for more;
     # and what the rollback of a transaction undid (name RolledBack).
     _S.RUNNING: frozenset({None, _S.COMPLETED, _S.PENDING, _S.SCHEDULED, _S.PAUSED, _S.CRASHED, _S.FAILED, _S.CANCELLED}),
