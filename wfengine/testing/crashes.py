@@ -76,6 +76,15 @@ class CrashOptions:
     virtual_clock: bool = True
     timeout_seconds: float = CHILD_SECONDS
 
+    def __post_init__(self) -> None:
+        """Refuse what can be seen to be wrong before anything is run."""
+        for point in self.at:
+            moment, _, number = point.partition(":")
+            if moment not in ("before", "after") or not number.isdecimal():
+                raise UsageError(f"A point is 'before:N' or 'after:N', not {point!r}. Example: before:7")
+        if self.kills is not None and self.kills < 1:
+            raise UsageError(f"kills must be at least 1, not {self.kills}.")
+
 
 def find_failures(
     flow: AnyFlow,
@@ -112,16 +121,10 @@ def _flow_of(flow: AnyFlow | str) -> AnyFlow:
 
 
 def _points(commits: int, options: CrashOptions) -> list[str]:
-    for point in options.at:
-        moment, _, number = point.partition(":")
-        if moment not in ("before", "after") or not number.isdecimal():
-            raise UsageError(f"A point is 'before:N' or 'after:N', not {point!r}. Example: before:7")
     if options.at:
         return list(options.at)
     every = [f"{moment}:{number}" for number in range(1, commits + 1) for moment in ("before", "after")]
     kills = len(every) if options.kills is None else min(options.kills, len(every))
-    if kills < 1:
-        raise UsageError(f"kills must be at least 1, not {kills}.")
     return [every[place * len(every) // kills] for place in range(kills)]
 
 
