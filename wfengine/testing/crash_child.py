@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from wfengine.endings import recorded_end
-from wfengine.identity import describe_inputs
 from wfengine.journals import use_journal
 from wfengine.loading import load_entrypoint
 from wfengine.recovery import resume_run
 from wfengine.testing.clock import VirtualClock
+from wfengine.testing.comparing import Ending, describe_state
 from wfengine_journal import pickling
 from wfengine_journal.clock import SystemClock, seconds_from_text
-from wfengine_journal.codec import preview
 from wfengine_journal.errors import NotFoundError, WfengineError
 from wfengine_journal.riders import WithRiders
 from wfengine_journal.run_transitions import ClaimFlowRun, CreateFlowRun, EndFlowRun
@@ -39,11 +38,6 @@ if TYPE_CHECKING:
 
 #: In each case's journal the flow's own run is the first one that is made.
 RUN_ID = 1
-#: Characters of a result that are shown to a person.
-SHOWN_CHARACTERS = 300
-
-_ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
-
 Moment: TypeAlias = Literal["before", "after"]
 
 
@@ -59,16 +53,6 @@ class Order:
     answer: str
     virtual_clock: bool
     sys_path: list[str]
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How the flow ended, in a form that two processes can compare: `key` is equal for equal results."""
-
-    state: str
-    key: str
-    shown: str
-    is_final: bool = True  # False: the run is parked, or the engine refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,20 +164,6 @@ def _end(journal: Journal, flow: AnyFlow, args: tuple[object, ...], kwargs: dict
 
 async def _awaited(state: Awaitable[object]) -> object:
     return await state
-
-
-def describe_state(state: State[object]) -> Ending:
-    """Return how a flow ended: by the canonical form of its result, else by what is shown of it."""
-    name, is_final = state.name or state.type.value, state.is_final()
-    if not is_final:
-        return Ending(name, "", state.message or "", is_final=False)
-    value = state.result(raise_on_failure=False)
-    if isinstance(value, BaseException):
-        text = f"{type(value).__qualname__}: {value}"
-        return Ending(name, text, text)
-    inputs = describe_inputs({"result": value})
-    shown = _ADDRESS.sub("", preview(value, SHOWN_CHARACTERS))
-    return Ending(name, shown if inputs.opaque else inputs.key.hex(), shown)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from wfengine_journal.codec import is_json_exact, json_text
 
 if TYPE_CHECKING:
     from wfengine.flows import AnyFlow
-    from wfengine.testing.crash_child import Ending
+    from wfengine.testing.comparing import Ending
 
 #: Kills that went wrong are told one by one, up to so many.
 SHOWN_FAILURES = 5

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from wfengine.loading import entrypoint_of, is_loading, load_target, note_skipped_call
-from wfengine.testing.crash_child import Answer, Ending, Order
+from wfengine.testing.comparing import Ending
+from wfengine.testing.crash_child import Answer, Order
 from wfengine.testing.crash_report import CrashReport, Kill, command_of
 from wfengine_journal.errors import UsageError
 
@@ -307,10 +308,9 @@ def _command_options(options: CrashOptions) -> list[str] | None:
 
 
 def _difference(ending: Ending, seen: object, other: Ending, other_seen: object) -> str | None:
-    if ending.state != other.state:
-        return f"the run ended as {other.state} ({other.shown}), undisturbed as {ending.state} ({ending.shown})."
-    if ending.key != other.key:
-        return f"the result is {other.shown}, undisturbed {ending.shown}."
+    difference = ending.difference(other, "undisturbed")
+    if difference is not None:
+        return difference
     if seen != other_seen:
         return f"the witness sees {other_seen!r}, undisturbed {seen!r}."
     return None
