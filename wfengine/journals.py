@@ -36,9 +36,14 @@ def use_journal(path: str | os.PathLike[str] | None, *, durability: Durability |
     return journal
 
 
+def default_path() -> Path:
+    """Return the path of the journal that a run started now goes to; the file need not exist."""
+    return _chosen if _chosen is not None else find_path()
+
+
 def default_journal() -> Journal:
     """Return the open journal that a run started now goes to."""
-    return open_journal(_chosen if _chosen is not None else find_path())
+    return open_journal(default_path())
 
 
 @contextmanager

@@ -11,7 +11,7 @@ transaction, so that a resume which is cut off goes on with it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from wfengine.identity import explicit_key
@@ -38,7 +38,7 @@ class Asked(NamedTuple):
         return self.words is not None and "failed" in self.words.split()
 
 
-def correct(journal: Journal, row: FlowRunRow, rerun: Iterable[str], values: Mapping[str, object]) -> Asked:
+def correct(journal: Journal, row: FlowRunRow, rerun: Sequence[str], values: Mapping[str, object]) -> Asked:
     """Take back what a person chose and set what a person set, committed at once; return what is left to the replay.
 
     Raises UsageError for what means no call, or while somebody executes the run; nothing is changed then.
@@ -51,9 +51,9 @@ def correct(journal: Journal, row: FlowRunRow, rerun: Iterable[str], values: Map
         for target, value in values.items()
     ]
     version = row.version
-    if calls:
+    if calls or (row.state == "COMPLETED" and words - {"fatal"}):
         _write(journal, row, TakeBackCalls(
-            row.id, calls, version=version, at=journal.clock.now_text(), message=f"to run again: {', '.join(chosen)}"
+            row.id, calls, version=version, at=journal.clock.now_text(), message=f"to run again: {', '.join(rerun)}"
         ))  # fmt: skip
         version = journal.records.get_flow_run(row.id).version
     for target, ids, encoded in settings:

@@ -24,7 +24,7 @@ _AT_REST = "'PENDING', 'PAUSED', 'CRASHED', 'FAILED', 'CANCELLED', 'COMPLETED'"
 class TakeBackCalls:
     """Take back what is recorded of some calls, in one transaction: they are to run again, or have this result.
 
-    So are the calls that made them, up to the flow's body, since a finished call is answered without being entered; of a
+    Without calls, a completed run is only opened, for a rule to choose. Else so are the calls that made them, up to the flow's body, since a finished call is answered without being entered; of a
     subflow, all that it called runs again.
     """
 
@@ -61,10 +61,9 @@ class TakeBackCalls:
         _open_run(connection, self.flow_run_id, self.message, self.at)
 
     def landed(self, connection: sqlite3.Connection) -> bool:
-        if self._first is None:
-            return False
+        place = self._first or (self.flow_run_id, 0, self.version + 1)  # of no calls: that of a completed run, which is opened
         row = connection.execute(
-            "SELECT 1 FROM transition WHERE flow_run_id = ? AND task_run_id = ? AND seq = ?", self._first
+            "SELECT 1 FROM transition WHERE flow_run_id = ? AND task_run_id = ? AND seq = ?", place
         ).fetchone()
         return row is not None
 
@@ -270,7 +269,7 @@ def find_calls(records: Records, flow_run_id: int, task: str, key: str | None, c
     name, _, value = (None, None, None) if key is None else key.partition("=") if "=" in key else (None, None, key)
     rows = records.rows(
         f"{_FAMILY} SELECT t.id FROM family f JOIN task_run t ON t.flow_run_id = f.id JOIN task k ON k.id = t.task_id"
-        " WHERE (k.name = ?2 OR k.key = ?2 OR CAST(t.id AS TEXT) = ?2)"
+        " WHERE t.orphaned_in IS NULL AND (k.name = ?2 OR k.key = ?2 OR CAST(t.id AS TEXT) = ?2)"
         " AND (?3 IS NULL OR t.call_key = ?4 OR t.name = ?3 OR EXISTS (SELECT 1 FROM json_each(t.inputs) j"
         "      WHERE (?5 IS NULL OR j.key = ?5) AND (CAST(j.value AS TEXT) = ?6 OR json_quote(j.value) = ?6)))"
         " ORDER BY t.id",
@@ -282,7 +281,8 @@ def find_calls(records: Records, flow_run_id: int, task: str, key: str | None, c
 def find_calls_from(records: Records, flow_run_id: int, task_run_id: int) -> list[int]:
     """Return the ids of a run's calls that its body made, from that one on, oldest first."""
     rows = records.rows(
-        "SELECT id FROM task_run WHERE flow_run_id = ? AND scope = 0 AND id >= ? ORDER BY id", (flow_run_id, task_run_id)
+        "SELECT id FROM task_run WHERE flow_run_id = ? AND scope = 0 AND id >= ? AND orphaned_in IS NULL ORDER BY id",
+        (flow_run_id, task_run_id),
     )
     return [cast(int, row[0]) for row in rows]
 

@@ -351,6 +351,13 @@ def open_journal(path: Path, clock: Clock | None = None) -> Journal:
         return journal
 
 
+def flush_open(path: Path) -> None:
+    """Commit what this process has queued for a journal, if it has it open: who reads the file next sees it."""
+    journal = _OPEN.get(os.path.realpath(path))
+    if journal is not None:
+        journal.flush()
+
+
 def close_all() -> None:
     """Close every open journal of this process."""
     for journal in list(_OPEN.values()):

@@ -35,6 +35,7 @@ __all__ = ["main", "root"]
         "variables": ("wfengine.cli.variables:variables", "Named values that flows share."),
         "artifacts": ("wfengine.cli.artifacts:artifacts", "What runs made for people to look at."),
         "sql": ("wfengine.cli.sql:sql", "Ask the journal anything, read-only."),
+        "extract": ("wfengine.cli.files:extract", "Copy one run into a small journal of its own."),
         "info": ("wfengine.cli.info:info", "Which journal is used, and what it holds."),
         "doctor": ("wfengine.cli.doctor:doctor", "Check that the journal is sound."),
         "crashtest": ("wfengine.cli.crashtest:crashtest", "Kill a flow around each of its commits, and compare."),
