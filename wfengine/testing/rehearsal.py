@@ -47,9 +47,9 @@ class Stop:
     """The first call that the journal does not answer."""
 
     task: str
-    inputs: str  # '' for one that was begun, whose inputs stand in the journal
+    inputs: str
     is_new: bool  # False: it was begun, and has no outcome or one that does not count
-    unclaimed: tuple[CallText, ...] = ()  # completed calls that the code made before this one when it was recorded
+    unclaimed: tuple[CallText, ...] = ()  # completed calls that were made before this one when they were recorded
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,19 +109,23 @@ class RehearsalJournal(Journal):
             change = change.call
         if isinstance(change, BeginCall):
             task = self.known_task_key(change.identity.task_id)
-            return Stop(task, change.inputs, True, self._unclaimed(change) if change.lane == 0 else ())
+            unclaimed = self._unclaimed(change.flow_run_id, change.identity.scope) if change.lane == 0 else ()
+            return Stop(task, change.inputs, True, unclaimed)
         found = list_call_texts(self.records, change.flow_run_id, [change.task_run_id])
-        return Stop(found[0].task if found else type(change).__name__, "", is_new=not found)
+        if not found:
+            return Stop(type(change).__name__, "", is_new=True)
+        (begun,) = found
+        calls = self._unclaimed(change.flow_run_id, begun.scope) if begun.lane == 0 else ()
+        return Stop(begun.task, begun.inputs, False, tuple(call for call in calls if call.task_run_id < begun.task_run_id))
 
-    def _unclaimed(self, new: BeginCall) -> tuple[CallText, ...]:
-        """Return the completed calls of the same scope's main lane that were not asked for before a new call there."""
-        live = ACTIVE.get((str(self.path), new.flow_run_id))
+    def _unclaimed(self, run_id: int, scope: int) -> tuple[CallText, ...]:
+        """Return the completed calls of a scope's main lane that were not asked for so far: in it, calls have an order."""
+        live = ACTIVE.get((str(self.path), run_id))
         if live is None or live.recorded is None:
             return ()
         with live.issue_lock:
             ids = live.recorded.list_orphans()
-        calls = list_call_texts(self.records, new.flow_run_id, ids)
-        return tuple(call for call in calls if call.lane == 0 and call.scope == new.identity.scope)
+        return tuple(call for call in list_call_texts(self.records, run_id, ids) if call.lane == 0 and call.scope == scope)
 
 
 def _begins(change: object) -> RecordedChange | None:

@@ -94,9 +94,8 @@ def judge(rehearsed: Rehearsed) -> str | None:
     if stop is not None:
         call = f"{stop.task}({_shown(stop.inputs)})" if stop.inputs else f"task '{stop.task}'"
         if stop.unclaimed:
-            return (
-                f"it calls {call}, which is not recorded, before {_calls(stop.unclaimed)} that the recorded run called by then."
-            )
+            new = ", which is not recorded," if stop.is_new else ""
+            return f"it comes to {call}{new} without having called {_calls(stop.unclaimed)} as the recorded run did before."
         if ended:
             what = "which the recorded run did not call" if stop.is_new else "which would run again"
             return f"it calls {call}, {what}."
