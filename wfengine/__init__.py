@@ -31,6 +31,7 @@ from wfengine_journal.errors import WfengineError
 if TYPE_CHECKING:
     from wfengine import artifacts, context, runtime, variables
     from wfengine.context import get_run_context
+    from wfengine.following import follow
     from wfengine.logging.loggers import get_run_logger
     from wfengine.runs import current_flow_run, current_task_run
 
@@ -41,6 +42,7 @@ _LATER = {
     "context": "",
     "current_flow_run": "wfengine.runs",
     "current_task_run": "wfengine.runs",
+    "follow": "wfengine.following",
     "get_run_context": "wfengine.context",
     "get_run_logger": "wfengine.logging.loggers",
     "runtime": "",
@@ -65,6 +67,7 @@ __all__ = [
     "current_task_run",
     "exponential_backoff",
     "flow",
+    "follow",
     "get_run_context",
     "get_run_logger",
     "runtime",

@@ -65,6 +65,7 @@ from wfengine_journal.states import StateType
 from wfengine_journal.transitions import Argument, tags_text
 
 if TYPE_CHECKING:
+    from wfengine.dry_runs import DryRun
     from wfengine.flows import AnyFlow
     from wfengine_journal.store import Journal
 
@@ -82,6 +83,7 @@ class How:
     rerun: Rerun
     by_person: bool
     on_drift: str | None = None
+    dry: DryRun | None = None  # nothing is executed, see `dry_runs`
     asked: str | None = None  # what a person asked to run again beside the usual, as in `execution.rerun`
 
 
@@ -244,7 +246,8 @@ def take_up(flow: AnyFlow, journal: Journal, run_id: int, how: How, *, parent: C
         sweep(journal)
         ABANDONED.discard((str(journal.path), run_id))
         row = journal.records.get_flow_run(run_id)
-    yield from tell_of_crash(flow, journal, row)
+    if how.dry is None:
+        yield from tell_of_crash(flow, journal, row)
     code_hash, source = flow_code(flow.fn)
     code_id = journal.code_id(code_hash, source)
     waited_for_retry = row.next_attempt_at is not None
@@ -267,7 +270,9 @@ def take_up(flow: AnyFlow, journal: Journal, run_id: int, how: How, *, parent: C
         raise owned_error(journal, row)
     run = LiveRun(journal, flow, row.id, row.name, epoch=claim.epoch, version=claim.seq)
     run.durability, run.synced = row.durability, row.durability == "power"
-    run.on_drift = how.on_drift or flow.on_drift
+    run.on_drift, run.dry = how.on_drift or flow.on_drift, how.dry
+    if run.dry is not None:
+        run.dry.entered.append((run.id, run.epoch))
     # A run that was waiting for its own next attempt when its process died runs its failures again, as it would have.
     rerun: Rerun = "failed" if waited_for_retry else how.rerun
     load_recorded(run, code_hash, rerun, how.by_person)
@@ -347,7 +352,7 @@ def _live(
         ACTIVE[key] = run
         ABANDONED.discard(key)
         _tell(run, "RUNNING", None)
-        if due is not None:
+        if due is not None and run.dry is None:
             yield from _wait_for_attempt(run, due)
         return (yield from attempts(run, failures))
     finally:
@@ -373,7 +378,7 @@ def attempts(run: LiveRun, failures: int) -> Steps[Ended]:
         if error is not None and not isinstance(error, Exception):
             raise (yield from _stop(run, error)) from None
         delay = None
-        if error is not None and may_retry(stored.outcome):
+        if error is not None and may_retry(stored.outcome) and run.dry is None:
             failures += 1
             delay = run.flow.policy.next_delay_seconds(failures, error, clock.monotonic_seconds() - started)
         next_attempt = None if delay is None else clock.wall_seconds() + delay
@@ -403,7 +408,8 @@ def _body(run: LiveRun) -> Steps[Outcome]:
     """Run the flow's function and wait for what it submitted."""
     yield from call_flow_hooks(run, State(StateType.RUNNING, flow_run_id=run.id), run.version)
     args, kwargs = run.flow.parameters.unbind(run.parameters)
-    step = Invoke(Scope(run, None), run.flow.fn, args, kwargs, run.flow.is_async, run.flow.timeout_seconds)
+    fn = run.flow.fn if run.dry is None else run.dry.body(run.flow.fn)
+    step = Invoke(Scope(run, None), fn, args, kwargs, run.flow.is_async, run.flow.timeout_seconds)
     outcome = (yield from _stream(run, step)) if run.flow.is_generator else (yield step)
     assert isinstance(outcome, Outcome)
     if outcome.error is None and is_telling(outcome.value):
@@ -512,19 +518,26 @@ def subflow(flow: AnyFlow, call: Call) -> Steps[Outcome]:
     return ended.outcome
 
 
+def _last_asked(journal: Journal, run_id: int) -> str:
+    """Return why a run's body was started the last time that was not a recovery, which only goes on with what was begun."""
+    reasons = [reason for _, reason in sorted(journal.records.list_reasons(run_id).items()) if reason != "recovery"]
+    return reasons[-1]
+
+
 def _subflow_again(flow: AnyFlow, journal: Journal, run_id: int, call: Call) -> Steps[Ended]:
     row = journal.records.get_flow_run(run_id)
     # Cut off when its failure was being run again: that has to be done still.
     begun_again = call.row is not None and call.row.is_cut_off and call.row.error_id is not None
     undone = call.row is not None and call.row.state_name == "RolledBack" and row.state_name == "RolledBack"
-    begun_again = begun_again or undone
-    runs_again = begun_again or (call.row is not None and call.row.is_failure)
+    runs_again = begun_again or undone or (call.row is not None and call.row.is_failure)
     if (row.state == "COMPLETED" and not undone) or (row.state in ("FAILED", "CANCELLED") and not runs_again):
         return recorded_end(journal.records, row)  # it ended, and the process died before the call's outcome was written
     recorded = call.run.recorded
     rerun: Rerun = "none"
-    if begun_again:
+    if undone:
         rerun = "failed"
+    elif begun_again:  # by the rule of the execution that was cut off
+        rerun = "fatal" if _last_asked(journal, run_id) == "resume" else "failed"
     elif recorded is not None:
         rerun = recorded.rerun_of(call.row) if call.row is not None else recorded.rerun_in(call.scope.task_run_id)
     how = How(
@@ -532,5 +545,6 @@ def _subflow_again(flow: AnyFlow, journal: Journal, run_id: int, call: Call) -> 
         rerun,
         by_person=recorded is not None and recorded.by_person and flow.on_drift != "error",
         on_drift=call.run.on_drift,
+        dry=call.run.dry,
     )
     return (yield from take_up(flow, journal, run_id, how, parent=call))

@@ -173,6 +173,8 @@ def call_flow_hooks(run: LiveRun, state: State[object], seq: int) -> Steps[None]
 
 
 def _call_all(hooks: Hooks, moment: Moment) -> Steps[None]:
+    if moment.run.dry is not None:
+        return
     for name, hook in hooks.of(moment.new.type):
         args = _arguments(hook, hooks.subject, moment)
         yield from call_hook(moment, OPTIONS.get(moment.new.type, ""), name, hook, args)
@@ -182,7 +184,7 @@ def call_hook(
     moment: Moment, option: str, name: str, hook: Hook, args: tuple[object, ...], *, again: bool = False
 ) -> Steps[Exception | None]:
     """Call one hook and record that; return what it raised. One that was called already is not, unless `again`."""
-    if moment.run.journal.is_rehearsal:
+    if moment.run.dry is not None or moment.run.journal.is_rehearsal:
         return None
     if not again and (moment.task_run_id, moment.seq, option, name) in moment.run.told:
         return None

@@ -103,7 +103,7 @@ def resume_steps(
     asked = _corrected(journal, row.id, rerun, values or {}) if rerun or values else Asked()
     by_person = not recovery and on_drift != "error"
     usual: Rerun = "failed" if asked.every_failure else "none" if recovery else "fatal"
-    how = How("recovery" if recovery else "resume", usual, by_person, on_drift, asked.words)
+    how = How("recovery" if recovery else "resume", usual, by_person, on_drift, asked=asked.words)
     return (yield from take_up(flow, journal, run_id, how))
 
 

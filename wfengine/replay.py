@@ -233,6 +233,12 @@ class Recorded:
             ids.popleft()
         return None
 
+    def find_unasked(self, scope: int, task_id: int) -> CallRow | None:
+        """Return the oldest completed main-lane call of that task in that scope which nobody asked for: for people only."""
+        completed = self._records.list_completed_on_main_lane(self._flow_run_id, scope, task_id, self._until_id)
+        found = next((each for each in completed if each not in self._claimed and each not in self._replaced), None)
+        return None if found is None else self._records.get_call(self._flow_run_id, found)
+
     def _is_excused(self, row: CallRow) -> bool:
         ended_at = row.ended_at or ""
         return any(low <= ended_at and (not high or ended_at < high) for low, high in self._excused.get(row.scope, ()))

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar
 from wfengine_journal.errors import MissingContextError, RunHalted
 
 if TYPE_CHECKING:
+    from wfengine.dry_runs import DryRun
     from wfengine.flows import AnyFlow
     from wfengine.keeping import Keeping
     from wfengine.loop_commits import LoopCommits
@@ -38,7 +39,7 @@ class LiveRun:
     """One flow run while this process executes it: from its claim to its end."""
 
     __slots__ = (
-        "__weakref__", "callees", "durability", "epoch", "feed", "flow", "halted", "held_keys", "id", "issue_lock",
+        "__weakref__", "callees", "dry", "durability", "epoch", "feed", "flow", "halted", "held_keys", "id", "issue_lock",
         "journal", "left_open", "log_prints", "name", "on_drift", "outer_tags", "outstanding", "parameters", "parent",
         "parent_call", "recorded", "results", "rolled_back", "runner", "synced", "tags", "told", "turns",
         "uses_transactions", "version",
@@ -59,6 +60,7 @@ class LiveRun:
         self.parent: LiveRun | None = None
         self.parent_call: Call | None = None  # the call that a subflow's run stands for
         self.told: set[tuple[int, int, str, str]] = set()  # hooks that were called, as `list_hook_runs`
+        self.dry: DryRun | None = None  # nothing is executed: what would be is noted
         self.recorded: Recorded | None = None  # what earlier executions recorded; None in a first execution
         self.on_drift: str | None = None
         self.results: Keeping | None = None  # how its results are written, where its flow or one around it says so

@@ -191,6 +191,8 @@ class _Submission:
     def _steps(self) -> Steps[Outcome]:
         if self._call.run.halted is not None:
             return _halted(self._call.run.halted)
+        if self._call.run.dry is not None and self._call.answered is None:
+            return _halted(self._call.run.dry.stop(self._call))  # only who asks for its result is stopped
         return live(self._call)
 
     def _settle(self, outcome: Outcome | None, error: BaseException | None) -> None:

@@ -111,7 +111,7 @@ class Call:
     __slots__ = (
         "answered", "arguments", "asking", "attempt", "begin", "callee", "ended_at", "failures", "feed", "first_started",
         "fresh", "gives_up", "identity", "inputs", "interruptions", "lane", "live_state", "own_scope", "own_transaction",
-        "row", "run", "run_name", "scope", "seq", "tags", "task_run_id", "transaction", "verdict",
+        "replaces", "row", "run", "run_name", "scope", "seq", "tags", "task_run_id", "transaction", "verdict",
     )  # fmt: skip
 
     def __init__(self, callee: Callee, scope: Scope, arguments: dict[str, object], lane: int) -> None:
@@ -123,6 +123,7 @@ class Call:
         self.own_scope: Scope | None = None  # of the last attempt: what it called
         self.identity: Identity | None = None
         self.inputs: Inputs | None = None
+        self.replaces: str | None = None  # the inputs of the recorded call that this one replaces, after drift
         self.row: CallRow | None = None  # what an earlier execution recorded for this identity
         self.begin: BeginCall | None = None  # the change that writes the row, when it was posted and not awaited
         self.transaction: Transaction | None = None  # it is made in
@@ -212,7 +213,10 @@ def issue(call: Call) -> Outcome | None:
     call.identity = Identity(run.id, call.scope.task_run_id, task_id, call_key, occurrence)
     if run.recorded is None:
         return None
-    return _look_up(call, task_id)
+    outcome = _look_up(call, task_id)
+    if run.dry is not None:
+        run.dry.decide(call, outcome)
+    return outcome
 
 
 def _note_code(call: Call) -> None:
@@ -220,7 +224,7 @@ def _note_code(call: Call) -> None:
     run, callee = call.run, call.callee
     if callee.kind == "task":
         task_id = run.journal.task_id(callee.kind, callee.key, callee.name)
-        run.journal.post(NoteTaskCode(run.id, task_id, run.epoch, own_code(callee.fn)))
+        run.journal.add(NoteTaskCode(run.id, task_id, run.epoch, own_code(callee.fn)))
 
 
 def _same_key(known: Callee, callee: Callee) -> UsageError:
@@ -284,6 +288,7 @@ def _drifted(call: Call, drifted: CallRow, recorded: Recorded) -> CallRow | None
         with run.issue_lock:
             recorded.accept_drift(drifted)
         run.journal.post(OrphanCall(drifted.id, run.epoch))  # in the file before the call that replaces it begins
+        call.replaces = before
         return None
     with run.issue_lock:
         row = recorded.reuse(drifted)
@@ -593,6 +598,8 @@ def live(call: Call) -> Steps[Outcome]:
     """Return the steps of `life`, with a refusal to run (again) turned into the outcome it stands for."""
     if call.answered is not None:
         return _tell_late(call, call.answered)
+    if call.run.dry is not None and not call.run.dry.enters(call):
+        raise call.run.halt(call.run.dry.stop(call))
     return life(call) if call.row is None else _live_again(call)
 
 

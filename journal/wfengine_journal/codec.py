@@ -304,7 +304,10 @@ def _decompress(data: bytes, what: str) -> bytes:
 
 
 def _damaged(what: str, how: str) -> str:
-    return f"{what} is damaged in the journal: {how}. Restore the journal from a backup, or run that part again."
+    return (
+        f"{what} is damaged in the journal: {how}. Restore the journal from a backup, or run that part again: "
+        "wfengine resume RUN --rerun TASK_RUN_ID"
+    )
 
 
 def _too_large(value: object, what: str, limit: int) -> ValueNotStorableError:

@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
-from wfengine_journal.codec import Encoded
+from wfengine_journal.codec import Encoded, value_hash
 from wfengine_journal.transitions import RecordedChange, result_columns, store_value
 from wfengine_journal.writer import WriteRefused
 
@@ -24,8 +24,8 @@ _AT_REST = "'PENDING', 'PAUSED', 'CRASHED', 'FAILED', 'CANCELLED', 'COMPLETED'"
 class TakeBackCalls:
     """Take back what is recorded of some calls, in one transaction: they are to run again, or have this result.
 
-    Without calls, a completed run is only opened, for a rule to choose. Else so are the calls that made them, up to the flow's body, since a finished call is answered without being entered; of a
-    subflow, all that it called runs again.
+    So are the calls that made them, up to the flow's body, since a finished call is answered without being entered; of a
+    subflow, all that it called runs again. Without calls, a completed run is only opened, for a rule to choose.
     """
 
     __slots__ = ("_first", "at", "flow_run_id", "message", "result", "task_run_ids", "version")
@@ -133,12 +133,17 @@ def _keep_outcome(
     connection: sqlite3.Connection, task_run_id: int, state: str, name: str, message: str, at: str
 ) -> tuple[int, int, int]:
     """Keep the present outcome: its value by hash in table `value`, and its hash in the history."""
-    connection.execute(
-        "INSERT OR IGNORE INTO value (hash, codec, data, size, python_type, preview, created_at)"
-        " SELECT result_hash, result_codec, result, length(CAST(result AS BLOB)), '', coalesce(result_preview, result), ?"
-        " FROM task_run WHERE id = ? AND result IS NOT NULL",
-        (at, task_run_id),
-    )
+    codec, data, hash_ = connection.execute(
+        "SELECT result_codec, result, result_hash FROM task_run WHERE id = ?", (task_run_id,)
+    ).fetchone()
+    raw = data.encode() if isinstance(data, str) else data
+    if isinstance(raw, bytes) and value_hash(codec, raw) == hash_:  # a damaged one is not kept
+        connection.execute(
+            "INSERT OR IGNORE INTO value (hash, codec, data, size, python_type, preview, created_at)"
+            " SELECT result_hash, result_codec, result, length(CAST(result AS BLOB)), '', coalesce(result_preview, result), ?"
+            " FROM task_run WHERE id = ?",
+            (at, task_run_id),
+        )
     row = connection.execute(
         "INSERT INTO transition (flow_run_id, task_run_id, seq, state, state_name, message, epoch, attempt, result_hash, at)"
         " SELECT flow_run_id, id, version + 1, ?, ?, ?, epoch, attempt, result_hash, ? FROM task_run WHERE id = ?"

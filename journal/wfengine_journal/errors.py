@@ -29,6 +29,7 @@
     │   ├── TaskTimeoutError          WF205  a task or flow ran longer than its timeout_seconds
     │   ├── RecordedError             WF206  a recorded exception that could not come back as itself
     │   ├── InDoubtError              WF207  parked until a person says whether the interrupted call took effect
+    │   ├── DryRunEnded               WF216  a call would have to run, where nothing is executed
     │   ├── TooManyInterruptions      WF208  the task was running too often when its process died
     │   └── FailedStateError          WF209  the result of a state that did not complete was asked for
     │       ├── FailedRun             WF210  it failed, and has no exception of its own
@@ -307,6 +308,12 @@ class UnfinishedRun(FailedStateError):
     """The result of a run that has not ended was asked for, or a run returned a state that is no end."""
 
     code = "WF214"
+
+
+class DryRunEnded(RunError):
+    """A call would have to run, in a plan or a replay, where nothing is executed."""
+
+    code = "WF216"
 
 
 class MissingResult(FailedStateError):

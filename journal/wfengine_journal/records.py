@@ -243,6 +243,15 @@ class Records:
         )
         return [(cast(int, row[0]), cast(int, row[1])) for row in rows]
 
+    def list_orphans(self, flow_run_id: int, epoch: int) -> list[tuple[int, str, str]]:
+        """Return (id, task, inputs) of the completed calls that an execution did not ask for, or replaced by others."""
+        rows = self.rows(
+            "SELECT t.id, k.name, t.inputs FROM task_run t JOIN task k ON k.id = t.task_id"
+            " WHERE t.flow_run_id = ? AND t.orphaned_in = ? ORDER BY t.id",
+            (flow_run_id, epoch),
+        )
+        return [(cast(int, row[0]), str(row[1]), str(row[2])) for row in rows]
+
     def has_not_ready(self, flow_run_id: int) -> bool:
         """Tell whether some calls of a flow run could not begin, since what they waited for failed."""
         row = self.row(

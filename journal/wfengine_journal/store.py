@@ -73,6 +73,7 @@ class Journal:
         self._writer = Writer(path, connection, clock, self._checkpoint_alone)
         self.write = self._writer.write
         self.post = self._writer.post
+        self.add = self._writer.add
         self.flush = self._writer.flush
         self.read = self._writer.read
         self.records = Records(path, self._writer.read)

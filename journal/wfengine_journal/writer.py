@@ -195,6 +195,10 @@ class Writer:
         if not self._posted.is_set():
             self._posted.set()
 
+    def add(self, change: Change) -> None:
+        """Queue a change that rides along with the next commit, whenever that is: nothing is lost without it."""
+        self._queue.append(_Ticket(change, False, None))
+
     def flush(self) -> None:
         """Commit everything that is queued at this moment."""
         if self._queue:

@@ -406,3 +406,41 @@ def test_recursive_subflow_resumes(journal: Journal) -> None:
     assert countdown.resume(1) == 3
     assert resume_run(journal, 1).result() == 3
     assert world.ran == ["3", "2", "1", "0"] * 2
+
+
+HANDLED_INSIDE = """
+    @task
+    def refuse(what):
+        note(f"refused-{what}")
+        raise ValueError(what)
+
+    @task
+    def work():
+        note("work")
+        if first_time("killed"):
+            kill()
+
+    @flow
+    def child():
+        try:
+            refuse("handled")
+        except ValueError:
+            pass
+        if first_time("failed"):
+            raise RuntimeError("a bug")
+        work()
+
+    @flow
+    def parent():
+        child()
+
+    parent()
+"""
+
+
+def test_failure_that_a_subflow_handled_replays_though_a_resume_of_it_was_killed(program: Program) -> None:
+    program.write(HANDLED_INSIDE)
+    assert "RuntimeError: a bug" in program.run().err
+    assert program.python("-m", "wfengine", "resume", "@last").was_killed
+    assert program.resume()["state"] == "COMPLETED"
+    assert program.effects == ["refused-handled", "work", "work"]

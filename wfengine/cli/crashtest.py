@@ -10,7 +10,7 @@ from wfengine.cli import execution
 from wfengine.cli.base import Command, Settings, epilog, pass_settings
 from wfengine.cli.exits import ExitCode
 from wfengine.cli.output import clean, clean_lines, say, write_json
-from wfengine.cli.run import read_parameter
+from wfengine.cli.run import parameter_text
 
 
 @click.command(
@@ -52,7 +52,7 @@ def crashtest(
     kill changed what came of the flow.
     """
     flow = execution.load_flow(target)
-    parameters = execution.parameters_from_text(flow, dict(read_parameter(text) for text in texts))
+    parameters = execution.parameters_from_text(flow, dict(parameter_text(text) for text in texts))
     options: dict[str, object] = {
         "kills": kills,
         "at": points,

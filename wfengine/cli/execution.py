@@ -23,6 +23,8 @@ from wfengine.cli.exits import ExitCode
 from wfengine_journal.errors import RunError, UnspecifiedFlowError, UsageError, WfengineError
 
 if TYPE_CHECKING:
+    from wfengine.dry_runs import Plan
+    from wfengine.forks import Fork
     from wfengine.states import State
     from wfengine.tasks import Task
 
@@ -143,18 +145,50 @@ def start(flow: FlowLike, parameters: Mapping[str, object], last_words: Callable
 
 
 def resume(
-    path: Path, run_id: int, *, on_drift: str | None, takeover: bool, recovery: bool, last_words: Callable[[], str]
-) -> Outcome:
+    path: Path, run_id: int, *, on_drift: str | None, takeover: bool, recovery: bool, last_words: Callable[[], str],
+    rerun: Sequence[str] = (), values: Mapping[str, object] | None = None,
+) -> Outcome:  # fmt: skip
     """Take a run up again and execute it to its end in this process; Ctrl-C as in `start`."""
     from wfengine import journals
     from wfengine import recovery as engine_recovery
 
     journal = journals.use_journal(path)
     outcome = _execute(
-        lambda: engine_recovery.resume_run(journal, run_id, on_drift=on_drift, takeover=takeover, recovery=recovery),
+        lambda: engine_recovery.resume_run(
+            journal, run_id, on_drift=on_drift, takeover=takeover, recovery=recovery, rerun=rerun, values=values
+        ),
         last_words,
     )
     return replace(outcome, run_id=run_id)
+
+
+def plan(
+    path: Path, run_id: int, *, on_drift: str | None = None, rerun: Sequence[str] = (),
+    values: Mapping[str, object] | None = None,
+) -> Plan:  # fmt: skip
+    """Return what a resume would do; nothing is executed."""
+    from wfengine.dry_runs import plan_run
+
+    return plan_run(path, run_id, on_drift=on_drift, rerun=rerun, values=values)
+
+
+def replay(path: Path, run_id: int, *, debug: bool) -> Plan:
+    """Run the flow's body over what is recorded, as it was; `debug`: under Python's debugger."""
+    from wfengine.dry_runs import debugged, plan_run
+
+    return plan_run(path, run_id, as_recorded=True, quiet=False, wrap=debugged if debug else None)
+
+
+def fork(path: Path, run_id: int, *, before: str | None, texts: Mapping[str, str]) -> Fork:
+    """Make a new run of what another one recorded."""
+    from wfengine import journals
+    from wfengine.forks import fork_run
+    from wfengine.recovery import load_flow
+
+    journal = journals.use_journal(path)
+    flow = load_flow(journal, journal.records.get_flow_run(run_id)) if texts else None
+    parameters = None if flow is None else flow.parameters.from_text(dict(texts))
+    return fork_run(journal, run_id, before=before, parameters=parameters, flow=flow)
 
 
 def resolve(path: Path, run_id: int, task_run_id: int, *, done: bool, value: object) -> None:
@@ -197,6 +231,18 @@ def crashtest(
         "CrashReportLike",
         find_failures(cast("AnyFlow", flow), (), parameters, chosen, cast("Callable[[object, int], object]", on_kill)),
     )
+
+
+def follow(
+    path: Path, run_id: int, task: str | int | None, *, start: int, timeout_seconds: float | None
+) -> Iterator[tuple[str, bool]]:
+    """Give the items of a stream as (text, whether it is JSON), as they come."""
+    from wfengine import following, journals
+
+    found = following.follow_texts(
+        journals.use_journal(path), run_id, task, start=start, timeout_seconds=timeout_seconds
+    )  # fmt: skip
+    return cast("Iterator[tuple[str, bool]]", found)
 
 
 def set_variable(path: Path, name: str, value: object, *, tags: Iterable[str], overwrite: bool) -> None:

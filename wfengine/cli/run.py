@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import sqlite3
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
@@ -21,6 +23,7 @@ from wfengine.cli.exits import ExitCode, code_of_error, code_of_state
 from wfengine.cli.journal import command_for, journal_path
 from wfengine.cli.live import following, make_view
 from wfengine.cli.output import clean, say, write_json
+from wfengine.cli.plan import say_plans
 from wfengine_journal.clock import SystemClock
 from wfengine_journal.errors import NotFoundError, RunOwnedError, UsageError, WfengineError
 from wfengine_journal.queries import (
@@ -33,6 +36,11 @@ from wfengine_journal.queries import (
 )
 from wfengine_journal.rows import Run
 
+_SETTING = re.compile(r"(?P<call>[^=\[\]]+(?:\[.*?\])?)=(?P<value>.*)", re.DOTALL)
+RERUN_HELP = (
+    "Run more again than usual: 'failed' (every failure), 'changed' (tasks whose code changed), TASK, TASK[KEY] (by call_key, "
+    "an argument's value or NAME=VALUE), from:TASK, or the id of a task run. May be given several times."
+)
 #: Bytes of a file that `-p name=@file` reads at most; a parameter is stored in the journal.
 PARAMETER_FILE_BYTES = 64 * 1024 * 1024
 
@@ -77,7 +85,7 @@ def run(
 
     The exit code says how the run ended. Ctrl-C once stops it such that it can be resumed, twice ends it at once.
     """
-    given = dict(read_parameter(text) for text in texts)
+    given = dict(parameter_text(text) for text in texts)
     flow = execution.load_flow(target)
     parameters = execution.parameters_from_text(flow, given)
     options: dict[str, object] = {
@@ -135,7 +143,7 @@ def _last_words(path: Path, find: Callable[[sqlite3.Connection], int | None], se
     return f"ended at once · resume with: {command}"
 
 
-def read_parameter(text: str) -> tuple[str, str]:
+def parameter_text(text: str) -> tuple[str, str]:
     """Return name and text of a '-p' option. Raises UsageError for one without '=', or a file that cannot be read."""
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
@@ -214,13 +222,19 @@ def _say_error(error: WfengineError, settings: Settings) -> int:
 @click.option("--all", "every", is_flag=True, help="Every run whose process died; recorded failures stay as they are.")
 @click.option(
     "--on-drift",
-    type=click.Choice(["error", "rerun"]),
-    help="When a finished call comes back with other inputs: stop and show the difference, or run it as a new call. "
-    "[default: rerun if the flow's code was edited, else error]",
+    type=click.Choice(["error", "rerun", "reuse"]),
+    help="When a finished call comes back with other inputs: stop and show the difference, run it as a new call, or let the "
+    "recorded result stand for it. [default: rerun if the flow's code was edited, else error]",
 )
+@click.option("--plan", "plans", is_flag=True, help="Only say what would be replayed and what would run; execute nothing.")
+@click.option("--rerun", "rerun", multiple=True, metavar="WHAT", help=RERUN_HELP)
+@click.option("--set", "settings_texts", multiple=True, metavar="TASK[KEY]=JSON", help="Give a call this result by hand.")
 @click.option("--takeover", is_flag=True, help="Take the run from a process that does not answer; it cannot write any more.")
 @pass_settings
-def resume(settings: Settings, references: tuple[str, ...], every: bool, on_drift: str | None, takeover: bool) -> int:
+def resume(
+    settings: Settings, references: tuple[str, ...], every: bool, on_drift: str | None, plans: bool, rerun: tuple[str, ...],
+    settings_texts: tuple[str, ...], takeover: bool,
+) -> int:  # fmt: skip
     """Take each RUN up again: what finished is replayed, what did not runs.
 
     Fix the bug, then resume: calls whose inputs are the same keep their results. The exit code is that of the first run
@@ -228,20 +242,66 @@ def resume(settings: Settings, references: tuple[str, ...], every: bool, on_drif
     """
     if bool(references) == every:
         raise UsageError("Name the runs to resume, or say --all. See what can be resumed: wfengine runs ls --state CRASHED")
+    if every and (rerun or settings_texts):
+        raise UsageError("--rerun and --set are about one run. Name it: wfengine resume RUN --rerun ...")
     path = journal_path(settings)
+    how = _How(on_drift, takeover, every, rerun, dict(_setting(text) for text in settings_texts))
     chosen = _chosen_runs(path, references, every)
     if not chosen:
         say("nothing to resume: no run's process has died")
+    if plans:
+        return say_plans(settings, path, chosen, how.on_drift, how.rerun, how.values)
+    return _resume_each(settings, path, chosen, how, "resume")
+
+
+@click.command(
+    cls=Command,
+    epilog=epilog("Examples:\n  wfengine retry @last\n  wfengine retry quiet-heron"),
+)
+@click.argument("references", metavar="RUN...", nargs=-1, required=True)
+@pass_settings
+def retry(settings: Settings, references: tuple[str, ...]) -> int:
+    """Take each RUN up again and run every failure in it again, also what the flow had handled. What completed replays."""
+    path = journal_path(settings)
+    chosen = _chosen_runs(path, references, every=False)
+    return _resume_each(settings, path, chosen, _How(rerun=("failed",)), "retry")
+
+
+@dataclass(frozen=True, slots=True)
+class _How:
+    """How runs are resumed; see `wfengine.recovery.resume_run`."""
+
+    on_drift: str | None = None
+    takeover: bool = False
+    recovery: bool = False
+    rerun: tuple[str, ...] = ()
+    values: dict[str, object] = field(default_factory=dict)
+
+
+def _setting(text: str) -> tuple[str, object]:
+    """Return the call and the value of a '--set' option."""
+    match = _SETTING.fullmatch(text)
+    if match is None:
+        raise UsageError(f"--set takes TASK[KEY]=JSON, not {text!r}. Example: --set 'charge[42]={{\"receipt\": 77}}'")
+    try:
+        return match["call"], json.loads(match["value"])
+    except ValueError as error:
+        raise UsageError(
+            f"--set takes the result as JSON; {match['value']!r} is none ({error}). Text needs quotes: '\"text\"'."
+        ) from error
+
+
+def _resume_each(settings: Settings, path: Path, chosen: Sequence[Run], how: _How, command: str) -> int:
     results: list[dict[str, object]] = []
     codes: list[int] = []
     for one in chosen:
-        fields, code = _resume_one(settings, path, one, on_drift, takeover, every)
+        fields, code = _resume_one(settings, path, one, how)
         results.append({**fields, "exit_code": code})
         codes.append(code)
         if code == ExitCode.INTERRUPTED:
             break
     if settings.as_json:
-        write_json("resume", {"runs": results})
+        write_json(command, {"runs": results})
     return ExitCode.INTERRUPTED if ExitCode.INTERRUPTED in codes else next((code for code in codes if code), ExitCode.OK)
 
 
@@ -256,13 +316,11 @@ def _chosen_runs(path: Path, references: Sequence[str], every: bool) -> list[Run
         return [get_run_head(connection, run_id) for run_id in ids]
 
 
-def _resume_one(
-    settings: Settings, path: Path, chosen: Run, on_drift: str | None, takeover: bool, recovery: bool
-) -> tuple[dict[str, object], int]:
+def _resume_one(settings: Settings, path: Path, chosen: Run, how: _How) -> tuple[dict[str, object], int]:
     try:
         with reading(path) as connection:
             seq = list_run_transitions(connection, chosen.id)[-1].seq
-            if get_run_head(connection, chosen.id).state == "COMPLETED":
+            if get_run_head(connection, chosen.id).state == "COMPLETED" and not how.rerun and not how.values:
                 return _nothing_ran(connection, chosen.id, settings)
 
         def find(connection: sqlite3.Connection) -> int | None:
@@ -273,9 +331,11 @@ def _resume_one(
             outcome = execution.resume(
                 path,
                 chosen.id,
-                on_drift=on_drift,
-                takeover=takeover,
-                recovery=recovery,
+                on_drift=how.on_drift,
+                takeover=how.takeover,
+                recovery=how.recovery,
+                rerun=how.rerun,
+                values=how.values,
                 last_words=lambda: _last_words(path, lambda _: chosen.id, settings),
             )
         with reading(path) as connection:
