@@ -37,6 +37,9 @@ class VirtualClock:
             self.now += seconds
         self.on_sleep(self.slept)
 
+    async def sleep_async(self, seconds: float) -> None:
+        self.sleep(seconds)
+
 
 @pytest.fixture
 def own_journal(tmp_path: Path) -> Iterator[store.Journal]:

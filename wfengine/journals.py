@@ -60,6 +60,18 @@ def default_journal() -> Journal:
     return open_journal(default_path())
 
 
+@contextmanager
+def journal_in_use(path: Path, durability: Durability) -> Iterator[Journal]:
+    """Use a journal for the runs started in the block, and then the one that was used before, whatever the block chose."""
+    global _chosen
+    before = _chosen
+    try:
+        yield use_journal(path, durability=durability)
+    finally:
+        _chosen = before
+        _durability.pop(path, None)
+
+
 def default_durability(journal: Journal) -> Durability:
     """Return the durability of flows that do not name their own."""
     return _durability.get(journal.path) or _checked(os.environ.get(ENVIRONMENT_VARIABLE) or "power")

@@ -23,7 +23,7 @@ from wfengine_journal.errors import ForkedProcessError, InternalError
 from wfengine_journal.records import OpenRunRow, OwnerRow, Records
 from wfengine_journal.run_transitions import CrashFlowRun
 from wfengine_journal.transitions import utf8_text
-from wfengine_journal.writer import FORK_WAIT_SECONDS, Writer, WriteRefused
+from wfengine_journal.writer import FORK_WAIT_SECONDS, CommitProbe, Writer, WriteRefused
 
 T = TypeVar("T")
 
@@ -50,6 +50,9 @@ class _Statement:
 
 class Journal:
     """One journal file. Get it with `open_journal`; all methods may be called from any thread."""
+
+    #: This is a copy in which a run is replayed and nothing executed, hooks neither.
+    is_rehearsal = False
 
     def __init__(self, path: Path, clock: Clock) -> None:
         connection, version = open_writer(path)
@@ -122,6 +125,10 @@ class Journal:
             finally:
                 self._lock_file.release(owners.CHECKPOINT_BYTE)
 
+    def probe_commits(self, probe: CommitProbe) -> None:
+        """Have a function called just before and just after each commit from now on: for tests that crash there."""
+        self._writer.probe = probe
+
     # ---- names to ids
 
     def flow_id(self, name: str, description: str | None) -> int:
@@ -146,6 +153,10 @@ class Journal:
             "SELECT id FROM task WHERE kind = ? AND key = ?",
             (kind, key),
         )
+
+    def known_task_key(self, task_id: int) -> str:
+        """Return the task key that this process registered under an id, '' for none. Reads nothing."""
+        return next((key for (kind, key), id_ in self._ids.items() if id_ == task_id and kind in ("task:", "flow:")), "")
 
     def code_id(self, code_hash: str, source: str | None) -> int:
         """Return the id of a version of a flow's code."""

@@ -17,9 +17,9 @@ import logging
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from wfengine_journal.clock import Clock
 from wfengine_journal.connection import BUSY_TRIES, explain, open_writer, primary_code
@@ -61,6 +61,13 @@ class Change(Protocol):
 
     def landed(self, connection: sqlite3.Connection) -> bool:
         """Tell, on a fresh connection after a failed COMMIT, whether the change is in the file."""
+
+
+class CommitProbe(Protocol):
+    """What is asked around each commit of a writer. It must neither raise nor use the journal; it may end the process."""
+
+    def __call__(self, moment: Literal["before", "after"], number: int, changes: Sequence[Change]) -> None:
+        """Take notice of the `number`th commit, counted from 1 since the file was opened."""
 
 
 class _Ticket:
@@ -126,6 +133,8 @@ class Writer:
         self._last_sync = clock.monotonic_seconds()
         self.commits = 0  # transactions that were committed
         self.after_commit: Callable[[], None] | None = None  # told of each, while somebody waits for changes
+        #: Asked just before and just after each COMMIT, while nobody who waits for it was told: for tests of crashes.
+        self.probe: CommitProbe | None = None
         self._began = False  # a transaction of the present leader was begun
         self._broken: JournalError | None = None
         self.is_forked = False  # this is a child of the process that opened the connection
@@ -350,11 +359,15 @@ class Writer:
                     raise
 
     def _commit(self, changes: list[Change]) -> None:
+        if self.probe is not None:
+            self.probe("before", self.commits + 1, changes)
         try:
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
             self._settle_unknown_commit(error, changes)
         self.commits += 1
+        if self.probe is not None:
+            self.probe("after", self.commits, changes)
         if self.commits % CHECKPOINT_LOOK_COMMITS == 0:
             self._maybe_checkpoint()
 

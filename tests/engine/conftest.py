@@ -74,6 +74,9 @@ class FakeClock:
             self.slept.append(seconds)
             self.now += seconds
 
+    async def sleep_async(self, seconds: float) -> None:
+        self.sleep(seconds)
+
 
 @pytest.fixture(autouse=True)
 def journal(tmp_path: Path) -> Iterator[store.Journal]:

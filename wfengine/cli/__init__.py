@@ -45,6 +45,7 @@ __all__ = ["main", "root"]
         "extract": ("wfengine.cli.files:extract", "Copy one run into a small journal of its own."),
         "info": ("wfengine.cli.info:info", "Which journal is used, and what it holds."),
         "doctor": ("wfengine.cli.doctor:doctor", "Check that the journal is sound."),
+        "crashtest": ("wfengine.cli.crashtest:crashtest", "Kill a flow around each of its commits, and compare."),
         "migrate-check": ("wfengine.cli.migrate_check:migrate_check", "What in a Prefect file would not run here."),
         "demo": ("wfengine.cli.demo:demo", "See a flow get killed and resumed."),
     },

@@ -201,6 +201,40 @@ def resolve(path: Path, run_id: int, task_run_id: int, *, done: bool, value: obj
     resolve_call(journals.use_journal(path), run_id, task_run_id, done=done, value=value)
 
 
+class KillLike(Protocol):
+    """What the command line uses of one kill of a crashtest."""
+
+    point: str
+    commit: str
+    problem: str | None
+    command: str
+
+
+class CrashReportLike(Protocol):
+    """What the command line uses of the report of a crashtest."""
+
+    flow: str
+    commits: int
+    kills: tuple[KillLike, ...]
+    failures: list[KillLike]
+
+    def explanation(self) -> str: ...
+
+
+def crashtest(
+    flow: FlowLike, parameters: dict[str, object], options: Mapping[str, object], on_kill: Callable[[KillLike, int], object]
+) -> CrashReportLike:
+    """Kill a flow around its commits, in processes of their own, and return what came of it. `options` as of `CrashOptions`."""
+    from wfengine.flows import AnyFlow
+    from wfengine.testing.crashes import CrashOptions, find_failures
+
+    chosen = CrashOptions(**options)  # type: ignore[arg-type]  # their types are checked by the command line
+    return cast(
+        "CrashReportLike",
+        find_failures(cast("AnyFlow", flow), (), parameters, chosen, cast("Callable[[object, int], object]", on_kill)),
+    )
+
+
 def follow(
     path: Path, run_id: int, task: str | int | None, *, start: int, timeout_seconds: float | None
 ) -> Iterator[tuple[str, bool]]:
