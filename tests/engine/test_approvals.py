@@ -11,6 +11,8 @@ import pytest
 from tests.engine.conftest import FakeClock, Program, Rows
 from wfengine import State, flow, pause_flow_run, resume_flow_run, suspend_flow_run, task, use_journal
 from wfengine.input import RunInput
+from wfengine.input_requests import InputGiven
+from wfengine.journals import default_journal
 from wfengine.recovery import resume_run
 from wfengine_journal.errors import (
     FlowPauseTimeout,
@@ -39,17 +41,27 @@ class Strict(pydantic.BaseModel):
 
 
 def give_when_asked(run: int, value: object, key: str | None = None) -> None:
-    """Give a run its input as soon as it asks for one."""
+    """Give a run its input as soon as it asks for one, and return when that call has it and asks no more."""
     for _ in range(4000):
         try:
-            resume_flow_run(run, value, key=key)
-            return
+            given = resume_flow_run(run, value, key=key)
+            records = default_journal().records
+            while records.get_call(given.flow_run_id, given.task_run_id).state == "RUNNING" and not is_asked_again(given):
+                threading.Event().wait(0.005)
+            if given.is_new:
+                return
         except UsageError as error:
             if isinstance(error, InvalidInputError):
                 raise
         except NotPausedError:
             pass
         threading.Event().wait(0.005)
+
+
+def is_asked_again(given: InputGiven) -> bool:
+    """Tell whether the flow refused the answer, so that the call goes on to wait."""
+    taken = "SELECT 1 FROM message WHERE flow_run_id = ? AND topic LIKE ? AND received_by IS NOT NULL"
+    return default_journal().records.row(taken, (given.flow_run_id, f"%{given.task_run_id}%")) is not None
 
 
 def answered(flow_call: object, *answers: tuple[int, object]) -> object:
