@@ -31,6 +31,9 @@ class VirtualClock:
     def monotonic_seconds(self) -> float:
         return self.now
 
+    async def sleep_async(self, seconds: float) -> None:
+        self.sleep(seconds)
+
     def sleep(self, seconds: float) -> None:
         with self._lock:
             self.slept.append(seconds)

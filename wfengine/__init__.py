@@ -31,19 +31,28 @@ from wfengine_journal.errors import WfengineError
 if TYPE_CHECKING:
     from wfengine import artifacts, context, runtime, variables
     from wfengine.context import get_run_context
+    from wfengine.durable import continue_as_new, now, random, side_effect, today, uuid4
     from wfengine.logging.loggers import get_run_logger
     from wfengine.runs import current_flow_run, current_task_run
+    from wfengine.timers import sleep
 
 #: Names that are loaded when they are first asked for, so that `import wfengine` stays quick, and the modules they stand in.
 #: A name with an empty module is a module itself.
 _LATER = {
     "artifacts": "",
     "context": "",
+    "continue_as_new": "wfengine.durable",
     "current_flow_run": "wfengine.runs",
     "current_task_run": "wfengine.runs",
     "get_run_context": "wfengine.context",
     "get_run_logger": "wfengine.logging.loggers",
+    "now": "wfengine.durable",
+    "random": "wfengine.durable",
     "runtime": "",
+    "side_effect": "wfengine.durable",
+    "sleep": "wfengine.timers",
+    "today": "wfengine.durable",
+    "uuid4": "wfengine.durable",
     "variables": "",
 }
 
@@ -61,17 +70,24 @@ __all__ = [
     "as_completed",
     "carry",
     "context",
+    "continue_as_new",
     "current_flow_run",
     "current_task_run",
     "exponential_backoff",
     "flow",
     "get_run_context",
     "get_run_logger",
+    "now",
+    "random",
     "runtime",
+    "side_effect",
+    "sleep",
     "tags",
     "task",
+    "today",
     "unmapped",
     "use_journal",
+    "uuid4",
     "variables",
     "wait",
 ]

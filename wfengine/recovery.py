@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, cast
 
+from wfengine.continuation import goes_on_elsewhere, last_continuation
 from wfengine.endings import Ended, recorded_end, state_of_parked
 from wfengine.flow_engine import How, owned_error, sweep, take_up
 from wfengine.loading import load_entrypoint
@@ -13,6 +14,7 @@ from wfengine.states import State
 from wfengine.steps import Steps, drive, drive_async
 from wfengine_journal import pickling
 from wfengine_journal.background import list_ended, list_needs
+from wfengine_journal.block_transitions import list_woken
 from wfengine_journal.codec import encode, value_hash
 from wfengine_journal.connection import open_reader
 from wfengine_journal.errors import EntrypointError, JournalCorruptError, OwnershipLostError, RunHalted, UsageError
@@ -32,9 +34,10 @@ FLOW_CODEC = "cloudpickle-flow"
 
 
 def resumable_runs(journal: Journal) -> list[int]:
-    """Return the ids of runs of their own (no subflows) whose process died, after a sweep."""
+    """Return the ids of runs of their own (no subflows) whose process died, after a sweep, and of those that slept enough."""
     sweep(journal)
-    return [run.id for run in journal.list_open_runs() if run.parent_task_run_id is None and run.state == "CRASHED"]
+    crashed = [run.id for run in journal.list_open_runs() if run.parent_task_run_id is None and run.state == "CRASHED"]
+    return sorted({*crashed, *list_woken(journal.records, journal.clock.now_text())})
 
 
 def find_run_id(journal: Journal, reference: int | str) -> int:
@@ -86,8 +89,11 @@ def resume_steps(
             f"Flow run {row.id} '{row.name}' is a subflow of another run and goes on when that one does. "
             f"Find it with: wfengine runs show {row.id}"
         )
-    if row.state == "COMPLETED":
-        return recorded_end(journal.records, row)
+    last = last_continuation(journal, row)
+    if last.state == "COMPLETED":
+        return recorded_end(journal.records, last)
+    if last is not row:
+        raise goes_on_elsewhere(row, last)
     if row.epoch == 0:
         _refuse_early(journal, row)
     if takeover and row.state in ("RUNNING", "CANCELLING", "SCHEDULED"):

@@ -38,9 +38,9 @@ class LiveRun:
     """One flow run while this process executes it: from its claim to its end."""
 
     __slots__ = (
-        "__weakref__", "callees", "durability", "epoch", "feed", "flow", "halted", "held_keys", "id", "issue_lock",
-        "journal", "left_open", "log_prints", "name", "on_drift", "outer_tags", "outstanding", "parameters", "parent",
-        "parent_call", "recorded", "results", "rolled_back", "runner", "synced", "tags", "told", "turns",
+        "__weakref__", "callees", "deadline", "durability", "epoch", "feed", "flow", "halted", "held_keys", "id", "issue_lock",
+        "journal", "left_open", "log_prints", "name", "on_drift", "outer_tags", "outstanding", "own_deadline", "parameters",
+        "parent", "parent_call", "recorded", "results", "rolled_back", "runner", "synced", "tags", "told", "turns",
         "uses_transactions", "version",
     )  # fmt: skip
 
@@ -53,6 +53,8 @@ class LiveRun:
         self.version = version
         self.durability = "power"
         self.synced = True  # outcomes wait for the disk (durability "power")
+        self.own_deadline: str | None = None  # as recorded
+        self.deadline: float | None = None  # the earliest of its own and those of the runs around it, in seconds
         self.parameters: dict[str, object] = {}
         self.tags: frozenset[str] = frozenset()
         self.outer_tags: frozenset[str] = frozenset()  # of a resumed run: those of the `with tags(...)` it was started in

@@ -490,15 +490,13 @@ async def _awaited(step: Invoke) -> object:
 
 
 async def _wait_until_async(delay: Delay) -> None:
-    import asyncio
-
     clock = delay.run.journal.clock
     while True:
         delay.run.check_not_halted()
         remaining = delay.until_seconds - clock.wall_seconds()
         if remaining <= 0:
             return
-        await asyncio.sleep(min(remaining, WAIT_PIECE_SECONDS))
+        await clock.sleep_async(min(remaining, WAIT_PIECE_SECONDS))
 
 
 async def _await_async(step: Await) -> object:

@@ -26,6 +26,9 @@ class Clock(Protocol):
     def sleep(self, seconds: float) -> None:
         """Block the calling thread for so many seconds."""
 
+    async def sleep_async(self, seconds: float) -> None:
+        """Wait for so many seconds in an event loop, which goes on with other work meanwhile."""
+
 
 def text_from_seconds(seconds: float) -> str:
     """Return fixed-width ISO-8601 UTC text (microseconds, `Z`) of seconds since 1970-01-01 UTC."""
@@ -72,3 +75,8 @@ class SystemClock:
 
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
+
+    async def sleep_async(self, seconds: float) -> None:
+        import asyncio
+
+        await asyncio.sleep(seconds)

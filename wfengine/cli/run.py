@@ -262,7 +262,8 @@ def _resume_one(
     try:
         with reading(path) as connection:
             seq = list_run_transitions(connection, chosen.id)[-1].seq
-            if get_run_head(connection, chosen.id).state == "COMPLETED":
+            head = get_run_head(connection, chosen.id)
+            if head.state == "COMPLETED" and head.state_name != "ContinuedAsNew":
                 return _nothing_ran(connection, chosen.id, settings)
 
         def find(connection: sqlite3.Connection) -> int | None:
