@@ -331,7 +331,7 @@ class _AnyParameters(Parameters):
 
 _DEFAULTS: dict[str, object] = {
     "name": None, "version": None, "flow_run_name": None, "description": None, "retries": 0, "retry_delay_seconds": None,
-    "timeout_seconds": None, "deadline_seconds": None, "task_runner": None, "validate_parameters": True, "log_prints": None, 
+    "timeout_seconds": None, "deadline_seconds": None, "task_runner": None, "validate_parameters": True, "log_prints": None,
     "tags": (), "on_running": None, "on_completion": None, "on_failure": None, "on_cancellation": None, "on_crashed": None,
     "idempotency_key": None, "durability": None, "on_drift": None,
     "persist_result": None, "result_storage": None, "result_serializer": None, "cache_result_in_memory": True,
