@@ -222,11 +222,9 @@ def around() -> str:
 
 
 def parked(which: object) -> None:
-    with pytest.raises(PausedRun, match="sleeps until .* wfengine resume --all"):
-        if which is suspended_async:
-            asyncio.run(suspended_async())
-        else:
-            which()  # type: ignore[operator]
+    start = (lambda: asyncio.run(suspended_async())) if which is suspended_async else which
+    with pytest.raises(PausedRun, match=r"sleeps until .* wfengine resume --all"):
+        start()  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("which", [suspended, suspended_async, around])
