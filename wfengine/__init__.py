@@ -31,30 +31,39 @@ from wfengine_journal.errors import WfengineError
 if TYPE_CHECKING:
     from wfengine import artifacts, context, runtime, variables
     from wfengine.context import get_run_context
+    from wfengine.durable import continue_as_new, now, random, side_effect, today, uuid4
     from wfengine.flow_runs import pause_flow_run, resume_flow_run, suspend_flow_run
     from wfengine.following import follow
     from wfengine.logging.loggers import get_run_logger
     from wfengine.messages import get_event, receive, send, set_event, wait_until
     from wfengine.runs import current_flow_run, current_task_run
+    from wfengine.timers import sleep
 
 #: Names that are loaded when they are first asked for, so that `import wfengine` stays quick, and the modules they stand in.
 #: A name with an empty module is a module itself.
 _LATER = {
     "artifacts": "",
     "context": "",
+    "continue_as_new": "wfengine.durable",
     "current_flow_run": "wfengine.runs",
     "current_task_run": "wfengine.runs",
     "follow": "wfengine.following",
     "get_event": "wfengine.messages",
     "get_run_context": "wfengine.context",
     "get_run_logger": "wfengine.logging.loggers",
+    "now": "wfengine.durable",
     "pause_flow_run": "wfengine.flow_runs",
+    "random": "wfengine.durable",
     "receive": "wfengine.messages",
     "resume_flow_run": "wfengine.flow_runs",
     "runtime": "",
     "send": "wfengine.messages",
     "set_event": "wfengine.messages",
+    "side_effect": "wfengine.durable",
+    "sleep": "wfengine.timers",
     "suspend_flow_run": "wfengine.flow_runs",
+    "today": "wfengine.durable",
+    "uuid4": "wfengine.durable",
     "variables": "",
     "wait_until": "wfengine.messages",
 }
@@ -73,6 +82,7 @@ __all__ = [
     "as_completed",
     "carry",
     "context",
+    "continue_as_new",
     "current_flow_run",
     "current_task_run",
     "exponential_backoff",
@@ -81,17 +91,23 @@ __all__ = [
     "get_event",
     "get_run_context",
     "get_run_logger",
+    "now",
     "pause_flow_run",
+    "random",
     "receive",
     "resume_flow_run",
     "runtime",
     "send",
     "set_event",
+    "side_effect",
+    "sleep",
     "suspend_flow_run",
     "tags",
     "task",
+    "today",
     "unmapped",
     "use_journal",
+    "uuid4",
     "variables",
     "wait",
     "wait_until",

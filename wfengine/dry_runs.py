@@ -84,7 +84,12 @@ class DryRun:
         self.body = wrap or (lambda fn: fn)  # what the flow's function is called through
 
     def decide(self, call: Call, outcome: Outcome | None) -> None:
-        """Note what becomes of a call that was looked up."""
+        """Note what becomes of a call that was looked up; a block or a wait of ours, which has a life of its own, stops here."""
+        self._note(call, outcome)
+        if outcome is None and call.callee.key.startswith("wfengine."):
+            raise call.run.halt(self.stop(call))
+
+    def _note(self, call: Call, outcome: Outcome | None) -> None:
         name, text = call.callee.name, "{}" if call.inputs is None else call.inputs.text
         if outcome is not None or call.answered is not None:
             self.plan.note(PlannedCall("REPLAY", name, text, call.task_run_id or None, _replayed(call.row)))

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wfengine import listeners
+from wfengine.continuation import CONTINUED, ContinueAsNew, continued, last_continuation
+from wfengine.deadlines import at_deadline, binding_deadline, deadline_error, is_past, limit_seconds, new_deadline
 from wfengine.endings import (
     Ended,
     end_change,
@@ -119,6 +121,7 @@ def start(flow: AnyFlow, journal: Journal, arguments: dict[str, object], *, pare
         entrypoint=entrypoint,
         flow_hash=None if entrypoint is not None or parent is not None else flow.store_function(journal),
         at=journal.clock.now_text(),
+        deadline_at=new_deadline(flow, journal.clock),
     )
     try:
         created = yield Create(journal, create, durability == "power")
@@ -133,6 +136,7 @@ def start(flow: AnyFlow, journal: Journal, arguments: dict[str, object], *, pare
         return (yield from _again(flow, journal, existing, key, text, stored))
     run = LiveRun(journal, flow, create.flow_run_id, name, epoch=1, version=1)
     run.durability, run.synced = durability, durability == "power"
+    run.own_deadline = create.deadline_at
     return (yield from _live(run, arguments, tags, parent))
 
 
@@ -238,7 +242,8 @@ def take_up(flow: AnyFlow, journal: Journal, run_id: int, how: How, *, parent: C
 
     Raises RunOwnedError when a living process executes it, or was quicker to claim it.
     """
-    row = journal.records.get_flow_run(run_id)
+    row = last_continuation(journal, journal.records.get_flow_run(run_id))
+    run_id = row.id
     if row.state == "COMPLETED" and not (row.state_name == "RolledBack" and how.rerun == "failed"):
         return recorded_end(journal.records, row)
     if row.state in ("RUNNING", "CANCELLING", "SCHEDULED") and row.owner_id is not None:
@@ -254,7 +259,7 @@ def take_up(flow: AnyFlow, journal: Journal, run_id: int, how: How, *, parent: C
     reason = "start" if row.epoch == 0 else "retry" if waited_for_retry and how.reason == "recovery" else how.reason
     claim = ClaimFlowRun(
         row.id, version=row.version, epoch=row.epoch + 1, owner_id=journal.owner_id, code_id=code_id, reason=reason,
-        at=journal.clock.now_text(), rerun=how.asked,
+        at=journal.clock.now_text(), deadline_at=new_deadline(flow, journal.clock), rerun=how.asked,
     )  # fmt: skip
     arguments = restored_arguments(flow, journal, row)  # before the claim: what does not fit is refused and nothing written
     try:
@@ -273,6 +278,7 @@ def take_up(flow: AnyFlow, journal: Journal, run_id: int, how: How, *, parent: C
     run.on_drift, run.dry = how.on_drift or flow.on_drift, how.dry
     if run.dry is not None:
         run.dry.entered.append((run.id, run.epoch))
+    run.own_deadline = claim.deadline_at if reason in ("start", "resume") else row.deadline_at
     # A run that was waiting for its own next attempt when its process died runs its failures again, as it would have.
     rerun: Rerun = "failed" if waited_for_retry else how.rerun
     load_recorded(run, code_hash, rerun, how.by_person)
@@ -337,11 +343,25 @@ def _live(
     run: LiveRun, arguments: dict[str, object], tags: frozenset[str], parent: Call | None, failures: int = 0,
     due: float | None = None,
 ) -> Steps[Ended]:  # fmt: skip
-    """Execute a created or claimed run to its end, from `due` on: an instant in seconds of the wall clock."""
+    """Execute a created or claimed run to its end, from `due` on: an instant in seconds of the wall clock.
+
+    Where it goes on as a new run, and that as a further one, each is executed in its turn; the last one's end is returned.
+    """
+    while True:
+        ending = yield from _live_one(run, arguments, tags, parent, failures, due)
+        if isinstance(ending, Ended):
+            return ending
+        run, arguments, failures, due = ending, ending.parameters, 0, None
+
+
+def _live_one(
+    run: LiveRun, arguments: dict[str, object], tags: frozenset[str], parent: Call | None, failures: int, due: float | None
+) -> Steps[Ended | LiveRun]:
     run.parameters = arguments
     run.tags = tags
     run.parent = None if parent is None else parent.run
     run.parent_call = parent
+    run.deadline = binding_deadline(run.own_deadline, run.parent)
     run.results = keeping_in(run.flow.results, run.parent)
     run.uses_transactions = ACTIVE_TRANSACTION.get() is not None or (parent is not None and parent.run.uses_transactions)
     run.log_prints = wants_prints(run.flow.log_prints, None if run.parent is None else run.parent.log_prints)
@@ -363,17 +383,20 @@ def _live(
             run.runner.close()
 
 
-def attempts(run: LiveRun, failures: int) -> Steps[Ended]:
-    """Run the body until it completes or fails for good."""
+def attempts(run: LiveRun, failures: int) -> Steps[Ended | LiveRun]:
+    """Run the body until it completes or fails for good; return the run that goes on in its place, if one does."""
     clock = run.journal.clock
     started = clock.monotonic_seconds()
     while True:
         try:
-            stored = yield from storable(run, (yield from _body(run)))
+            outcome = yield from _body(run)
+            stored = None if isinstance(outcome.error, ContinueAsNew) else (yield from storable(run, outcome))
         except GeneratorExit:
             raise
         except BaseException as signal:
             raise (yield from _stop(run, signal)) from None
+        if stored is None:
+            return (yield from _goes_on(run, outcome))
         error = stored.outcome.error
         if error is not None and not isinstance(error, Exception):
             raise (yield from _stop(run, error)) from None
@@ -382,6 +405,8 @@ def attempts(run: LiveRun, failures: int) -> Steps[Ended]:
             failures += 1
             delay = run.flow.policy.next_delay_seconds(failures, error, clock.monotonic_seconds() - started)
         next_attempt = None if delay is None else clock.wall_seconds() + delay
+        if next_attempt is not None and is_past(run, next_attempt):
+            next_attempt = None  # the deadline would come first
         end = end_change(run, stored, next_attempt)
         yield Write(run, end, run.synced)
         run.version = end.seq
@@ -393,6 +418,18 @@ def attempts(run: LiveRun, failures: int) -> Steps[Ended]:
             return end_of_run
         yield from _wait_for_attempt(run, next_attempt)
         yield from _next_attempt(run)
+
+
+def _goes_on(run: LiveRun, outcome: Outcome) -> Steps[LiveRun]:
+    assert isinstance(outcome.error, ContinueAsNew)
+    successor = yield from continued(run, outcome.error)
+    try:
+        _tell(run, "COMPLETED", CONTINUED)
+        yield from call_flow_hooks(run, State(StateType.COMPLETED, CONTINUED, flow_run_id=run.id), run.version)
+    except BaseException:
+        ABANDONED.add((str(run.journal.path), successor.id))
+        raise
+    return successor
 
 
 def _wait_for_attempt(run: LiveRun, due: float) -> Steps[None]:
@@ -407,14 +444,19 @@ def _wait_for_attempt(run: LiveRun, due: float) -> Steps[None]:
 def _body(run: LiveRun) -> Steps[Outcome]:
     """Run the flow's function and wait for what it submitted."""
     yield from call_flow_hooks(run, State(StateType.RUNNING, flow_run_id=run.id), run.version)
+    if is_past(run) and run.dry is None:
+        return Outcome(None, deadline_error(run))
     args, kwargs = run.flow.parameters.unbind(run.parameters)
+    limit = limit_seconds(run) if run.dry is None else None
     fn = run.flow.fn if run.dry is None else run.dry.body(run.flow.fn)
-    step = Invoke(Scope(run, None), fn, args, kwargs, run.flow.is_async, run.flow.timeout_seconds)
+    step = Invoke(Scope(run, None), fn, args, kwargs, run.flow.is_async, limit)
     outcome = (yield from _stream(run, step)) if run.flow.is_generator else (yield step)
     assert isinstance(outcome, Outcome)
+    struck = is_own_timeout(run, outcome.error) and limit != run.flow.timeout_seconds
+    outcome = yield from at_deadline(run, outcome, struck=struck)
     if outcome.error is None and is_telling(outcome.value):
         outcome = yield from judged(outcome, step, is_whole_state=run.flow.is_task)
-    if outcome.error is not None and not isinstance(outcome.error, Exception):
+    if outcome.error is not None and not isinstance(outcome.error, Exception | ContinueAsNew):
         return outcome
     if is_own_timeout(run, outcome.error):
         if run.runner is not None:

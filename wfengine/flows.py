@@ -51,6 +51,8 @@ AnyFlow: TypeAlias = "Flow[..., Any]"
 
 HOOK_OPTIONS = ("on_running", "on_completion", "on_failure", "on_cancellation", "on_crashed")
 RESERVED = ("return_state", "wait_for")
+#: The longest deadline, in seconds: a century. What is longer is a mistake, and no date that could be written.
+FAR_SECONDS = 100 * 366 * 86400.0
 
 
 class Flow(HookDecorators, Generic[P, R]):
@@ -89,6 +91,7 @@ class Flow(HookDecorators, Generic[P, R]):
         self.log_prints = cast("bool | None", given["log_prints"])
         self.durability = cast("Durability | None", given["durability"])  # None: the journal's
         self.timeout_seconds = None if given["timeout_seconds"] is None else float(cast(float, given["timeout_seconds"]))
+        self.deadline_seconds = None if given["deadline_seconds"] is None else float(cast(float, given["deadline_seconds"]))
         self.policy = make_policy(
             owner, given["retries"], cast("DelaySeconds | None", given["retry_delay_seconds"]), None, None
         )
@@ -99,6 +102,8 @@ class Flow(HookDecorators, Generic[P, R]):
             raise UsageError(f"{owner}: on_drift must be 'error', 'rerun' or 'reuse', not {self.on_drift!r}.")
         if self.timeout_seconds is not None and self.timeout_seconds <= 0:
             raise UsageError(f"{owner}: timeout_seconds must be above 0, not {self.timeout_seconds!r}.")
+        if self.deadline_seconds is not None and not 0 < self.deadline_seconds < FAR_SECONDS:
+            raise UsageError(f"{owner}: deadline_seconds must be above 0, not {self.deadline_seconds!r}.")
         self.hooks: Hooks | None = None
         self._take_hooks(owner, given, HOOK_OPTIONS)
         self.results = keeping_of(owner, given)
@@ -334,8 +339,8 @@ class _AnyParameters(Parameters):
 
 _DEFAULTS: dict[str, object] = {
     "name": None, "version": None, "flow_run_name": None, "description": None, "retries": 0, "retry_delay_seconds": None,
-    "timeout_seconds": None, "task_runner": None, "validate_parameters": True, "log_prints": None, "tags": (),
-    "on_running": None, "on_completion": None, "on_failure": None, "on_cancellation": None, "on_crashed": None,
+    "timeout_seconds": None, "deadline_seconds": None, "task_runner": None, "validate_parameters": True, "log_prints": None,
+    "tags": (), "on_running": None, "on_completion": None, "on_failure": None, "on_cancellation": None, "on_crashed": None,
     "idempotency_key": None, "durability": None, "on_drift": None,
     "persist_result": None, "result_storage": None, "result_serializer": None, "cache_result_in_memory": True,
 }  # fmt: skip
@@ -394,6 +399,7 @@ def flow(
     retries: object = 0,
     retry_delay_seconds: DelaySeconds | None = None,
     timeout_seconds: float | None = None,
+    deadline_seconds: float | None = None,
     task_runner: TaskRunner | None = None,
     validate_parameters: bool = True,
     log_prints: bool | None = None,
@@ -416,6 +422,8 @@ def flow(fn: Callable[P, R] | None = None, /, **options: object) -> Flow[P, R] |
 
     - `name` (default: the function's name with dashes), `flow_run_name` (a template over the parameters, or a function).
     - `retries`, `retry_delay_seconds`: the body is run again, completed calls are answered from the journal, failed ones run.
+    - `timeout_seconds` limits one execution of the body. `deadline_seconds` limits the run: it counts from its first start,
+      also while nobody executes it, over restarts and retries; a person's resume counts it anew. Either ends it as TimedOut.
     - `on_running`, `on_completion`, `on_failure`, `on_cancellation`, `on_crashed`: functions called as
       `hook(flow, flow_run, state)` after that state was committed, see `wfengine.hooks`.
     - `idempotency_key` (a template over the parameters, or a function): a second start with the same key resumes the first

@@ -209,11 +209,11 @@ def drift_cause(recorded: str, present: str) -> str | None:
             "or leave it out of the key with key_args or ignore_args."
         )
     if _differ_only_in(_UUID, before, after):
-        return f"The argument looks like a new UUID: make it in a task, {_ADVICE}"
+        return f"The argument looks like a new UUID: make it with wfengine.uuid4(), {_ADVICE}"
     if _differ_only_in(_MOMENT, before, after) or _are_readings(before, after):
-        return f"The argument looks like a clock was read: read it in a task, {_ADVICE}"
+        return f"The argument looks like a clock was read: read it with wfengine.now(), {_ADVICE}"
     if _are_fractions(before, after):
-        return f"The argument looks like a random number: draw it in a task, {_ADVICE}"
+        return f"The argument looks like a random number: draw it with wfengine.random(), {_ADVICE}"
     return None
 
 

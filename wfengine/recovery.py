@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
+from wfengine.continuation import goes_on_elsewhere, last_continuation
 from wfengine.endings import Ended, recorded_end, state_of_parked
 from wfengine.flow_engine import How, owned_error, refuse_living, sweep, take_up
 from wfengine.loading import load_entrypoint
@@ -16,6 +17,7 @@ from wfengine.states import State
 from wfengine.steps import Steps, drive, drive_async
 from wfengine_journal import pickling
 from wfengine_journal.background import list_ended, list_needs
+from wfengine_journal.block_transitions import list_woken
 from wfengine_journal.codec import encode, value_hash
 from wfengine_journal.connection import open_reader
 from wfengine_journal.errors import EntrypointError, JournalCorruptError, OwnershipLostError, RunHalted, UsageError
@@ -35,9 +37,10 @@ FLOW_CODEC = "cloudpickle-flow"
 
 
 def resumable_runs(journal: Journal) -> list[int]:
-    """Return the ids of runs of their own (no subflows) whose process died, after a sweep."""
+    """Return the ids of runs of their own (no subflows) whose process died, after a sweep, and of those that slept enough."""
     sweep(journal)
-    return [run.id for run in journal.list_open_runs() if run.parent_task_run_id is None and run.state == "CRASHED"]
+    crashed = [run.id for run in journal.list_open_runs() if run.parent_task_run_id is None and run.state == "CRASHED"]
+    return sorted({*crashed, *list_woken(journal.records, journal.clock.now_text())})
 
 
 def find_run_id(journal: Journal, reference: int | str) -> int:
@@ -94,8 +97,12 @@ def resume_steps(
             f"Flow run {row.id} '{row.name}' is a subflow of another run and goes on when that one does. "
             f"Find it with: wfengine runs show {row.id}"
         )
-    if row.state == "COMPLETED" and not rerun and not values:
-        return recorded_end(journal.records, row)
+    if not rerun and not values:
+        last = last_continuation(journal, row)
+        if last.state == "COMPLETED":
+            return recorded_end(journal.records, last)
+        if last is not row:
+            raise goes_on_elsewhere(row, last)
     if row.epoch == 0:
         _refuse_early(journal, row)
     if takeover and row.state in ("RUNNING", "CANCELLING", "SCHEDULED"):

@@ -302,8 +302,8 @@ def drift_error(run_id: int, run_name: str, task_name: str, recorded: str, prese
         f"Flow run {run_id} '{run_name}' is parked: its call of task '{task_name}' does not match what the journal recorded, "
         "though the flow's code did not change (or nobody asked to go on with changed code).\n"
         + "\n".join(lines)
-        + f"\nNothing was run. Make the argument the same on each run (a flow parameter, or compute it in a task) and type: "
-        f"wfengine resume {typed(run_id, run_name)}\n"
+        + "\nNothing was run. Make the argument the same on each run (a flow parameter, or from a task, wfengine.now(), "
+        f"uuid4() or random()) and type: wfengine resume {typed(run_id, run_name)}\n"
         f"Or run the call anew with its present arguments: wfengine resume {typed(run_id, run_name)} --on-drift rerun\n"
         f"Or let the recorded result stand for it: wfengine resume {typed(run_id, run_name)} --on-drift reuse",
         flow_run_id=run_id,

@@ -39,10 +39,10 @@ class LiveRun:
     """One flow run while this process executes it: from its claim to its end."""
 
     __slots__ = (
-        "__weakref__", "callees", "dry", "durability", "epoch", "feed", "flow", "halted", "held_keys", "id", "issue_lock",
-        "journal", "left_open", "log_prints", "name", "on_drift", "outer_tags", "outstanding", "parameters", "parent",
-        "parent_call", "recorded", "results", "rolled_back", "runner", "synced", "tags", "told", "turns",
-        "uses_transactions", "version",
+        "__weakref__", "callees", "deadline", "dry", "durability", "epoch", "feed", "flow", "halted", "held_keys", "id",
+        "issue_lock", "journal", "left_open", "log_prints", "name", "on_drift", "outer_tags", "outstanding", "own_deadline",
+        "parameters", "parent", "parent_call", "recorded", "results", "rolled_back", "runner", "synced", "tags", "told",
+        "turns", "uses_transactions", "version",
     )  # fmt: skip
 
     def __init__(self, journal: Journal, flow: AnyFlow, run_id: int, name: str, *, epoch: int, version: int) -> None:
@@ -54,6 +54,8 @@ class LiveRun:
         self.version = version
         self.durability = "power"
         self.synced = True  # outcomes wait for the disk (durability "power")
+        self.own_deadline: str | None = None  # as recorded
+        self.deadline: float | None = None  # the earliest of its own and those of the runs around it, in seconds
         self.parameters: dict[str, object] = {}
         self.tags: frozenset[str] = frozenset()
         self.outer_tags: frozenset[str] = frozenset()  # of a resumed run: those of the `with tags(...)` it was started in

@@ -24,12 +24,13 @@ from wfengine_journal.writer import WriteRefused
 class CreateFlowRun(RecordedChange):
     """Write a new flow run that starts at once, with its first execution. Sets `flow_run_id`."""
 
-    __slots__ = ("arguments", "at", "code_id", "columns", "owner_id")
+    __slots__ = ("arguments", "at", "code_id", "columns", "deadline_at", "name", "owner_id")
 
     def __init__(
         self, *, name: str, flow_id: int, parent_task_run_id: int | None, owner_id: int, code_id: int | None,
         durability: str, parameters: str, arguments: Sequence[Argument], tags: str | None, idempotency_key: str | None,
-        entrypoint: str | None, flow_hash: bytes | None, at: str,
+        entrypoint: str | None, flow_hash: bytes | None, at: str, deadline_at: str | None = None,
+        continues: int | None = None,
     ) -> None:  # fmt: skip
         self.flow_run_id = 0
         self.task_run_id = 0
@@ -38,17 +39,19 @@ class CreateFlowRun(RecordedChange):
         self.code_id = code_id
         self.arguments = arguments
         self.at = at
+        self.name = name
+        self.deadline_at = deadline_at
         self.columns = (
             name, flow_id, parent_task_run_id, owner_id, durability, parameters, tags, idempotency_key, entrypoint, flow_hash,
-            at, at,
+            at, at, deadline_at, None if continues is None else "continued", continues,
         )  # fmt: skip
 
     def apply(self, connection: sqlite3.Connection) -> None:
         try:
             cursor = connection.execute(
                 "INSERT INTO flow_run (name, flow_id, parent_task_run_id, state, version, epoch, owner_id, durability,"
-                " parameters, tags, idempotency_key, entrypoint, flow_hash, created_at, started_at)"
-                " VALUES (?, ?, ?, 'RUNNING', 1, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " parameters, tags, idempotency_key, entrypoint, flow_hash, created_at, started_at, deadline_at, origin,"
+                " origin_run_id) VALUES (?, ?, ?, 'RUNNING', 1, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 self.columns,
             )
         except sqlite3.IntegrityError as error:
@@ -152,13 +155,16 @@ class ScheduleFromCall(RecordedChange):
 
 
 class ClaimFlowRun(RecordedChange):
-    """Take up a flow run that is not running: one process can, and every older epoch is fenced off."""
+    """Take up a flow run that is not running: one process can, and every older epoch is fenced off.
 
-    __slots__ = ("at", "code_id", "entrypoint", "epoch", "owner_id", "reason", "rerun", "version")
+    A first start, and a person's resume, count its deadline anew; a recovery and a retry leave it where it is.
+    """
+
+    __slots__ = ("at", "code_id", "deadline_at", "entrypoint", "epoch", "owner_id", "reason", "rerun", "version")
 
     def __init__(
         self, flow_run_id: int, *, version: int, epoch: int, owner_id: int, code_id: int | None, reason: str, at: str,
-        rerun: str | None = None,
+        deadline_at: str | None = None, rerun: str | None = None,
     ) -> None:  # fmt: skip
         self.flow_run_id = flow_run_id
         self.task_run_id = 0
@@ -169,6 +175,7 @@ class ClaimFlowRun(RecordedChange):
         self.code_id = code_id
         self.reason = reason
         self.at = at
+        self.deadline_at = deadline_at
         self.rerun = rerun  # what a person asked to run again beside what runs again anyway: words of `execution.rerun`
 
     def apply(self, connection: sqlite3.Connection) -> None:
@@ -177,6 +184,7 @@ class ClaimFlowRun(RecordedChange):
             "UPDATE flow_run SET state = 'RUNNING', state_name = ?, state_message = NULL, version = ?, epoch = ?, owner_id = ?,"
             " failures = CASE WHEN ? = 'resume' THEN 0 ELSE failures END,"
             " next_attempt_at = CASE WHEN ? = 'retry' THEN next_attempt_at END,"
+            " deadline_at = CASE WHEN ? IN ('start', 'resume') THEN ? ELSE deadline_at END,"
             " started_at = coalesce(started_at, ?), ended_at = NULL, tasks_done = NULL, tasks_total = NULL, wake_at = NULL"
             " WHERE id = ? AND version = ? AND epoch = ?"
             " AND (state IN ('PENDING', 'SCHEDULED', 'PAUSED', 'CRASHED', 'FAILED', 'CANCELLED')"
@@ -188,6 +196,8 @@ class ClaimFlowRun(RecordedChange):
                 self.owner_id,
                 self.reason,
                 self.reason,
+                self.reason,
+                self.deadline_at,
                 self.at,
                 self.flow_run_id,
                 self.version,

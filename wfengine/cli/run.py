@@ -328,7 +328,9 @@ def _resume_one(settings: Settings, path: Path, chosen: Run, how: _How) -> tuple
     try:
         with reading(path) as connection:
             seq = list_run_transitions(connection, chosen.id)[-1].seq
-            if get_run_head(connection, chosen.id).state == "COMPLETED" and not how.rerun and not how.values:
+            head = get_run_head(connection, chosen.id)
+            is_over = head.state == "COMPLETED" and head.state_name != "ContinuedAsNew"
+            if is_over and not how.rerun and not how.values:
                 return _nothing_ran(connection, chosen.id, settings)
 
         def find(connection: sqlite3.Connection) -> int | None:

@@ -5,6 +5,7 @@ ALTER TABLE flow_run ADD COLUMN origin TEXT CHECK (origin IN ('fork', 'continued
 ALTER TABLE flow_run ADD COLUMN origin_run_id INTEGER; -- that run, by its id in the file where it was; null: none
 ALTER TABLE flow_run ADD COLUMN wake_at TEXT;         -- of a suspended run: when its timer ends; null: it waits for a person or a message
 CREATE INDEX flow_run_wake ON flow_run (wake_at) WHERE wake_at IS NOT NULL;
+CREATE UNIQUE INDEX flow_run_continued ON flow_run (origin_run_id) WHERE origin = 'continued';  -- a run goes on in one other
 ALTER TABLE execution ADD COLUMN rerun TEXT;          -- what a person asked to run again, in words: 'failed' 'changed' 'chosen'; null: no more than usual
 
 CREATE TABLE task_code (                      -- with which code of its own a task ran in one execution of a flow run

@@ -112,9 +112,12 @@ FROM flow_run r
 JOIN flow f ON f.id = r.flow_id
 LEFT JOIN owner o ON o.id = r.owner_id
 WHERE r.state NOT IN ('COMPLETED', 'FAILED', 'CANCELLED')
+  AND NOT (r.state = 'PAUSED' AND r.wake_at IS NOT NULL AND r.wake_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
   AND (r.state IN ('CRASHED', 'PAUSED')
-       OR (SELECT max(h.at) FROM transition h WHERE h.flow_run_id = r.id)
-          < strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-10 minutes'));
+       OR ((SELECT max(h.at) FROM transition h WHERE h.flow_run_id = r.id)
+           < strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-10 minutes')
+           AND NOT EXISTS (SELECT 1 FROM task_run t WHERE t.flow_run_id = r.id AND t.state = 'SCHEDULED'
+                           AND t.next_attempt_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))));
 
 CREATE VIEW in_doubt AS
 SELECT t.flow_run_id AS run_id, r.name AS run_name, k.name AS task, t.id AS task_id, t.attempt, t.interruptions,
