@@ -84,7 +84,7 @@ class DryRun:
         self.body = wrap or (lambda fn: fn)  # what the flow's function is called through
 
     def decide(self, call: Call, outcome: Outcome | None) -> None:
-        """Note what becomes of a call that was looked up; a block or a wait of ours, which has a life of its own, stops here."""
+        """Note what becomes of a call that was looked up. What has a life of its own, a block or a wait of ours, stops here."""
         self._note(call, outcome)
         if outcome is None and call.callee.key.startswith("wfengine."):
             raise call.run.halt(self.stop(call))
