@@ -169,7 +169,7 @@ def test_a_restart_waits_only_for_the_rest(program: Program, is_async: bool, ahe
 def test_a_duration_computed_anew_on_each_run_does_not_move_the_recorded_instant(program: Program) -> None:
     sleeper_killed(program, "3000")
     program.write(SLEEPER.replace("SECONDS", "5 if (HERE / 'ahead').exists() else 3000"))
-    # The same program all along, as far as the journal knows: the edit is written off as the code of the first run.
+    # Nobody is looking: what a recovery finds as the duration does not count, edited or computed.
     (program.folder / "ahead").write_text("1000")
     done = program.python("-c", RESUME, "recovery")
     assert "Completed" in done.out, done
@@ -341,3 +341,48 @@ def test_a_journal_is_opened_with_a_clock_by_its_path(tmp_path: Path) -> None:
 
     long()
     assert sum(clock.slept) == 365 * DAY
+
+
+BOUNDARIES = """
+import sys
+sys.path.insert(0, ROOT)
+from tests.crash.plan import StatementPlan
+from wfengine import now, sleep, uuid4
+
+@flow
+def main():
+    unique = uuid4()
+    note(unique)
+    sleep(0.001)
+    note(f"{unique}-{now():%Y}")
+    return str(unique)
+
+if __name__ == "__main__":
+    from wfengine.recovery import resumable_runs, resume_run
+    if int(sys.argv[1]):
+        StatementPlan(int(sys.argv[1]), HERE / "note.sql").install()
+    journal = use_journal(HERE / "journal.db")
+    if sys.argv[2] == "start":
+        main()
+    else:
+        for run_id in resumable_runs(journal):
+            resume_run(journal, run_id, recovery=True)
+"""
+
+
+def test_killed_at_each_statement_a_value_that_was_given_stays_and_the_sleep_ends_once(program: Program, rows: Rows) -> None:
+    program.write(BOUNDARIES.replace("ROOT", repr(str(Path(__file__).resolve().parents[2])), 1))
+    assert program.python("program.py", "0", "start").code == 0
+    kills = 0
+    for number in range(1, 100):
+        before = len(program.effects)
+        done = program.python("program.py", str(number), "start")
+        assert program.python("program.py", "0", "resume").code == 0
+        assert len({effect[:36] for effect in program.effects[before:]}) <= 1, number
+        if not done.was_killed:
+            break
+        kills += 1
+    assert kills > 20
+    assert rows("SELECT DISTINCT state FROM runs") == [("COMPLETED",)]
+    assert rows("SELECT DISTINCT state FROM tasks") == [("COMPLETED",)]
+    assert rows("SELECT run_id FROM tasks WHERE task = 'sleep' GROUP BY 1 HAVING count(*) <> 1") == []
