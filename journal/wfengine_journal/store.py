@@ -72,6 +72,7 @@ class Journal:
         self.post = self._writer.post
         self.flush = self._writer.flush
         self.read = self._writer.read
+        self.fold_log = self._writer.fold_log
         self.records = Records(path, self._writer.read)
         self.changes = Changes(self._writer)
         self._owner_id: int | None = None
