@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import TypeAlias
 
 from wfengine import stored_files
 from wfengine.journals import default_path
-from wfengine_journal import backing_up, extraction, importing, pruning
+from wfengine_journal import backing_up, exporting, extraction, importing, pruning, recovering
 from wfengine_journal.backing_up import BackedUp
 from wfengine_journal.clock import SystemClock, text_from_seconds
 from wfengine_journal.connection import open_reader
@@ -30,7 +30,9 @@ from wfengine_journal.importing import Imported, ImportedRun
 from wfengine_journal.location import find_path
 from wfengine_journal.pruning import Pruned
 from wfengine_journal.queries import get_run, reading
-from wfengine_journal.store import flush_open, open_journal
+from wfengine_journal.recovering import Recovered
+from wfengine_journal.run_rows import run_family
+from wfengine_journal.store import close_open, flush_open, open_journal
 
 __all__ = [
     "BackedUp",
@@ -38,10 +40,14 @@ __all__ = [
     "Imported",
     "ImportedRun",
     "Pruned",
+    "Recovered",
     "backup_journal",
+    "export_runs",
     "extract_run",
     "import_runs",
     "prune_runs",
+    "recover_journal",
+    "render_run",
 ]
 
 #: Where a file is.
@@ -117,6 +123,45 @@ def prune_runs(
     pruned = pruning.prune(open_journal(path), rule, tell=tell)
     stored_files.delete(pruned.unreferenced_files)
     return pruned
+
+
+def export_runs(runs: Sequence[int | str] | None = None, *, journal: PathLike | None = None) -> Iterator[dict[str, object]]:
+    """Yield what the views show as plain objects, each with its `kind`: a run, its calls, attempts, transitions, logs ...
+
+    `runs`: these with their subflow runs; default the whole journal. Read as they are yielded, all of one moment. A result is
+    JSON where it was stored as JSON, else its preview; nothing is unpickled. Raises NotFoundError, JournalError.
+    """
+    path = _path(journal)
+    with reading(path) as connection:
+        chosen = None
+        if runs is not None:
+            named = [get_run(connection, run).id for run in runs]
+            chosen = list(dict.fromkeys(each for run_id in named for each in run_family(connection, run_id)))
+        yield from exporting.rows(connection, chosen)
+
+
+def render_run(run: int | str, *, journal: PathLike | None = None) -> Iterator[str]:
+    """Yield the parts of one HTML page that shows a run: its timeline, calls, errors, history and logs.
+
+    The page needs no other file, no script and no request. Long runs are shown in part, and the page says so.
+    """
+    from wfengine import run_page
+
+    path = _path(journal)
+    with reading(path) as connection:
+        yield from run_page.render(connection, get_run(connection, run).id)
+
+
+def recover_journal(source: PathLike, target: PathLike, *, overwrite: bool = False) -> Recovered:
+    """Write what can be saved of a damaged journal to a new one; the damaged file is only copied. End what uses it before.
+
+    Only results that match their checksums are taken. A call whose result is lost runs again in a resume, and a run of which
+    anything is missing is CRASHED and says what. Raises NotAJournalError where nothing can be read, UsageError if the target
+    exists.
+    """
+    damaged = find_path(source)
+    close_open(damaged)
+    return recovering.recover(damaged, _target(target), overwrite=overwrite)
 
 
 _AGE = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d|w)")

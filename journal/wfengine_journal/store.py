@@ -348,6 +348,13 @@ def flush_open(path: Path) -> None:
         journal.flush()
 
 
+def close_open(path: Path) -> None:
+    """Close a journal, if this process has it open: its file is to be looked at by other means than SQLite's."""
+    journal = _OPEN.get(os.path.realpath(path))
+    if journal is not None:
+        journal.close()
+
+
 def close_all() -> None:
     """Close every open journal of this process."""
     for journal in list(_OPEN.values()):

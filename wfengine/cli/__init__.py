@@ -39,6 +39,8 @@ __all__ = ["main", "root"]
         "import": ("wfengine.cli.files:import_", "Take runs of another journal into this one."),
         "backup": ("wfengine.cli.files:backup", "Copy the journal while it is in use."),
         "prune": ("wfengine.cli.files:prune", "Delete old runs that have ended."),
+        "export": ("wfengine.cli.exports:export", "Runs as JSON Lines, or one as an HTML page."),
+        "recover": ("wfengine.cli.files:recover", "Save what can be read of a damaged file."),
         "info": ("wfengine.cli.info:info", "Which journal is used, and what it holds."),
         "doctor": ("wfengine.cli.doctor:doctor", "Check that the journal is sound."),
         "migrate-check": ("wfengine.cli.migrate_check:migrate_check", "What in a Prefect file would not run here."),

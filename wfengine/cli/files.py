@@ -1,4 +1,4 @@
-"""`wfengine extract`, `import`, `backup` and `prune`: journals as files."""
+"""`wfengine extract`, `import`, `backup`, `prune` and `recover`: journals as files."""
 
 from __future__ import annotations
 
@@ -173,3 +173,54 @@ def prune(settings: Settings, older_than: str | None, keep: int, keep_failed: bo
     if dry_run and done.runs:
         say("Nothing was deleted. Do it with the same command without --dry-run")
     return ExitCode.OK
+
+
+#: Calls whose results are lost that a rescue lists; --json has all of them.
+LISTED = 10
+
+
+@click.command(
+    cls=Command,
+    epilog=epilog(
+        "Example:\n  wfengine recover .wfengine/journal.db -o rescued.db",
+        'JSON:\n  {"schema_version", "command", "source", "target", "rows": {table: number},'
+        ' "lost_results": [[run_id, task_run_id]],\n  "crashed_runs": {run_id: why},'
+        ' "unreadable": {table: times}, "unusable_rows"}',
+    ),
+)
+@click.argument("source", metavar="FILE")
+@click.option("-o", "--output", "target", metavar="TARGET", help="The new journal. Default: FILE.recovered")
+@click.option("--force", is_flag=True, help="Overwrite TARGET if it exists.")
+@pass_settings
+def recover(settings: Settings, source: str, target: str | None, force: bool) -> int:
+    """Save what can be read of FILE, a damaged journal, into a new one. FILE itself is not touched; end what uses it before.
+
+    No result is taken that does not match its checksum: such calls run again in a resume. What is incomplete is marked CRASHED.
+    """
+    from wfengine.files import recover_journal
+
+    damaged = target_path(source)
+    file = target_path(target) if target else damaged.with_name(f"{damaged.name}.recovered")
+    done = recover_journal(damaged, file, overwrite=force)
+    if settings.as_json:
+        fields = {name: value for name, value in asdict(done).items() if name != "target"}
+        write_json("recover", {"source": str(damaged), "target": str(file), **fields})
+    if settings.quiet:
+        return ExitCode.OK
+    counts = {name: done.rows.get(table, 0) for table, name in _SAVED.items()}
+    say(f"saved {', '.join(f'{count:,} {name}' for name, count in counts.items())}: {shown_path(file)}")
+    for run_id, reason in list(done.crashed_runs.items())[:LISTED]:
+        say(f"  run {run_id} is CRASHED: {reason}")
+    if len(done.crashed_runs) > LISTED:
+        say(f"  and {len(done.crashed_runs) - LISTED} more runs")
+    for run_id, task_run_id in done.lost_results[:LISTED]:
+        say(f"  task run {task_run_id} of run {run_id}: its result is lost")
+    if len(done.lost_results) > LISTED:
+        say(f"  and {len(done.lost_results) - LISTED:,} more results; see all with --json")
+    if not done.crashed_runs:
+        say("No run misses anything that can be noticed.")
+    say(f"Check it with: wfengine doctor --thorough --journal {pasted(file)}")
+    return ExitCode.OK
+
+
+_SAVED = {"flow_run": "runs", "task_run": "calls", "value": "values", "error": "errors", "log": "log lines"}
