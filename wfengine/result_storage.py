@@ -8,6 +8,7 @@ reference in the journal holds the checksum, which is verified whenever the valu
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeAlias, cast, runtime_checkable
@@ -127,10 +128,21 @@ def _write(storage: Storage, path: str, content: bytes, key: str | None) -> None
                 _completed(storage.write_path(name, content))
         return
     target = storage.resolve(path)
-    if not (target.is_file() and target.read_bytes() == content):
+    if not (target.is_file() and target.read_bytes() == content and _touched(target)):
         storage.write_path(path, content)
     if key is not None:
         storage.link_path(key, path)
+
+
+def _touched(target: Path) -> bool:
+    """Say of a file that is used again that it is young, so that pruning leaves it; False if pruning has just taken it away."""
+    try:
+        os.utime(target)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True  # somebody else's file: whoever may not touch it may not prune it either
+    return True
 
 
 def _completed(result: object) -> object:

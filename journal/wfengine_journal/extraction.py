@@ -108,8 +108,9 @@ def _refuse_existing(target: Path, overwrite: bool) -> None:
         raise UsageError(f"{target} is a folder. Name the file to write, such as {target / 'copy.db'}.")
     if not overwrite and os.path.lexists(target):
         raise UsageError(f"{target} exists and is not overwritten. Name another file, or add --force.")
-    if Path(f"{target}-wal").exists():
-        raise UsageError(f"{target} is in use: there is a {target.name}-wal beside it. Name another file.")
+    log = Path(f"{target}-wal")
+    if log.exists() and log.stat().st_size:  # an empty one was left by somebody who only read
+        raise UsageError(f"{target} is in use: {log.name} beside it holds a part of it. Name another file.")
 
 
 def _put_in_place(building: Path, target: Path, overwrite: bool) -> None:

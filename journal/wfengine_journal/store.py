@@ -76,6 +76,7 @@ class Journal:
         self.add = self._writer.add
         self.flush = self._writer.flush
         self.read = self._writer.read
+        self.fold_log = self._writer.fold_log
         self.records = Records(path, self._writer.read)
         self.changes = Changes(self._writer)
         self._owner_id: int | None = None
@@ -357,6 +358,13 @@ def flush_open(path: Path) -> None:
     journal = _OPEN.get(os.path.realpath(path))
     if journal is not None:
         journal.flush()
+
+
+def close_open(path: Path) -> None:
+    """Close a journal, if this process has it open: its file is to be looked at by other means than SQLite's."""
+    journal = _OPEN.get(os.path.realpath(path))
+    if journal is not None:
+        journal.close()
 
 
 def close_all() -> None:

@@ -432,6 +432,12 @@ class Writer:
             # The commit before it stands, whatever becomes of the log: the next write meets the disk's fault itself.
             _logger.warning("The log of %s could not be folded into the file: %s", self._path, error)
 
+    def fold_log(self) -> None:
+        """Fold the log into the file now, as far as no reader needs it, if no other process is at it."""
+        with self._lock:
+            self._check_usable()
+            self._may_checkpoint(self._checkpoint)
+
     def _checkpoint(self) -> None:
         # A passive checkpoint waits for nobody; what readers still need stays in the log for the next time.
         self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()

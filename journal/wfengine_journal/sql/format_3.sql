@@ -32,3 +32,9 @@ CREATE TABLE message (                        -- sent to a flow run; each is rec
 ) STRICT;
 CREATE UNIQUE INDEX message_key ON message (flow_run_id, topic, idempotency_key) WHERE idempotency_key IS NOT NULL;
 CREATE INDEX message_open ON message (flow_run_id, topic, id) WHERE received_by IS NULL;
+
+-- What refers to a row that pruning deletes has to be found without looking at every row.
+CREATE INDEX task_run_error ON task_run (error_id) WHERE error_id IS NOT NULL;
+CREATE INDEX flow_run_error ON flow_run (error_id) WHERE error_id IS NOT NULL;
+CREATE INDEX dependency_needs ON dependency (needs_run_id);
+CREATE INDEX message_run ON message (flow_run_id);

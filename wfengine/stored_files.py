@@ -1,0 +1,55 @@
+"""Delete the files of `result_storage` to which no row of the journal refers any more, after their runs were pruned.
+
+A flow that runs meanwhile may get an equal result, and use the file that is there instead of writing it: it then touches the
+file before it writes the row. So a file is first renamed, and put back if it turns out to be young.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from wfengine_journal.clock import SystemClock
+
+#: Seconds for which a file stays after it was written or used again: a row that refers to it may be on its way.
+YOUNG_SECONDS = 3600.0
+
+
+def delete(references: Iterable[str]) -> int:
+    """Delete the files of these references (JSON) where they lie in a folder; return how many there were.
+
+    A second name that a `result_storage_key` gave a file is for people, and stays.
+    """
+    return sum(_delete_one(path) for path in filter(None, map(_path_of, references)))
+
+
+def _path_of(reference: str) -> Path | None:
+    """Return the file of a reference that was named by its content; None for another storage, or another name."""
+    try:
+        fields = json.loads(reference)
+        at, name, checksum = str(fields["at"]), str(fields["path"]), str(fields["hash"])
+    except (ValueError, KeyError, TypeError):
+        return None
+    if not at.startswith("file:") or name != checksum or not name.isalnum():
+        return None  # only what is named by a checksum is a file that we wrote: a journal may say anything
+    return Path(unquote(urlsplit(at).path)) / name
+
+
+def _delete_one(path: Path) -> bool:
+    doomed = path.with_name(f".pruned-{path.name}")
+    try:
+        path.rename(doomed)
+    except OSError:
+        return False  # it is gone, or not ours to delete
+    if SystemClock().wall_seconds() - doomed.stat().st_mtime < YOUNG_SECONDS:
+        with contextlib.suppress(OSError):
+            if path.exists():  # it was written anew meanwhile
+                doomed.unlink()
+            else:
+                doomed.rename(path)
+        return False
+    doomed.unlink(missing_ok=True)
+    return True
