@@ -30,7 +30,9 @@ from wfengine_journal.errors import WfengineError
 
 if TYPE_CHECKING:
     from wfengine import artifacts, context, runtime, variables
+    from wfengine.cancellation import cancel, pause, unpause
     from wfengine.context import get_run_context
+    from wfengine.halts import check_cancelled
     from wfengine.logging.loggers import get_run_logger
     from wfengine.runs import current_flow_run, current_task_run
 
@@ -38,12 +40,16 @@ if TYPE_CHECKING:
 #: A name with an empty module is a module itself.
 _LATER = {
     "artifacts": "",
+    "cancel": "wfengine.cancellation",
+    "check_cancelled": "wfengine.halts",
     "context": "",
     "current_flow_run": "wfengine.runs",
     "current_task_run": "wfengine.runs",
     "get_run_context": "wfengine.context",
     "get_run_logger": "wfengine.logging.loggers",
+    "pause": "wfengine.cancellation",
     "runtime": "",
+    "unpause": "wfengine.cancellation",
     "variables": "",
 }
 
@@ -59,7 +65,9 @@ __all__ = [
     "allow_failure",
     "artifacts",
     "as_completed",
+    "cancel",
     "carry",
+    "check_cancelled",
     "context",
     "current_flow_run",
     "current_task_run",
@@ -67,10 +75,12 @@ __all__ = [
     "flow",
     "get_run_context",
     "get_run_logger",
+    "pause",
     "runtime",
     "tags",
     "task",
     "unmapped",
+    "unpause",
     "use_journal",
     "variables",
     "wait",

@@ -6,6 +6,7 @@ forward neither shortens nor lengthens a wait in a living process.
 
 from __future__ import annotations
 
+import threading
 import time
 from datetime import UTC, datetime
 from typing import Protocol
@@ -72,3 +73,11 @@ class SystemClock:
 
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
+
+
+def sleep_unless(clock: Clock, seconds: float, woken: threading.Event) -> None:
+    """Block the calling thread for so many seconds, or until the event is set; by any other clock, as long as it says."""
+    if isinstance(clock, SystemClock):
+        woken.wait(seconds)
+    else:
+        clock.sleep(seconds)

@@ -43,7 +43,8 @@ _S = StateType
 
 #: to-type -> from-types. None stands for "no row yet". Both flow runs and task runs obey it.
 TRANSITIONS: dict[StateType, frozenset[StateType | None]] = {
-    _S.SCHEDULED: frozenset({None, _S.RUNNING, _S.PENDING}),
+    # A run that was paused while it waited in a queue, or after its process died, waits again when it is unpaused.
+    _S.SCHEDULED: frozenset({None, _S.RUNNING, _S.PENDING, _S.PAUSED}),
     _S.PENDING: frozenset({None, _S.SCHEDULED, _S.PAUSED, _S.CRASHED}),
     # Of the completed, only these may run again: a stream that its consumer closed (name Closed), when it is asked for more;
     # and what the rollback of a transaction undid (name RolledBack).
@@ -57,7 +58,7 @@ TRANSITIONS: dict[StateType, frozenset[StateType | None]] = {
     ),
     _S.FAILED: frozenset({_S.RUNNING, _S.PENDING, _S.SCHEDULED, _S.CRASHED, _S.PAUSED}),
     _S.CANCELLED: frozenset({_S.RUNNING, _S.PENDING, _S.SCHEDULED, _S.PAUSED, _S.CANCELLING, _S.CRASHED}),
-    _S.CRASHED: frozenset({_S.RUNNING, _S.PENDING, _S.SCHEDULED, _S.CANCELLING}),
+    _S.CRASHED: frozenset({_S.RUNNING, _S.PENDING, _S.SCHEDULED, _S.PAUSED, _S.CANCELLING}),
 }
 
 
