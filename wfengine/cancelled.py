@@ -89,6 +89,19 @@ def untold_runs(flow: AnyFlow, journal: Journal) -> list[int]:
     return [run_id for run_id in list_untold(journal.records, flow.name) if _has_nobody(journal, run_id)]
 
 
+#: The flows whose cancelled runs this process looked for, by journal path and name: that reads all of them.
+_LOOKED_FOR: set[tuple[str, str]] = set()
+
+
+def news_of_untold(flow: AnyFlow, journal: Journal, swept: list[int]) -> list[int]:
+    """Do as `untold_runs` for the first start of a flow in this process, and after a sweep that found dead processes."""
+    key = (str(journal.path), flow.name)
+    if key in _LOOKED_FOR and not swept:
+        return []
+    _LOOKED_FOR.add(key)
+    return untold_runs(flow, journal)
+
+
 def _has_nobody(journal: Journal, run_id: int) -> bool:
     owner_id = journal.records.get_flow_run(run_id).owner_id
     return owner_id is not None and not journal.is_owner_alive(owner_id)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wfengine import listeners
-from wfengine.cancelled import cancelled_end, ends_as_cancelled, hook_state, told_run, untold_runs
+from wfengine.cancelled import cancelled_end, ends_as_cancelled, hook_state, news_of_untold, told_run, untold_runs
 from wfengine.endings import (
     Ended,
     end_change,
@@ -175,7 +175,7 @@ def mention_earlier_runs(flow: AnyFlow, journal: Journal) -> Steps[None]:
     swept = sweep(journal)
     open_runs = [run for run in journal.list_open_runs(flow.name) if run.parent_task_run_id is None]
     if flow.hooks is not None:
-        for run_id in [run.id for run in open_runs] + (untold_runs(flow, journal) if swept or _is_first(flow, journal) else []):
+        for run_id in [run.id for run in open_runs] + news_of_untold(flow, journal, swept):
             yield from tell_of_end(flow, journal, journal.records.get_flow_run(run_id))
     for run in open_runs[-3:]:
         if run.state in ("CRASHED", "PAUSED"):
@@ -200,18 +200,6 @@ def tell_of_end(flow: AnyFlow, journal: Journal, row: FlowRunRow) -> Steps[None]
         _logger.warning("The hooks of flow run %d '%s' get no parameters: %s", row.id, row.name, error)
         parameters = {}
     yield from call_flow_hooks(told_run(flow, journal, row, parameters), hook_state(row), row.version)
-
-
-def _is_first(flow: AnyFlow, journal: Journal) -> bool:
-    """Tell, once for each flow and journal, that this process did not look for its cancelled runs yet."""
-    key = (str(journal.path), flow.name)
-    known = key in _LOOKED_FOR
-    _LOOKED_FOR.add(key)
-    return not known
-
-
-#: The flows whose cancelled runs this process looked for, by journal path and name: it reads all of them.
-_LOOKED_FOR: set[tuple[str, str]] = set()
 
 
 def sweep(journal: Journal, among: Sequence[OpenRunRow] | None = None) -> list[int]:

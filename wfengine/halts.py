@@ -15,7 +15,15 @@ from weakref import WeakKeyDictionary, ref
 from wfengine.ids import typed
 from wfengine.scopes import ACTIVE, LiveRun, current_scope, find_scope
 from wfengine.states import State
-from wfengine_journal.errors import CancelledRun, ForkedProcessError, JournalError, PausedRun, RunHalted
+from wfengine_journal.errors import (
+    CancelledRun,
+    DriftError,
+    ForkedProcessError,
+    InDoubtError,
+    JournalError,
+    PausedRun,
+    RunHalted,
+)
 from wfengine_journal.requests import list_asked
 from wfengine_journal.states import StateType
 from wfengine_journal.threads import start_thread
@@ -25,6 +33,10 @@ if TYPE_CHECKING:
 
 #: How often the watcher looks whether another process has committed anything, in seconds. A look costs some microseconds.
 WATCH_SECONDS = 0.05
+
+
+#: What parks a run: a task of it that runs may go on to its end.
+_PARKING = (PausedRun, DriftError, InDoubtError)
 
 
 class _Row(Protocol):
@@ -41,13 +53,16 @@ class _Row(Protocol):
 
 
 def check_cancelled() -> None:
-    """Unwind the calling code if its flow run was cancelled, paused or otherwise stopped; else return at once.
+    """Unwind the calling code if its flow run was cancelled, or taken from this process; else return at once.
 
     For sync code that is busy for long without a call of a task: it is not interrupted, so it has to ask. The signal is no
-    Exception, so `except Exception` lets it pass; `finally` blocks run. Outside of a run it does nothing.
+    Exception, so `except Exception` lets it pass; `finally` blocks run. In a run that is paused, and outside of any, it does
+    nothing: what runs may finish.
     """
-    if current_scope() is not None:
-        find_scope()
+    scope = current_scope()
+    if scope is None or (scope.run.halted is not None and isinstance(scope.run.halted.error, _PARKING)):
+        return
+    find_scope()
 
 
 def halt_as_asked(run: LiveRun, row: _Row) -> RunHalted | None:

@@ -367,7 +367,7 @@ class CrashFlowRun(RecordedChange):
             " AND state IN ('RUNNING', 'SCHEDULED', 'PENDING', 'CANCELLING')",
             (flow_run_id, self.epoch),
         ).fetchone()
-        if row is None or row[0] != (self.version or row[0]):
+        if row is None or self.version not in (None, row[0]):
             raise WriteRefused
         self.seq = int(row[0]) + 1
         self.state = {"CANCELLING": "CANCELLED", "Pausing": "PAUSED"}.get(row[2] or row[1], "CRASHED")

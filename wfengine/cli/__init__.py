@@ -26,6 +26,9 @@ __all__ = ["main", "root"]
     table={
         "run": ("wfengine.cli.run:run", "Run a flow from a file or module."),
         "resume": ("wfengine.cli.run:resume", "Take runs up again where they stopped."),
+        "cancel": ("wfengine.cli.stopping:cancel", "Cancel runs, whichever process executes them."),
+        "pause": ("wfengine.cli.stopping:pause", "Let runs stop before whatever comes next."),
+        "unpause": ("wfengine.cli.stopping:unpause", "Let paused runs go on."),
         "resolve": ("wfengine.cli.resolve:resolve", "Settle a call in doubt by a person's word."),
         "runs": ("wfengine.cli.runs:runs", "List runs, show one, read its logs."),
         "tasks": ("wfengine.cli.tasks:tasks", "About single task runs: why one was cached, or not."),
