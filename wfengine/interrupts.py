@@ -7,23 +7,13 @@ asyncio is not imported here: whoever calls runs in a loop already, or imports i
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import asyncio
 
     from wfengine.scopes import LiveRun
-
-
-class Interruption:
-    """What became of one invocation: whether somebody else than us cancelled its asyncio task too."""
-
-    __slots__ = ("is_foreign",)
-
-    def __init__(self) -> None:
-        self.is_foreign = False
 
 
 class _Invocations:
@@ -66,27 +56,41 @@ class _Invocations:
 _INVOCATIONS: dict[asyncio.Task[object], _Invocations] = {}
 
 
-@asynccontextmanager
-async def interruptible(run: LiveRun) -> AsyncIterator[Interruption]:
-    """Cancel the present asyncio task when the run is cancelled while the block runs."""
-    import asyncio
+class Invocation:
+    """One invocation of async user code, from its making to its `end`: it is interrupted when its run is cancelled.
 
-    task = asyncio.current_task()
-    assert task is not None
-    around = _INVOCATIONS.get(task)
-    if around is None:
-        around = _INVOCATIONS[task] = _Invocations(task, asyncio.get_running_loop())
-    found, before = Interruption(), task.cancelling()
-    around.runs.append(run)
-    try:
-        with run.woken_by_halt(lambda: around.interrupt(run)):
-            if run.cancelled is not None:
-                around.interrupt(run)
-            yield found
-    finally:
+    `is_foreign`, at its end: somebody else than us cancelled the asyncio task too.
+    """
+
+    __slots__ = ("_around", "_before", "_run", "is_foreign")
+
+    def __init__(self, run: LiveRun) -> None:
+        import asyncio
+
+        task = asyncio.current_task()
+        assert task is not None
+        around = _INVOCATIONS.get(task)
+        if around is None:
+            around = _INVOCATIONS[task] = _Invocations(task, asyncio.get_running_loop())
+        self._around = around
+        self._before = task.cancelling()
+        self._run = run
+        self.is_foreign = False
+        around.runs.append(run)
+        run.wakers[self] = self._interrupt
+        if run.cancelled is not None:
+            self._interrupt()
+
+    def _interrupt(self) -> None:
+        self._around.interrupt(self._run)
+
+    async def end(self) -> None:
+        """Take the cancellation back where this invocation is the outermost that it was meant for."""
+        around = self._around
+        del self._run.wakers[self]
         around.runs.pop()
         if not around.runs:
-            del _INVOCATIONS[task]
-        if around.cancelled_at == len(around.runs):
+            del _INVOCATIONS[around.task]
+        if around.cancelled_at is not None and around.cancelled_at == len(around.runs):
             await around.take_back()
-        found.is_foreign = task.cancelling() > before and around.cancelled_at is None
+        self.is_foreign = around.cancelled_at is None and around.task.cancelling() > self._before

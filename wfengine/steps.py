@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iter
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
 from wfengine.halts import halt_as_asked, notice
-from wfengine.interrupts import interruptible
+from wfengine.interrupts import Invocation
 from wfengine.loop_commits import LoopCommits, uncancelled
 from wfengine.scopes import LiveRun, Scope, reset_scope, set_scope
 from wfengine.task_future import waiting, worker_hooks
@@ -477,9 +477,12 @@ async def _invoke_async(step: Invoke) -> Outcome:
     if step.scope.closed:  # a hook: it is called because the run ends, and may be awaited to its end
         return await _invoke_in_scope(step)
     run = step.scope.run
-    async with interruptible(run) as interruption:
+    invocation = Invocation(run)
+    try:
         outcome = await _invoke_in_scope(step)
-    if isinstance(outcome.error, asyncio.CancelledError) and run.cancelled is not None and not interruption.is_foreign:
+    finally:
+        await invocation.end()
+    if isinstance(outcome.error, asyncio.CancelledError) and run.cancelled is not None and not invocation.is_foreign:
         return Outcome(None, RunHalted(run.cancelled))
     return outcome
 
