@@ -30,10 +30,12 @@ from wfengine_journal.errors import WfengineError
 
 if TYPE_CHECKING:
     from wfengine import artifacts, context, runtime, variables
+    from wfengine.cancellation import cancel, pause, unpause
     from wfengine.context import get_run_context
     from wfengine.durable import continue_as_new, now, random, side_effect, today, uuid4
     from wfengine.flow_runs import pause_flow_run, resume_flow_run, suspend_flow_run
     from wfengine.following import follow
+    from wfengine.halts import check_cancelled
     from wfengine.logging.loggers import get_run_logger
     from wfengine.messages import get_event, receive, send, set_event, wait_until
     from wfengine.runs import current_flow_run, current_task_run
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
 #: A name with an empty module is a module itself.
 _LATER = {
     "artifacts": "",
+    "cancel": "wfengine.cancellation",
+    "check_cancelled": "wfengine.halts",
     "context": "",
     "continue_as_new": "wfengine.durable",
     "current_flow_run": "wfengine.runs",
@@ -52,6 +56,7 @@ _LATER = {
     "get_run_context": "wfengine.context",
     "get_run_logger": "wfengine.logging.loggers",
     "now": "wfengine.durable",
+    "pause": "wfengine.cancellation",
     "pause_flow_run": "wfengine.flow_runs",
     "random": "wfengine.durable",
     "receive": "wfengine.messages",
@@ -63,6 +68,7 @@ _LATER = {
     "sleep": "wfengine.timers",
     "suspend_flow_run": "wfengine.flow_runs",
     "today": "wfengine.durable",
+    "unpause": "wfengine.cancellation",
     "uuid4": "wfengine.durable",
     "variables": "",
     "wait_until": "wfengine.messages",
@@ -80,7 +86,9 @@ __all__ = [
     "allow_failure",
     "artifacts",
     "as_completed",
+    "cancel",
     "carry",
+    "check_cancelled",
     "context",
     "continue_as_new",
     "current_flow_run",
@@ -92,6 +100,7 @@ __all__ = [
     "get_run_context",
     "get_run_logger",
     "now",
+    "pause",
     "pause_flow_run",
     "random",
     "receive",
@@ -106,6 +115,7 @@ __all__ = [
     "task",
     "today",
     "unmapped",
+    "unpause",
     "use_journal",
     "uuid4",
     "variables",

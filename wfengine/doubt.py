@@ -64,7 +64,10 @@ def _park_in_doubt(call: Call) -> Steps[None]:
 
 def cut_off(call: Call, error: BaseException) -> Steps[None]:
     """Record that user code was unwound by a signal (Ctrl-C, exit, cancellation, a parked run), and go on unwinding."""
-    if isinstance(error, RunHalted):
+    cancelled = call.run.cancelled
+    if cancelled is not None and not call.run.journal.is_forked:
+        yield Write(call.run, _settled(call, "CANCELLED", None, "cut off when its flow run was cancelled"), False)
+    elif isinstance(error, RunHalted):
         if not isinstance(error.error, OwnershipLostError | JournalError):
             # What may not run again unasked is in doubt now: it began, and a person has to say what it did.
             name = "Paused" if isinstance(error.error, PausedRun) else "Drifted"

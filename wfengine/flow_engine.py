@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wfengine import listeners
+from wfengine.cancelled import cancelled_end, ends_as_cancelled, hook_state, news_of_untold, told_run, untold_runs
 from wfengine.continuation import CONTINUED, ContinueAsNew, continued, last_continuation
 from wfengine.deadlines import at_deadline, binding_deadline, deadline_error, is_past, limit_seconds, new_deadline
 from wfengine.endings import (
@@ -32,6 +33,7 @@ from wfengine.endings import (
     storable,
 )
 from wfengine.fingerprint import flow_code
+from wfengine.halts import notice, watch
 from wfengine.hooks import call_flow_hooks
 from wfengine.ids import render_name, typed
 from wfengine.journals import default_durability
@@ -87,6 +89,7 @@ class How:
     on_drift: str | None = None
     dry: DryRun | None = None  # nothing is executed, see `dry_runs`
     asked: str | None = None  # what a person asked to run again beside the usual, as in `execution.rerun`
+    is_found: bool = False  # in a queue, where nobody named it: not to be taken up if it was paused or cancelled meanwhile
 
 
 # ------------------------------------------------------------------------------------------- create
@@ -129,6 +132,8 @@ def start(flow: AnyFlow, journal: Journal, arguments: dict[str, object], *, pare
         ABANDONED.add((str(journal.path), create.flow_run_id))  # Ctrl-C came as it was committed: nobody executes it
         raise
     if not created:
+        if parent is not None:
+            _unwind_if_stopped(parent)
         if key is None:
             raise NotFoundError(f"The subflow call {parent} has a run already; resume its parent.")
         existing = journal.records.find_flow_run_by_key(journal.flow_id(flow.name, flow.description), key)
@@ -138,6 +143,12 @@ def start(flow: AnyFlow, journal: Journal, arguments: dict[str, object], *, pare
     run.durability, run.synced = durability, durability == "power"
     run.own_deadline = create.deadline_at
     return (yield from _live(run, arguments, tags, parent))
+
+
+def _unwind_if_stopped(parent: Call) -> None:
+    """Raise the signal with which the run around a subflow stops, where it was asked to before the subflow could begin."""
+    notice(parent.run.journal)
+    parent.run.check_not_halted()
 
 
 def _idempotency_key(flow: AnyFlow, arguments: dict[str, object]) -> str | None:
@@ -168,11 +179,11 @@ def _again(flow: AnyFlow, journal: Journal, run_id: int, key: str, parameters: s
 
 def mention_earlier_runs(flow: AnyFlow, journal: Journal) -> Steps[None]:
     """Before a new run: say which earlier runs of this flow were cut off and how to resume them; call their hooks."""
-    sweep(journal)
+    swept = sweep(journal)
     open_runs = [run for run in journal.list_open_runs(flow.name) if run.parent_task_run_id is None]
     if flow.hooks is not None:
-        for run in open_runs:
-            yield from tell_of_crash(flow, journal, journal.records.get_flow_run(run.id))
+        for run_id in [run.id for run in open_runs] + news_of_untold(flow, journal, swept):
+            yield from tell_of_end(flow, journal, journal.records.get_flow_run(run_id))
     for run in open_runs[-3:]:
         if run.state in ("CRASHED", "PAUSED"):
             what = "was cut off" if run.state == "CRASHED" else "is parked"
@@ -183,19 +194,19 @@ def mention_earlier_runs(flow: AnyFlow, journal: Journal) -> Steps[None]:
             )  # fmt: skip
 
 
-def tell_of_crash(flow: AnyFlow, journal: Journal, row: FlowRunRow) -> Steps[None]:
-    """Call the on_crashed hooks for a run whose process died, unless they were called already."""
-    if row.state != "CRASHED" or flow.hooks is None or not flow.hooks.of(StateType.CRASHED):
+def tell_of_end(flow: AnyFlow, journal: Journal, row: FlowRunRow) -> Steps[None]:
+    """Call the on_crashed hooks for a run whose process died, unless they were called already.
+
+    So too the on_cancellation hooks, where nobody was there to call them when the run was cancelled.
+    """
+    if row.state not in ("CRASHED", "CANCELLED") or flow.hooks is None or not flow.hooks.of(StateType(row.state)):
         return
-    run = LiveRun(journal, flow, row.id, row.name, epoch=row.epoch, version=row.version)
-    run.told = journal.records.list_hook_runs(row.id)
-    run.tags = frozenset(json.loads(row.tags or "[]"))
     try:
-        run.parameters = restore_parameters(journal, row)
+        parameters = restore_parameters(journal, row)
     except JournalError as error:
-        _logger.warning("The hooks of %s get no parameters: %s", run, error)
-    state: State[object] = State(StateType.CRASHED, row.state_name or "", row.state_message, flow_run_id=row.id)
-    yield from call_flow_hooks(run, state, row.version)
+        _logger.warning("The hooks of flow run %d '%s' get no parameters: %s", row.id, row.name, error)
+        parameters = {}
+    yield from call_flow_hooks(told_run(flow, journal, row, parameters), hook_state(row), row.version)
 
 
 def sweep(journal: Journal, among: Sequence[OpenRunRow] | None = None) -> list[int]:
@@ -251,8 +262,13 @@ def take_up(flow: AnyFlow, journal: Journal, run_id: int, how: How, *, parent: C
         sweep(journal)
         ABANDONED.discard((str(journal.path), run_id))
         row = journal.records.get_flow_run(run_id)
-    if how.dry is None:
-        yield from tell_of_crash(flow, journal, row)
+        if row.state == "CANCELLED":  # its process died while it was being cancelled: that is what was asked, and no more
+            yield from tell_of_end(flow, journal, row)
+            return recorded_end(journal.records, row)
+    if how.is_found and row.state in ("PAUSED", "CANCELLED"):
+        raise owned_error(journal, row)
+    if how.dry is None and (row.state == "CRASHED" or (row.state == "CANCELLED" and row.id in untold_runs(flow, journal))):
+        yield from tell_of_end(flow, journal, row)
     code_hash, source = flow_code(flow.fn)
     code_id = journal.code_id(code_hash, source)
     waited_for_retry = row.next_attempt_at is not None
@@ -272,6 +288,8 @@ def take_up(flow: AnyFlow, journal: Journal, run_id: int, how: How, *, parent: C
         row = journal.records.get_flow_run(run_id)
         if row.state == "COMPLETED":
             return recorded_end(journal.records, row)
+        if parent is not None:
+            _unwind_if_stopped(parent)
         raise owned_error(journal, row)
     run = LiveRun(journal, flow, row.id, row.name, epoch=claim.epoch, version=claim.seq)
     run.durability, run.synced = row.durability, row.durability == "power"
@@ -371,9 +389,15 @@ def _live_one(
     try:
         ACTIVE[key] = run
         ABANDONED.discard(key)
+        watch(run.journal)
         _tell(run, "RUNNING", None)
         if due is not None and run.dry is None:
-            yield from _wait_for_attempt(run, due)
+            try:
+                yield from _wait_for_attempt(run, due)
+            except GeneratorExit:
+                raise
+            except BaseException as signal:
+                return (yield from _stopped(run, signal))
         return (yield from attempts(run, failures))
     finally:
         if run.left_open:
@@ -394,12 +418,12 @@ def attempts(run: LiveRun, failures: int) -> Steps[Ended | LiveRun]:
         except GeneratorExit:
             raise
         except BaseException as signal:
-            raise (yield from _stop(run, signal)) from None
+            return (yield from _stopped(run, signal))
         if stored is None:
             return (yield from _goes_on(run, outcome))
         error = stored.outcome.error
         if error is not None and not isinstance(error, Exception):
-            raise (yield from _stop(run, error)) from None
+            return (yield from _stopped(run, error))
         delay = None
         if error is not None and may_retry(stored.outcome) and run.dry is None:
             failures += 1
@@ -408,7 +432,10 @@ def attempts(run: LiveRun, failures: int) -> Steps[Ended | LiveRun]:
         if next_attempt is not None and is_past(run, next_attempt):
             next_attempt = None  # the deadline would come first
         end = end_change(run, stored, next_attempt)
-        yield Write(run, end, run.synced)
+        try:
+            yield Write(run, end, run.synced)
+        except RunHalted as signal:
+            return (yield from _stopped(run, signal))
         run.version = end.seq
         _tell(run, end.state, end.state_name)
         if next_attempt is None:
@@ -416,8 +443,13 @@ def attempts(run: LiveRun, failures: int) -> Steps[Ended | LiveRun]:
             end_of_run = ended(run, end, stored.outcome)
             yield from call_flow_hooks(run, end_of_run.state, run.version)
             return end_of_run
-        yield from _wait_for_attempt(run, next_attempt)
-        yield from _next_attempt(run)
+        try:
+            yield from _wait_for_attempt(run, next_attempt)
+            yield from _next_attempt(run)
+        except GeneratorExit:
+            raise
+        except BaseException as signal:
+            return (yield from _stopped(run, signal))
 
 
 def _goes_on(run: LiveRun, outcome: Outcome) -> Steps[LiveRun]:
@@ -433,12 +465,12 @@ def _goes_on(run: LiveRun, outcome: Outcome) -> Steps[LiveRun]:
 
 
 def _wait_for_attempt(run: LiveRun, due: float) -> Steps[None]:
+    run.waits_for_attempt = True
     try:
+        notice(run.journal)  # of what was asked before this run waited, and stands in the way of its next attempt
         yield Delay(run, due)
-    except GeneratorExit:
-        raise
-    except BaseException as signal:
-        raise (yield from _stop(run, signal)) from None
+    finally:
+        run.waits_for_attempt = False
 
 
 def _body(run: LiveRun) -> Steps[Outcome]:
@@ -494,9 +526,21 @@ def _next_attempt(run: LiveRun) -> Steps[None]:
     _tell(run, "RUNNING", "Retrying")
 
 
-def _stop(run: LiveRun, signal: BaseException | None) -> Steps[BaseException]:
+def _stopped(run: LiveRun, signal: BaseException) -> Steps[Ended]:
+    """End a run that a signal reached: cancelled, if somebody asked for that; else resumable, and the signal goes on."""
+    if not ends_as_cancelled(run):
+        try:
+            seen = yield from _stop(run, signal)
+        except RunHalted:
+            if not ends_as_cancelled(run):
+                raise
+        else:
+            raise seen from None
+    return (yield from cancelled_end(run, signal))
+
+
+def _stop(run: LiveRun, signal: BaseException) -> Steps[BaseException]:
     """Record why the run stops before its end, and return what its caller is to see."""
-    assert signal is not None
     halted = signal if isinstance(signal, RunHalted) else run.halted
     if halted is not None and isinstance(halted.error, OwnershipLostError | JournalError | InternalError):
         return signal  # nothing can or may be written; the run stays as it is and can be resumed
@@ -507,8 +551,9 @@ def _stop(run: LiveRun, signal: BaseException | None) -> Steps[BaseException]:
     if isinstance(signal, RunHalted):
         yield Settle([future for future in run.outstanding if not future.done()])
         parked = park_change(run, signal)
-        yield Write(run, parked, run.synced)
-        run.version = parked.seq
+        if not _is_parked(run):
+            yield Write(run, parked, run.synced)
+            run.version = parked.seq
         note_paused_state(run, parked, signal)
         run.left_open = False
         _tell(run, "PAUSED", parked.state_name)
@@ -516,19 +561,25 @@ def _stop(run: LiveRun, signal: BaseException | None) -> Steps[BaseException]:
     at = run.journal.clock.now_text()
     message = f"interrupted by {type(signal).__name__}"
     run.halt(RunHalted(CrashedRun(f"{run} was interrupted by {type(signal).__name__}.", flow_run_id=run.id)))
-    crash = CrashFlowRun(run.id, version=run.version, epoch=run.epoch, at=at, message=message, counts=False)
-    run.version += 1
+    crash = CrashFlowRun(run.id, version=None, epoch=run.epoch, at=at, message=message, counts=False)
     try:
         yield Write(run, crash, True)
         run.left_open = False
+        run.version = crash.seq
     except RunHalted as lost:
         _logger.warning("%s", lost)
-    _tell(run, "CRASHED", None)
-    yield from call_flow_hooks(run, State(StateType.CRASHED, "", message, flow_run_id=run.id), run.version)
+    _tell(run, crash.state, None)
+    yield from call_flow_hooks(run, State(StateType(crash.state), "", message, flow_run_id=run.id), run.version)
     _logger.warning(
         "%s was interrupted by %s. Go on with it: wfengine resume %s", run, type(signal).__name__, typed(run.id, run.name)
     )
     return signal
+
+
+def _is_parked(run: LiveRun) -> bool:
+    """Tell whether somebody paused the run while it waited for its next attempt, which needs nothing more."""
+    row = run.journal.records.get_flow_run(run.id)
+    return row.state == "PAUSED" and row.epoch == run.epoch
 
 
 def _tell(run: LiveRun, state: str, state_name: str | None) -> None:
@@ -557,6 +608,8 @@ def subflow(flow: AnyFlow, call: Call) -> Steps[Outcome]:
         return Outcome(None, error)
     except BaseException as signal:
         return Outcome(None, signal)
+    if ended.state.is_cancelled() and call.run.halted is not None:
+        return Outcome(None, call.run.halted)  # the run around it was cancelled, and it with that
     return ended.outcome
 
 
@@ -571,7 +624,8 @@ def _subflow_again(flow: AnyFlow, journal: Journal, run_id: int, call: Call) -> 
     # Cut off when its failure was being run again: that has to be done still.
     begun_again = call.row is not None and call.row.is_cut_off and call.row.error_id is not None
     undone = call.row is not None and call.row.state_name == "RolledBack" and row.state_name == "RolledBack"
-    runs_again = begun_again or undone or (call.row is not None and call.row.is_failure)
+    was_cancelled = call.row is not None and call.row.state == "CANCELLED"
+    runs_again = begun_again or undone or was_cancelled or (call.row is not None and call.row.is_failure)
     if (row.state == "COMPLETED" and not undone) or (row.state in ("FAILED", "CANCELLED") and not runs_again):
         return recorded_end(journal.records, row)  # it ended, and the process died before the call's outcome was written
     recorded = call.run.recorded

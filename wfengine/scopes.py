@@ -15,7 +15,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar
 
-from wfengine_journal.errors import MissingContextError, RunHalted
+from wfengine_journal.errors import (
+    CancelledRun,
+    InternalError,
+    JournalError,
+    MissingContextError,
+    OwnershipLostError,
+    RunHalted,
+)
 
 if TYPE_CHECKING:
     from wfengine.dry_runs import DryRun
@@ -39,10 +46,10 @@ class LiveRun:
     """One flow run while this process executes it: from its claim to its end."""
 
     __slots__ = (
-        "__weakref__", "callees", "deadline", "dry", "durability", "epoch", "feed", "flow", "halted", "held_keys", "id",
-        "issue_lock", "journal", "left_open", "log_prints", "name", "on_drift", "outer_tags", "outstanding", "own_deadline",
-        "parameters", "parent", "parent_call", "recorded", "results", "rolled_back", "runner", "synced", "tags", "told",
-        "turns", "uses_transactions", "version",
+        "__weakref__", "callees", "cancelled", "deadline", "dry", "durability", "epoch", "feed", "flow", "halted", "held_keys",
+        "id", "issue_lock", "journal", "left_open", "log_prints", "name", "on_drift", "outer_tags", "outstanding",
+        "own_deadline", "parameters", "parent", "parent_call", "recorded", "results", "rolled_back", "runner", "synced", "tags",
+        "told", "turns", "uses_transactions", "version", "waits_for_attempt", "wakers",
     )  # fmt: skip
 
     def __init__(self, journal: Journal, flow: AnyFlow, run_id: int, name: str, *, epoch: int, version: int) -> None:
@@ -70,6 +77,9 @@ class LiveRun:
         self.outstanding: set[TaskFuture[object]] = set()  # submitted and not settled
         self.issue_lock = threading.Lock()
         self.halted: RunHalted | None = None  # once set, no further call of this run does anything
+        self.cancelled: CancelledRun | None = None  # set where somebody asked that, so that the run ends as cancelled
+        self.wakers: dict[object, Callable[[], object]] = {}  # what to call when the run is halted
+        self.waits_for_attempt = False  # between two attempts of the body
         self.log_prints = False
         self.left_open = True  # the journal still says RUNNING
         self.feed: Feed | None = None  # of a generator flow: what its consumer was given
@@ -88,7 +98,36 @@ class LiveRun:
         """Stop the run: every later call unwinds with the same signal. Returns the first one."""
         if self.halted is None:
             self.halted = signal
+            self._wake()
         return self.halted
+
+    def cancel(self, error: CancelledRun) -> RunHalted:
+        """Stop the run so that it ends as cancelled, also where it was about to be parked. Returns the signal."""
+        if self.halted is not None and isinstance(self.halted.error, OwnershipLostError | JournalError | InternalError):
+            return self.halted  # it cannot end here at all
+        if self.cancelled is None:
+            self.cancelled = error
+            self.halted = RunHalted(error)
+            self._wake()
+        assert self.halted is not None
+        return self.halted
+
+    @contextmanager
+    def woken_by_halt(self, waker: Callable[[], object]) -> Iterator[None]:
+        """Call `waker`, on any thread, when the run is halted while the block runs; it must not block.
+
+        Whoever waits in the block looks whether the run is halted first: it may have been, before.
+        """
+        key = object()
+        self.wakers[key] = waker
+        try:
+            yield
+        finally:
+            del self.wakers[key]
+
+    def _wake(self) -> None:
+        for waker in list(self.wakers.values()):
+            waker()
 
     def __str__(self) -> str:
         return f"flow run {self.id} '{self.name}'"

@@ -7,6 +7,7 @@ knows what a task is.
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import os
 import sqlite3
@@ -14,10 +15,13 @@ import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
+from wfengine.halts import halt_as_asked, notice
+from wfengine.interrupts import Invocation
 from wfengine.loop_commits import LoopCommits, uncancelled
 from wfengine.scopes import LiveRun, Scope, reset_scope, set_scope
 from wfengine.task_future import waiting, worker_hooks
 from wfengine.tracebacks import without_engine_frames
+from wfengine_journal.clock import sleep_unless, sleep_unless_async
 from wfengine_journal.errors import (
     InternalError,
     JournalError,
@@ -262,6 +266,9 @@ def _halting(run: LiveRun, error: BaseException) -> BaseException:
     """Return the signal with which a run stops when its writing was refused or the file failed."""
     if isinstance(error, WriteRefused):
         row = run.journal.records.get_flow_run(run.id)
+        if asked := halt_as_asked(run, row):
+            notice(run.journal)  # the same was asked of the runs around it, and inside
+            return asked
         if row.epoch == run.epoch and (row.state == "RUNNING" or row.state_name == "AwaitingRetry"):
             return RunHalted(MissingContextError(f"A call in {run} was given up, so its late outcome is not recorded."))
         lost = OwnershipLostError(
@@ -276,13 +283,14 @@ def _halting(run: LiveRun, error: BaseException) -> BaseException:
 
 
 def _wait_until(delay: Delay) -> None:
-    clock = delay.run.journal.clock
-    while True:
-        delay.run.check_not_halted()
-        remaining = delay.until_seconds - clock.wall_seconds()
-        if remaining <= 0:
-            return
-        clock.sleep(min(remaining, WAIT_PIECE_SECONDS))
+    run, clock, woken = delay.run, delay.run.journal.clock, threading.Event()
+    with run.woken_by_halt(woken.set):
+        while True:
+            run.check_not_halted()
+            remaining = delay.until_seconds - clock.wall_seconds()
+            if remaining <= 0:
+                return
+            sleep_unless(clock, min(remaining, WAIT_PIECE_SECONDS), woken)
 
 
 def _await(step: Await) -> object:
@@ -466,6 +474,22 @@ async def _invoke_async(step: Invoke) -> Outcome:
 
     if not step.is_async:
         return _invoke(step)
+    if step.scope.closed:  # a hook: it is called because the run ends, and may be awaited to its end
+        return await _invoke_in_scope(step)
+    run = step.scope.run
+    invocation = Invocation(run)
+    try:
+        outcome = await _invoke_in_scope(step)
+    finally:
+        await invocation.end()
+    if isinstance(outcome.error, asyncio.CancelledError) and run.cancelled is not None and not invocation.is_foreign:
+        return Outcome(None, RunHalted(run.cancelled))
+    return outcome
+
+
+async def _invoke_in_scope(step: Invoke) -> Outcome:
+    import asyncio
+
     scope = step.scope
     token = set_scope(scope)
     try:
@@ -490,13 +514,22 @@ async def _awaited(step: Invoke) -> object:
 
 
 async def _wait_until_async(delay: Delay) -> None:
-    clock = delay.run.journal.clock
-    while True:
-        delay.run.check_not_halted()
-        remaining = delay.until_seconds - clock.wall_seconds()
-        if remaining <= 0:
-            return
-        await clock.sleep_async(min(remaining, WAIT_PIECE_SECONDS))
+    import asyncio
+
+    run, clock, loop = delay.run, delay.run.journal.clock, asyncio.get_running_loop()
+    woken = asyncio.Event()
+
+    def wake() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop was closed
+            loop.call_soon_threadsafe(woken.set)
+
+    with run.woken_by_halt(wake):
+        while True:
+            run.check_not_halted()
+            remaining = delay.until_seconds - clock.wall_seconds()
+            if remaining <= 0:
+                return
+            await sleep_unless_async(clock, min(remaining, WAIT_PIECE_SECONDS), woken)
 
 
 async def _await_async(step: Await) -> object:

@@ -72,7 +72,16 @@ def _answered(call: Call, recorded: Outcome | None, return_state: bool) -> objec
 
 
 async def _live_async(call: Call, recorded: Outcome | None, return_state: bool) -> object:
-    return given(call, recorded if recorded is not None else await drive_async(live(call)), return_state)
+    if recorded is not None:
+        return given(call, recorded, return_state)
+    try:
+        return given(call, await drive_async(live(call)), return_state)
+    except RunHalted as signal:
+        if call.run.cancelled is None:
+            raise
+        import asyncio
+
+        raise asyncio.CancelledError(str(signal)) from signal  # what async code expects, task groups above all
 
 
 async def _resolve_async(

@@ -281,7 +281,7 @@ class _Place:
 
 
 def _lived(flow: AnyFlow, journal: Journal, run_id: int) -> Steps[Outcome]:
-    ended = yield from take_up(flow, journal, run_id, How("recovery", "none", by_person=False))
+    ended = yield from take_up(flow, journal, run_id, How("recovery", "none", by_person=False, is_found=True))
     return ended.outcome
 
 

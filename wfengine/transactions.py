@@ -129,8 +129,10 @@ class Transaction:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         if error is not None and not isinstance(error, Exception):
-            self._leave()  # the run stops in the block, and comes back to it
-            return
+            error = self._cancelled()
+            if error is None:
+                self._leave()  # the run stops in the block, and comes back to it
+                return
         try:
             drive(end_steps(self, error))
         finally:
@@ -146,8 +148,10 @@ class Transaction:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if error is not None and not isinstance(error, Exception):
-            self._leave()  # the run stops in the block, and comes back to it
-            return
+            error = self._cancelled()
+            if error is None:
+                self._leave()  # the run stops in the block, and comes back to it
+                return
         try:
             await drive_async(end_steps(self, error))
         finally:
@@ -177,6 +181,10 @@ class Transaction:
         except BaseException:
             self._leave()
             raise
+
+    def _cancelled(self) -> Exception | None:
+        """Return why the run does not come back to the block, so that what was done in it is undone: it was cancelled."""
+        return None if self.run is None else self.run.cancelled
 
     def _leave(self) -> None:
         if self._token is not None:

@@ -43,7 +43,7 @@ class Changes:
 
     def mark(self) -> Mark:
         """Return the present moment. Raises JournalError where the file cannot be read."""
-        return Mark(self._writer.commits, self._data_version())
+        return Mark(self._writer.commits, self.data_version())
 
     def call(self, since: Mark, callback: Callable[[], object]) -> Callable[[], None]:
         """Call `callback` once, on any thread, when there is a change since that moment; return what takes that back.
@@ -90,7 +90,7 @@ class Changes:
         """Look for commits of other processes while somebody waits (on a thread of its own)."""
         while True:
             try:
-                version = self._data_version()
+                version = self.data_version()
             except (JournalError, ForkedProcessError):
                 self._tell_if(lambda _: True)  # they look for themselves, and meet the error
             else:
@@ -101,5 +101,6 @@ class Changes:
                     self._watcher = None
                     return
 
-    def _data_version(self) -> int:
+    def data_version(self) -> int:
+        """Return a number that changes with each commit of another process. Raises JournalError, ForkedProcessError."""
         return int(str(self._writer.read(lambda connection: connection.execute("PRAGMA data_version").fetchone()[0])))

@@ -6,9 +6,14 @@ forward neither shortens nor lengthens a wait in a living process.
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 class Clock(Protocol):
@@ -80,3 +85,23 @@ class SystemClock:
         import asyncio
 
         await asyncio.sleep(seconds)
+
+
+def sleep_unless(clock: Clock, seconds: float, woken: threading.Event) -> None:
+    """Block the calling thread for so many seconds, or until the event is set; by any other clock, as long as it says."""
+    if isinstance(clock, SystemClock):
+        woken.wait(seconds)
+    else:
+        clock.sleep(seconds)
+
+
+async def sleep_unless_async(clock: Clock, seconds: float, woken: asyncio.Event) -> None:
+    """Do what `sleep_unless` does in an event loop, which goes on with other work meanwhile."""
+    if not isinstance(clock, SystemClock):
+        await clock.sleep_async(seconds)
+        return
+    import asyncio
+
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await woken.wait()

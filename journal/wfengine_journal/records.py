@@ -88,7 +88,12 @@ class CallRow(NamedTuple):
 
     @property
     def is_cut_off(self) -> bool:
-        """Tell whether the last attempt has no outcome: its process died, or a signal unwound it."""
+        """Tell whether the last attempt has no outcome: its process died, or a signal unwound it.
+
+        A cancelled call without an error was cut off when its run was cancelled; one with an error was a state it returned.
+        """
+        if self.state == "CANCELLED":
+            return self.error_id is None
         return self.state == "CRASHED" and self.state_name == "Interrupted"
 
     @property

@@ -22,9 +22,12 @@ from wfengine_journal.writer import WriteRefused
 
 
 class CreateFlowRun(RecordedChange):
-    """Write a new flow run that starts at once, with its first execution. Sets `flow_run_id`."""
+    """Write a new flow run that starts at once, with its first execution. Sets `flow_run_id`.
 
-    __slots__ = ("arguments", "at", "code_id", "columns", "deadline_at", "name", "owner_id")
+    The subflow of a run that was asked to stop is refused.
+    """
+
+    __slots__ = ("arguments", "at", "code_id", "columns", "deadline_at", "name", "owner_id", "parent_task_run_id")
 
     def __init__(
         self, *, name: str, flow_id: int, parent_task_run_id: int | None, owner_id: int, code_id: int | None,
@@ -38,6 +41,7 @@ class CreateFlowRun(RecordedChange):
         self.owner_id = owner_id
         self.code_id = code_id
         self.arguments = arguments
+        self.parent_task_run_id = parent_task_run_id
         self.at = at
         self.name = name
         self.deadline_at = deadline_at
@@ -47,6 +51,8 @@ class CreateFlowRun(RecordedChange):
         )  # fmt: skip
 
     def apply(self, connection: sqlite3.Connection) -> None:
+        if self.parent_task_run_id is not None:
+            _refuse_in_stopping(connection, self.parent_task_run_id)
         try:
             cursor = connection.execute(
                 "INSERT INTO flow_run (name, flow_id, parent_task_run_id, state, version, epoch, owner_id, durability,"
@@ -58,9 +64,20 @@ class CreateFlowRun(RecordedChange):
             raise WriteRefused from error  # another process used the idempotency key between our look and this insert
         self.flow_run_id = int(cursor.lastrowid or 0)
         _record_execution(connection, self.flow_run_id, 1, self.owner_id, self.code_id, "start", self.at)
-        _record_flow_transition(connection, self.flow_run_id, 1, "RUNNING", None, None, 1, None, self.at)
+        record_flow_transition(connection, self.flow_run_id, 1, "RUNNING", None, None, 1, None, self.at)
         if self.arguments:
             store_arguments(connection, self.flow_run_id, 0, self.arguments, self.at)
+
+
+def _refuse_in_stopping(connection: sqlite3.Connection, task_run_id: int) -> None:
+    """Refuse what a call would begin in a run that was asked to stop after the call itself began."""
+    row = connection.execute(
+        "SELECT 1 FROM task_run t JOIN flow_run r ON r.id = t.flow_run_id"
+        " WHERE t.id = ? AND (r.state <> 'RUNNING' OR r.state_name IS 'Pausing')",
+        (task_run_id,),
+    ).fetchone()
+    if row is not None:
+        raise WriteRefused
 
 
 class QueuedCall(NamedTuple):
@@ -103,7 +120,7 @@ class ScheduleFlowRun(RecordedChange):
             self.columns,
         )
         self.flow_run_id = flow_run_id = int(cursor.lastrowid or 0)
-        _record_flow_transition(connection, flow_run_id, 1, "SCHEDULED", None, None, 0, None, self.at)
+        record_flow_transition(connection, flow_run_id, 1, "SCHEDULED", None, None, 0, None, self.at)
         store_arguments(connection, flow_run_id, 0, self.arguments, self.at)
         for needed, must_complete in self.needs.items():
             connection.execute(
@@ -209,7 +226,7 @@ class ClaimFlowRun(RecordedChange):
         _record_execution(
             connection, self.flow_run_id, self.epoch, self.owner_id, self.code_id, self.reason, self.at, self.rerun
         )
-        _record_flow_transition(connection, self.flow_run_id, self.seq, "RUNNING", name, None, self.epoch, None, self.at)
+        record_flow_transition(connection, self.flow_run_id, self.seq, "RUNNING", name, None, self.epoch, None, self.at)
 
 
 class EndFlowRun(RecordedChange):
@@ -219,8 +236,8 @@ class EndFlowRun(RecordedChange):
     """
 
     __slots__ = (
-        "adopted_ids", "at", "counts_failure", "epoch", "error", "fatal_task_run_ids", "message", "next_attempt_at",
-        "orphan_ids", "result", "state", "state_name", "wake_at",
+        "adopted_ids", "at", "cancels_calls", "counts_failure", "epoch", "error", "fatal_task_run_ids", "message",
+        "next_attempt_at", "orphan_ids", "result", "state", "state_name", "wake_at",
     )  # fmt: skip
 
     def __init__(
@@ -228,6 +245,7 @@ class EndFlowRun(RecordedChange):
         message: str | None = None, result: Encoded | None = None, error: EncodedError | None = None,
         fatal_task_run_ids: Sequence[int] = (), orphan_ids: Sequence[int] = (), adopted_ids: Sequence[int] = (),
         next_attempt_at: str | None = None, counts_failure: bool = False, wake_at: str | None = None,
+        cancels_calls: bool = False,
     ) -> None:  # fmt: skip
         self.flow_run_id = flow_run_id
         self.task_run_id = 0
@@ -245,6 +263,7 @@ class EndFlowRun(RecordedChange):
         self.next_attempt_at = next_attempt_at
         self.counts_failure = counts_failure
         self.wake_at = wake_at  # of a suspended run: when its timer ends
+        self.cancels_calls = cancels_calls  # somebody asked to cancel the run: what it leaves unfinished is cancelled too
 
     def apply(self, connection: sqlite3.Connection) -> None:
         at, flow_run_id = self.at, self.flow_run_id
@@ -262,7 +281,7 @@ class EndFlowRun(RecordedChange):
             " tasks_done = (SELECT count(*) FROM task_run t JOIN task k ON k.id = t.task_id AND k.kind = 'task'"
             "               WHERE t.flow_run_id = ? AND t.state = 'COMPLETED')"
             " WHERE id = ? AND epoch = ? AND state IN ('RUNNING', 'CANCELLING')"
-            f" AND state IN ({FROM_STATES[self.state]})",
+            f" AND state IN ({FROM_STATES[self.state]}) AND NOT (state_name IS 'Pausing' AND ? = 'SCHEDULED')",
             (
                 self.state,
                 self.state_name,
@@ -276,12 +295,15 @@ class EndFlowRun(RecordedChange):
                 flow_run_id,
                 flow_run_id,
                 self.epoch,
+                self.state,
             ),
         )
         if cursor.rowcount != 1:
             raise WriteRefused
-        # A body or task that timed out, or raised beside running coroutines, can leave calls behind.
-        _interrupt_running_calls(connection, flow_run_id, "its flow run ended first", at, counts=False)
+        if self.cancels_calls:
+            cancel_unfinished_calls(connection, flow_run_id, self.message or "", at)
+        else:  # a body or task that timed out, or raised beside running coroutines, can leave calls behind
+            _interrupt_running_calls(connection, flow_run_id, "its flow run ended first", at, counts=False)
         if self.result is not None and stored[0] is None:
             store_value(connection, self.result, at)
         if self.wake_at is not None:
@@ -300,7 +322,7 @@ class EndFlowRun(RecordedChange):
             connection.execute("UPDATE task_run SET orphaned_in = NULL WHERE id = ?", (task_run_id,))
         for task_run_id in self.orphan_ids:
             connection.execute("UPDATE task_run SET orphaned_in = ? WHERE id = ?", (self.epoch, task_run_id))
-        _record_flow_transition(
+        record_flow_transition(
             connection, flow_run_id, self.seq, self.state, self.state_name, self.message, self.epoch, error_id, at
         )
 
@@ -326,40 +348,86 @@ class RollBackFlowRun(RecordedChange):
         )
         if cursor.rowcount != 1:
             raise WriteRefused
-        _record_flow_transition(
+        record_flow_transition(
             connection, self.flow_run_id, self.seq, "COMPLETED", "RolledBack", message, self.epoch, None, self.at
         )
 
 
 class CrashFlowRun(RecordedChange):
-    """Record that the process of a running flow run died (or is being replaced), and which calls that cut off."""
+    """Record that the process of a running flow run died (or is being replaced), and which calls that cut off.
 
-    __slots__ = ("at", "counts", "epoch", "message")
+    A run that a person had asked to cancel is cancelled by that, one that was to be paused is paused. Sets `state`.
+    """
 
-    def __init__(self, flow_run_id: int, *, version: int, epoch: int, at: str, message: str, counts: bool = True) -> None:
+    __slots__ = ("at", "counts", "epoch", "message", "state", "version")
+
+    def __init__(
+        self, flow_run_id: int, *, version: int | None, epoch: int, at: str, message: str, counts: bool = True
+    ) -> None:  # fmt: skip
         self.flow_run_id = flow_run_id
         self.task_run_id = 0
-        self.seq = version + 1
+        self.version = version  # as read before; null: whatever it is, the process that executes the run says so itself
+        self.seq = 0
         self.epoch = epoch
         self.at = at
         self.message = message
+        self.state = "CRASHED"
         self.counts = counts  # whether the calls cut off bear it as an interruption: a crash, not a person's Ctrl-C
 
     def apply(self, connection: sqlite3.Connection) -> None:
         at, flow_run_id = self.at, self.flow_run_id
-        cursor = connection.execute(
-            "UPDATE flow_run SET state = 'CRASHED', state_name = NULL, state_message = ?, version = ?, ended_at = ?,"
+        row = connection.execute(
+            "SELECT version, state, state_name, state_message FROM flow_run WHERE id = ? AND epoch = ?"
+            " AND state IN ('RUNNING', 'SCHEDULED', 'PENDING', 'CANCELLING')",
+            (flow_run_id, self.epoch),
+        ).fetchone()
+        if row is None or self.version not in (None, row[0]):
+            raise WriteRefused
+        self.seq = int(row[0]) + 1
+        self.state = {"CANCELLING": "CANCELLED", "Pausing": "PAUSED"}.get(row[2] or row[1], "CRASHED")
+        message = self.message if self.state == "CRASHED" else f"{row[3]}; {self.message}"
+        connection.execute(
+            "UPDATE flow_run SET state = ?, state_name = NULL, state_message = ?, version = ?, ended_at = ?,"
+            " next_attempt_at = CASE WHEN ? <> 'CANCELLED' THEN next_attempt_at END,"
             " tasks_total = (SELECT count(*) FROM task_run t JOIN task k ON k.id = t.task_id AND k.kind = 'task'"
             "                WHERE t.flow_run_id = ?),"
             " tasks_done = (SELECT count(*) FROM task_run t JOIN task k ON k.id = t.task_id AND k.kind = 'task'"
             "               WHERE t.flow_run_id = ? AND t.state = 'COMPLETED')"
-            " WHERE id = ? AND version = ? AND epoch = ? AND state IN ('RUNNING', 'SCHEDULED', 'PENDING', 'CANCELLING')",
-            (self.message, self.seq, at, flow_run_id, flow_run_id, flow_run_id, self.seq - 1, self.epoch),
+            " WHERE id = ?",
+            (
+                self.state,
+                message,
+                self.seq,
+                None if self.state == "PAUSED" else at,
+                self.state,
+                flow_run_id,
+                flow_run_id,
+                flow_run_id,
+            ),
         )
-        if cursor.rowcount != 1:
-            raise WriteRefused
-        _interrupt_running_calls(connection, flow_run_id, self.message, at, counts=self.counts)
-        _record_flow_transition(connection, flow_run_id, self.seq, "CRASHED", None, self.message, self.epoch, None, at)
+        if self.state == "CANCELLED":
+            cancel_unfinished_calls(connection, flow_run_id, message, at)
+        else:
+            _interrupt_running_calls(connection, flow_run_id, message, at, counts=self.counts)
+        record_flow_transition(connection, flow_run_id, self.seq, self.state, None, message, self.epoch, None, at)
+
+
+def cancel_unfinished_calls(connection: sqlite3.Connection, flow_run_id: int, message: str, at: str) -> None:
+    """Mark the calls of a cancelled run that have no outcome, begun or not. One that cannot begin has said why, and stays."""
+    unfinished = (
+        "flow_run_id = ? AND (state IN ('RUNNING', 'SCHEDULED', 'PAUSED')"
+        " OR (state = 'PENDING' AND state_name IS NOT 'NotReady') OR (state = 'CRASHED' AND state_name = 'Interrupted'))"
+    )
+    connection.execute(
+        "INSERT INTO transition (flow_run_id, task_run_id, seq, state, message, epoch, attempt, at)"
+        f" SELECT flow_run_id, id, version + 1, 'CANCELLED', ?, epoch, attempt, ? FROM task_run WHERE {unfinished}",
+        (message, at, flow_run_id),
+    )
+    connection.execute(
+        "UPDATE task_run SET state = 'CANCELLED', state_name = NULL, state_message = ?, version = version + 1, ended_at = ?,"
+        f" error_id = NULL, next_attempt_at = NULL WHERE {unfinished}",  # the error of an earlier attempt is in the history
+        (message, at, flow_run_id),
+    )
 
 
 def _interrupt_running_calls(connection: sqlite3.Connection, flow_run_id: int, message: str, at: str, *, counts: bool) -> None:
@@ -390,10 +458,11 @@ def _record_execution(
     )
 
 
-def _record_flow_transition(
+def record_flow_transition(
     connection: sqlite3.Connection, flow_run_id: int, seq: int, state: str, state_name: str | None, message: str | None,
     epoch: int, error_id: int | None, at: str,
 ) -> None:  # fmt: skip
+    """Append to the history of a flow run."""
     connection.execute(
         "INSERT INTO transition (flow_run_id, task_run_id, seq, state, state_name, message, epoch, attempt, error_id, at)"
         " VALUES (?, 0, ?, ?, ?, ?, ?, ?, ?, ?)",

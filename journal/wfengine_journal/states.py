@@ -43,22 +43,24 @@ _S = StateType
 
 #: to-type -> from-types. None stands for "no row yet". Both flow runs and task runs obey it.
 TRANSITIONS: dict[StateType, frozenset[StateType | None]] = {
-    _S.SCHEDULED: frozenset({None, _S.RUNNING, _S.PENDING}),
+    # A run that was paused while it waited in a queue, or after its process died, waits again when it is unpaused.
+    _S.SCHEDULED: frozenset({None, _S.RUNNING, _S.PENDING, _S.PAUSED}),
     # From an end: a person took the outcome back (name Rerun).
     _S.PENDING: frozenset({None, _S.SCHEDULED, _S.PAUSED, _S.CRASHED, _S.COMPLETED, _S.FAILED, _S.CANCELLED, _S.PENDING}),
     # Of the completed, only these may run again: a stream that its consumer closed (name Closed), when it is asked for more;
     # and what the rollback of a transaction undid (name RolledBack).
     _S.RUNNING: frozenset({None, _S.COMPLETED, _S.PENDING, _S.SCHEDULED, _S.PAUSED, _S.CRASHED, _S.FAILED, _S.CANCELLED}),
     # A call parked as in doubt is parked again, or given up, by a resume that nobody resolved it for.
-    _S.PAUSED: frozenset({_S.RUNNING, _S.PENDING, _S.SCHEDULED, _S.CRASHED, _S.PAUSED}),
+    # So is one that was cut off when its run was cancelled, and that a later resume comes to.
+    _S.PAUSED: frozenset({_S.RUNNING, _S.PENDING, _S.SCHEDULED, _S.CRASHED, _S.PAUSED, _S.CANCELLED}),
     _S.CANCELLING: frozenset({_S.RUNNING, _S.PENDING, _S.SCHEDULED, _S.PAUSED}),
     # A call that is about to run, again or for the first time, may be answered from the cache instead.
     _S.COMPLETED: frozenset(
         {_S.COMPLETED, _S.RUNNING, _S.PENDING, _S.PAUSED, _S.CRASHED, _S.SCHEDULED, _S.FAILED, _S.CANCELLED}
     ),
-    _S.FAILED: frozenset({_S.RUNNING, _S.PENDING, _S.SCHEDULED, _S.CRASHED, _S.PAUSED}),
+    _S.FAILED: frozenset({_S.RUNNING, _S.PENDING, _S.SCHEDULED, _S.CRASHED, _S.PAUSED, _S.CANCELLED}),
     _S.CANCELLED: frozenset({_S.RUNNING, _S.PENDING, _S.SCHEDULED, _S.PAUSED, _S.CANCELLING, _S.CRASHED}),
-    _S.CRASHED: frozenset({_S.RUNNING, _S.PENDING, _S.SCHEDULED, _S.CANCELLING}),
+    _S.CRASHED: frozenset({_S.RUNNING, _S.PENDING, _S.SCHEDULED, _S.PAUSED, _S.CANCELLING}),
 }
 
 

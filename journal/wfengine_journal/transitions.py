@@ -159,7 +159,7 @@ class BeginCall(RecordedChange):
         cursor = connection.execute(
             "INSERT INTO task_run (flow_run_id, scope, task_id, call_key, occurrence, lane, name, state, version, epoch,"
             " attempt, inputs, tags, started_at) SELECT id, ?, ?, ?, ?, ?, ?, ?, 1, epoch, ?, ?, ?, ?"
-            " FROM flow_run WHERE id = ? AND epoch = ? AND state = 'RUNNING'",
+            " FROM flow_run WHERE id = ? AND epoch = ? AND state = 'RUNNING' AND state_name IS NOT 'Pausing'",
             (
                 scope,
                 task_id,
@@ -223,7 +223,8 @@ class StartAttempt(RecordedChange):
         return connection.execute(
             "UPDATE task_run SET state = 'RUNNING', version = 2, epoch = ?, attempt = ?, started_at = ?"
             " WHERE id = ? AND version = 1 AND state = 'PENDING'"
-            " AND EXISTS (SELECT 1 FROM flow_run WHERE id = ? AND epoch = ? AND state = 'RUNNING')",
+            " AND EXISTS (SELECT 1 FROM flow_run WHERE id = ? AND epoch = ? AND state = 'RUNNING'"
+            "             AND state_name IS NOT 'Pausing')",
             (self.epoch, self.attempt, self.at, self.task_run_id, self.flow_run_id, self.epoch),
         )
 
@@ -234,7 +235,8 @@ class StartAttempt(RecordedChange):
             " failures = CASE WHEN ? THEN 0 ELSE failures END, interruptions = CASE WHEN ? THEN 0 ELSE interruptions END"
             " WHERE id = ? AND version = ? AND (state IN ('PENDING', 'SCHEDULED', 'CRASHED', 'FAILED', 'PAUSED', 'CANCELLED')"
             "  OR (state = 'COMPLETED' AND state_name IN ('Closed', 'RolledBack')))"
-            " AND EXISTS (SELECT 1 FROM flow_run WHERE id = ? AND epoch = ? AND state = 'RUNNING')",
+            " AND EXISTS (SELECT 1 FROM flow_run WHERE id = ? AND epoch = ? AND state = 'RUNNING'"
+            "             AND state_name IS NOT 'Pausing')",
             (
                 self.name,
                 self.seq,

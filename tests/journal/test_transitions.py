@@ -200,6 +200,8 @@ def test_a_flow_run_moves_only_as_the_table_of_transitions_allows(scene: Scene, 
         scene.journal.write(change, synced=False)
     except WriteRefused:
         return
+    if (name, from_state) == ("crash", "CANCELLING"):
+        to_state = "CANCELLED"  # as was asked
     assert scene.run("SELECT state, version FROM flow_run") == [(to_state, 2)]
     assert scene.run("SELECT state, seq FROM transition WHERE task_run_id = 0 ORDER BY seq")[-1] == (to_state, 2)
 

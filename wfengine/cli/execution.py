@@ -279,6 +279,30 @@ def wait_until_parked(path: Path, run_id: int, limit_seconds: float) -> None:
         journal.changes.wait(mark, min(left, 0.1))
 
 
+def cancel(path: Path, run_id: int, reason: str | None, *, wait: bool) -> None:
+    """Ask to cancel a run; `wait` until that was done. Raises UsageError for one that has ended."""
+    from wfengine import cancellation, journals
+
+    journal = journals.use_journal(path)
+    cancellation.cancel_run(journal, run_id, reason)
+    if wait:
+        cancellation.wait_until_ended(journal, run_id)
+
+
+def pause(path: Path, run_id: int, reason: str | None) -> None:
+    """Ask to pause a run. Raises UsageError for one that has ended, is paused, or is a subflow."""
+    from wfengine import cancellation, journals
+
+    cancellation.pause_run(journals.use_journal(path), run_id, reason)
+
+
+def let_wait_again(path: Path, run_id: int) -> bool:
+    """Let a paused run wait for what it waited for; tell whether it does: else it is to be resumed."""
+    from wfengine import cancellation, journals
+
+    return cancellation.let_wait_again(journals.use_journal(path), run_id) is not None
+
+
 def set_variable(path: Path, name: str, value: object, *, tags: Iterable[str], overwrite: bool) -> None:
     """Set a variable. Raises InvalidValueError when it exists and is not to be overwritten, or is not allowed."""
     from wfengine import journals

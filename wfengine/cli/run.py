@@ -324,6 +324,12 @@ def _chosen_runs(path: Path, references: Sequence[str], every: bool) -> list[Run
         return [get_run_head(connection, run_id) for run_id in ids]
 
 
+def resume_one(settings: Settings, path: Path, chosen: Run) -> tuple[dict[str, object], int]:
+    """Resume one run, as `resume RUN` does; return its fields for --json and the exit code."""
+    fields, code = _resume_one(settings, path, chosen, _How())
+    return {**fields, "exit_code": code}, code
+
+
 def _resume_one(settings: Settings, path: Path, chosen: Run, how: _How) -> tuple[dict[str, object], int]:
     try:
         with reading(path) as connection:
