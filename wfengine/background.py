@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from wfengine import listeners
 from wfengine.distributed_futures import PrefectDistributedFuture
-from wfengine.flow_engine import describe_parameters
 from wfengine.identity import Inputs, describe_inputs, explicit_key
 from wfengine.ids import new_run_name, render_name
 from wfengine.journals import default_durability, default_journal
@@ -27,6 +26,7 @@ from wfengine.resolution import UpstreamFailure, resolved, resolved_arguments
 from wfengine.retries import NO_RETRIES
 from wfengine.scopes import current_scope, current_tags, current_tracer, find_scope
 from wfengine.steps import Outcome, Steps, Write, drive
+from wfengine.stored_parameters import describe_parameters
 from wfengine.task_engine import Call, Callee, issue
 from wfengine_journal.background import find_first_call
 from wfengine_journal.codec import Encoded, encode

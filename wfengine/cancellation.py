@@ -12,7 +12,7 @@ import os
 from typing import TYPE_CHECKING
 
 from wfengine.cancelled import hook_state, told_run
-from wfengine.flow_engine import restore_parameters, sweep
+from wfengine.flow_engine import sweep
 from wfengine.halts import notice
 from wfengine.hooks import call_flow_hooks
 from wfengine.ids import typed
@@ -21,6 +21,7 @@ from wfengine.recovery import find_run_id, load_flow, resume_run
 from wfengine.scopes import current_scope
 from wfengine.states import State
 from wfengine.steps import LOOK_AGAIN_SECONDS, drive
+from wfengine.stored_parameters import restore_parameters
 from wfengine_journal.errors import JournalError, UsageError, WfengineError
 from wfengine_journal.requests import Before, RequestCancel, RequestPause, ReturnToWaiting, find_before
 from wfengine_journal.states import StateType

@@ -19,11 +19,11 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from wfengine import listeners
 from wfengine.continuation import ContinueAsNew
-from wfengine.flow_engine import describe_parameters
 from wfengine.parameters import Parameters
 from wfengine.resolution import is_plain, resolved_arguments
 from wfengine.scopes import Scope, current_scope, current_tracer, find_scope
 from wfengine.steps import Outcome, Steps, Write, drive
+from wfengine.stored_parameters import describe_parameters
 from wfengine.submission import call_now
 from wfengine.task_engine import Call, Callee, first_row, issue
 from wfengine_journal.block_transitions import RecordDrawn

@@ -46,22 +46,20 @@ from wfengine.run_names import flow_run_name
 from wfengine.scopes import ABANDONED, ACTIVE, ACTIVE_TRANSACTION, LiveRun, Scope, current_tags
 from wfengine.states import State
 from wfengine.steps import Create, Delay, Invoke, Outcome, Settle, Steps, Write
+from wfengine.stored_parameters import describe_parameters, restore_parameters, restored_arguments
 from wfengine.streams import Feed, stream
 from wfengine.task_engine import Call
 from wfengine_journal.clock import seconds_from_text
-from wfengine_journal.codec import encode, is_json_exact, json_text, preview
 from wfengine_journal.errors import (
     CrashedRun,
     InternalError,
     JournalError,
     NotFoundError,
     OwnershipLostError,
-    ParameterError,
     PausedRun,
     RunHalted,
     RunOwnedError,
     UsageError,
-    ValueNotStorableError,
 )
 from wfengine_journal.records import FlowRunRow, OpenRunRow
 from wfengine_journal.run_transitions import ClaimFlowRun, CrashFlowRun, CreateFlowRun
@@ -74,9 +72,6 @@ if TYPE_CHECKING:
     from wfengine_journal.store import Journal
 
 _logger = logging.getLogger("wfengine.engine")
-
-#: A flow parameter of at most so many characters of JSON stands in the run's row.
-INLINE_PARAMETER = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,29 +217,6 @@ def sweep(journal: Journal, among: Sequence[OpenRunRow] | None = None) -> list[i
     return journal.sweep(is_abandoned, among)
 
 
-def describe_parameters(owner: str, arguments: dict[str, object], *, needed_by: str = "a resume") -> tuple[str, list[Argument]]:
-    """Return the parameters as the row's JSON text, and those that do not stand in it in full.
-
-    A parameter that cannot be stored is refused: a resume could not start without it. `owner`: "flow 'etl'".
-    """
-    shown: dict[str, object] = {}
-    stored: list[Argument] = []
-    for name, value in arguments.items():
-        if is_json_exact(value) and len(json_text(value)) <= INLINE_PARAMETER:
-            shown[name] = value
-            continue
-        try:
-            encoded = encode(value, f"parameter '{name}' of {owner}")
-        except ValueNotStorableError as error:
-            raise ParameterError(
-                f"{owner[0].upper()}{owner[1:]} was not started: parameter '{name}' ({type(value).__qualname__}) cannot be "
-                f"stored, and {needed_by} would need it. Pass plain data, a path or a name instead. ({error})"
-            ) from error
-        stored.append(Argument(name, encoded.python_type, encoded))
-        shown[name] = preview(value)
-    return json_text(shown), stored
-
-
 # ------------------------------------------------------------------------------------------- claim
 
 
@@ -333,25 +305,6 @@ def load_recorded(run: LiveRun, code_hash: str, rerun: Rerun, by_person: bool) -
     run.recorded = Recorded.load(
         run.journal.records, run.id, epoch=run.epoch, rerun=rerun, by_person=by_person, code_hash=code_hash
     )
-
-
-def restored_arguments(flow: AnyFlow, journal: Journal, row: FlowRunRow) -> dict[str, object]:
-    """Return a recorded run's parameters, bound to the flow as it is now. Raises ParameterError that says how to go on."""
-    try:
-        return flow.parameters.bind(*flow.parameters.unbind(restore_parameters(journal, row)))
-    except ParameterError as error:
-        raise ParameterError(
-            f"Flow run {row.id} '{row.name}' was started with {row.parameters}, which does not fit the flow any more: {error} "
-            "Nothing was changed. Give a new parameter a default, or restore the old one, and resume again."
-        ) from error
-
-
-def restore_parameters(journal: Journal, row: FlowRunRow) -> dict[str, object]:
-    """Return a recorded run's parameters as they were given."""
-    arguments: dict[str, object] = json.loads(row.parameters)
-    for name, value_hash in journal.records.list_arguments(row.id).items():
-        arguments[name] = journal.records.load_value(value_hash, f"parameter '{name}' of flow run {row.id} '{row.name}'")
-    return arguments
 
 
 # ------------------------------------------------------------------------------------------- live

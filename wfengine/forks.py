@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from wfengine.flow_engine import describe_parameters, restore_parameters
 from wfengine.ids import new_run_name
 from wfengine.recovery import load_flow
+from wfengine.stored_parameters import describe_parameters, restore_parameters
 from wfengine_journal.corrections import count_calls, find_calls
 from wfengine_journal.errors import NotFoundError, ParameterError, UsageError
 from wfengine_journal.forking import ForkFlowRun
