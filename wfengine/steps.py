@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
 from wfengine.loop_commits import LoopCommits, uncancelled
 from wfengine.scopes import LiveRun, Scope, reset_scope, set_scope
-from wfengine.task_future import waiting, worker_hooks
+from wfengine.task_future import refuse_waiting, waiting, worker_hooks
 from wfengine.tracebacks import without_engine_frames
 from wfengine_journal.errors import (
     InternalError,
@@ -83,6 +83,13 @@ class Invoke(NamedTuple):
     timeout_seconds: float | None
 
 
+class Transact(NamedTuple):
+    """Run user code inside a transaction of the journal, in which its result is recorded too; an Outcome is sent back."""
+
+    invoke: Invoke
+    within: Callable[[Invoke, Callable[[Invoke], Outcome]], Outcome]  # is given the step, and what performs it
+
+
 class Delay(NamedTuple):
     """Wait until an instant of the wall clock."""
 
@@ -116,7 +123,7 @@ class StreamClosed(Signal):
     """Thrown in at an Emit: the consumer of the stream closed it."""
 
 
-Step: TypeAlias = Write | Create | Invoke | Delay | Await | Settle | Emit
+Step: TypeAlias = Write | Create | Invoke | Transact | Delay | Await | Settle | Emit
 Steps: TypeAlias = Generator[Step, object, T]
 
 
@@ -230,6 +237,8 @@ def _perform_rare(step: Step) -> object:
         return None
     if isinstance(step, Create):
         return _create(step)
+    if isinstance(step, Transact):
+        return _transact(step)
     if isinstance(step, Await):
         return _await(step)
     if isinstance(step, Emit):
@@ -243,11 +252,23 @@ def _commit(write: Write) -> None:
     except (WriteRefused, JournalError) as error:
         raise _halting(write.run, error) from error
     except sqlite3.Error as error:
-        # Not a failure of the task: the change itself was wrong, so what stands in the journal is not what it should be.
-        fault = InternalError(
-            f"The journal refused a change of {write.run} ({error}). Please report this; the run can be resumed."
-        )
-        raise write.run.halt(RunHalted(fault)) from error
+        raise _faulty(write.run, error) from error
+
+
+def _faulty(run: LiveRun, error: sqlite3.Error) -> BaseException:
+    """Stop a run. Not a failure of the task: the change was wrong, so what stands in the journal is not what it should be."""
+    fault = InternalError(f"The journal refused a change of {run} ({error}). Please report this; the run can be resumed.")
+    return run.halt(RunHalted(fault))
+
+
+def _transact(step: Transact) -> Outcome:
+    run = step.invoke.scope.run
+    try:
+        return step.within(step.invoke, _invoke)
+    except (WriteRefused, JournalError) as error:
+        raise _halting(run, error) from error
+    except sqlite3.Error as error:
+        raise _faulty(run, error) from error
 
 
 def _create(step: Create) -> bool:
@@ -276,6 +297,7 @@ def _halting(run: LiveRun, error: BaseException) -> BaseException:
 
 
 def _wait_until(delay: Delay) -> None:
+    refuse_waiting()
     clock = delay.run.journal.clock
     while True:
         delay.run.check_not_halted()

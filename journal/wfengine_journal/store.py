@@ -72,6 +72,7 @@ class Journal:
         self.post = self._writer.post
         self.flush = self._writer.flush
         self.read = self._writer.read
+        self.exclusive = self._writer.exclusive
         self.records = Records(path, self._writer.read)
         self.changes = Changes(self._writer)
         self._owner_id: int | None = None
@@ -94,6 +95,11 @@ class Journal:
     def is_forked(self) -> bool:
         """Tell whether this is a forked child, and the journal was opened by its parent."""
         return self._writer.is_forked
+
+    @property
+    def is_inside(self) -> bool:
+        """Tell whether the caller is user code that runs inside a transaction of this file."""
+        return self._writer.is_inside
 
     def _register_owner(self) -> int:
         pid = os.getpid()
@@ -165,7 +171,9 @@ class Journal:
             if row is None:
                 self.write(_Statement(insert, values), synced=False)
                 row = self.records.row(select, by)
-            known = self._ids[cache_key] = int(cast(int, row[0]))  # type: ignore[index]  # just inserted
+            known = int(cast(int, row[0]))  # type: ignore[index]  # just inserted
+            if not self._writer.is_inside:  # a name that is registered there may be rolled back, and its id given to another
+                self._ids[cache_key] = known
         return known
 
     # ---- appending what needs no guard
