@@ -172,7 +172,8 @@ class Guard:
         return result
 
     def _foreign_names(self) -> set[str]:
-        return {name for (name,) in self.connection.execute("SELECT name FROM sqlite_schema") if not is_users(name)}
+        found = self.connection.execute("SELECT name FROM sqlite_schema WHERE name NOT LIKE 'sqlite%'")
+        return {name for (name,) in found if not is_users(name)}
 
     @contextmanager
     def savepoint(self, name: str) -> Iterator[None]:
@@ -336,8 +337,8 @@ class Connection:
 
     def __getattr__(self, name: str) -> object:
         raise AttributeError(
-            f"The connection of a transactional task has no {name!r}, only execute, executemany, executescript, cursor, savepoint and "
-            "row_factory. The engine commits it together with the task's result, and rolls it back if the task raises."
+            f"The connection of a transactional task has no {name!r}, only execute, executemany, executescript, cursor, "
+            "savepoint and row_factory. The engine commits it together with the task's result, and rolls it back if the task raises."
         )
 
     def cursor(self) -> Cursor:
