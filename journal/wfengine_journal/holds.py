@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wfengine_journal.connection import BUSY_TIMEOUT_MS, BUSY_TRIES, explain, primary_code
-from wfengine_journal.errors import JournalBusyError, UsageError
+from wfengine_journal.errors import JournalBusyError, UsageError, UserTableError
 
 if TYPE_CHECKING:
     from wfengine_journal.writer import Change
@@ -24,6 +24,14 @@ FAULTS_OF_A_CHANGE = frozenset(
 )
 #: How long the threads of this process wait for a transaction of user code, in seconds: as long as other processes do.
 HELD_SECONDS = BUSY_TIMEOUT_MS / 1000 * BUSY_TRIES
+
+
+def rolled_back_error(task: str) -> UserTableError:
+    """Return the error for a transaction that one of its own statements ended."""
+    return UserTableError(
+        f"{task}: the whole transaction was rolled back by a statement (ON CONFLICT ROLLBACK, RAISE(ROLLBACK), or one that was "
+        "interrupted), so nothing more can be written in it. Use ABORT in its place."
+    )
 
 
 class Hold:
@@ -58,9 +66,7 @@ class Hold:
         if self.fault is not None:
             raise self.fault
         if not connection.in_transaction:
-            raise sqlite3.OperationalError(
-                "the transaction was rolled back by one of its statements; nothing of it was written"
-            )
+            raise rolled_back_error("A transactional task")
 
     def apply(self, connection: sqlite3.Connection, change: Change, path: Path) -> None:
         """Make a change a part of the transaction; one that is refused or raises leaves nothing in it."""

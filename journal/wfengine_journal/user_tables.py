@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
 from wfengine_journal.connection import primary_code
 from wfengine_journal.errors import TransactionTooLongError, UserTableError
-from wfengine_journal.holds import FAULTS_OF_A_CHANGE
+from wfengine_journal.holds import FAULTS_OF_A_CHANGE, rolled_back_error
 from wfengine_journal.schema import read_sql
 
 if TYPE_CHECKING:
@@ -312,10 +312,7 @@ class Guard:
 
     def rolled_back(self) -> UserTableError:
         """Return the error for a transaction that one of its own statements ended."""
-        return UserTableError(
-            f"{self.task.text}: the whole transaction was rolled back by a statement (ON CONFLICT ROLLBACK, RAISE(ROLLBACK), "
-            "or one that was interrupted), so nothing more can be written in it. Use ABORT in its place."
-        )
+        return rolled_back_error(self.task.text)
 
 
 class Connection:
@@ -337,8 +334,8 @@ class Connection:
 
     def __getattr__(self, name: str) -> object:
         raise AttributeError(
-            f"The connection of a transactional task has no {name!r}, only execute, executemany, executescript, cursor, "
-            "savepoint and row_factory. The engine commits it together with the task's result, and rolls it back if the task raises."
+            f"The connection of a transactional task has no {name!r}. It has execute, executemany, executescript, cursor, "
+            "savepoint and row_factory. The engine commits it with the task's result, and rolls it back if the task raises."
         )
 
     def cursor(self) -> Cursor:
