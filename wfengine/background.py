@@ -171,6 +171,7 @@ def _enqueueing(callee: Callee) -> Callee:
         run_name=None,
         on_interrupt="rerun",
         once=False,
+        transacts=None,
         hooks=None,
     )
 

@@ -46,6 +46,8 @@ def flow_around(task: Task[..., Any], *, background: bool = False) -> AnyFlow:
     bodies = {(False, False): alone, (True, False): alone_async, (False, True): items_alone, (True, True): items_alone_async}
     body = cast("Callable[..., object]", bodies[task.is_async, task.is_generator and not background])
     body.__wrapped__ = task.fn  # type: ignore[attr-defined]  # by this its name and file are those of the task
+    if task.is_transactional:
+        body.__signature__ = called.parameters.signature  # type: ignore[attr-defined]  # without what the engine fills in
     flow: AnyFlow = Flow(body, {"name": task.name, "validate_parameters": False}, is_task=True)
     flow.is_generator = task.is_generator and not background  # not what the function below it is
     return flow

@@ -35,10 +35,18 @@ _NOT_JSON = object()
 class Parameters:
     """The parameters of one function. Safe to use from any thread."""
 
-    def __init__(self, fn: Callable[..., object], *, owner: str, reserved: Collection[str] = ()) -> None:
-        """Read the signature of `fn`. `owner` names it in errors: "task 'load'". Raises UsageError."""
+    def __init__(
+        self, fn: Callable[..., object], *, owner: str, reserved: Collection[str] = (), left_out: Collection[str] = ()
+    ) -> None:
+        """Read the signature of `fn`. `owner` names it in errors: "task 'load'". Raises UsageError.
+
+        `left_out` are parameters that the engine fills in, and no caller.
+        """
         self.owner = owner
         self.signature = _signature_of(fn, owner)
+        if left_out:
+            kept = [parameter for name, parameter in self.signature.parameters.items() if name not in left_out]
+            self.signature = self.signature.replace(parameters=kept)
         self.names: tuple[str, ...] = tuple(self.signature.parameters)
         self._fn = fn
         self._refuse_reserved(reserved)

@@ -19,7 +19,7 @@ from wfengine.halts import halt_as_asked, notice
 from wfengine.interrupts import Invocation
 from wfengine.loop_commits import LoopCommits, uncancelled
 from wfengine.scopes import LiveRun, Scope, reset_scope, set_scope
-from wfengine.task_future import waiting, worker_hooks
+from wfengine.task_future import refuse_waiting, waiting, worker_hooks
 from wfengine.tracebacks import without_engine_frames
 from wfengine_journal.clock import sleep_unless, sleep_unless_async
 from wfengine_journal.errors import (
@@ -87,6 +87,13 @@ class Invoke(NamedTuple):
     timeout_seconds: float | None
 
 
+class Transact(NamedTuple):
+    """Run user code inside a transaction of the journal, in which its result is recorded too; an Outcome is sent back."""
+
+    invoke: Invoke
+    within: Callable[[Invoke, Callable[[Invoke], Outcome]], Outcome]  # is given the step, and what performs it
+
+
 class Delay(NamedTuple):
     """Wait until an instant of the wall clock."""
 
@@ -120,7 +127,7 @@ class StreamClosed(Signal):
     """Thrown in at an Emit: the consumer of the stream closed it."""
 
 
-Step: TypeAlias = Write | Create | Invoke | Delay | Await | Settle | Emit
+Step: TypeAlias = Write | Create | Invoke | Transact | Delay | Await | Settle | Emit
 Steps: TypeAlias = Generator[Step, object, T]
 
 
@@ -234,6 +241,8 @@ def _perform_rare(step: Step) -> object:
         return None
     if isinstance(step, Create):
         return _create(step)
+    if isinstance(step, Transact):
+        return _transact(step)
     if isinstance(step, Await):
         return _await(step)
     if isinstance(step, Emit):
@@ -247,11 +256,23 @@ def _commit(write: Write) -> None:
     except (WriteRefused, JournalError) as error:
         raise _halting(write.run, error) from error
     except sqlite3.Error as error:
-        # Not a failure of the task: the change itself was wrong, so what stands in the journal is not what it should be.
-        fault = InternalError(
-            f"The journal refused a change of {write.run} ({error}). Please report this; the run can be resumed."
-        )
-        raise write.run.halt(RunHalted(fault)) from error
+        raise _faulty(write.run, error) from error
+
+
+def _faulty(run: LiveRun, error: sqlite3.Error) -> BaseException:
+    """Stop a run. Not a failure of the task: the change was wrong, so what stands in the journal is not what it should be."""
+    fault = InternalError(f"The journal refused a change of {run} ({error}). Please report this; the run can be resumed.")
+    return run.halt(RunHalted(fault))
+
+
+def _transact(step: Transact) -> Outcome:
+    run = step.invoke.scope.run
+    try:
+        return step.within(step.invoke, _invoke)
+    except (WriteRefused, JournalError) as error:
+        raise _halting(run, error) from error
+    except sqlite3.Error as error:
+        raise _faulty(run, error) from error
 
 
 def _create(step: Create) -> bool:
@@ -283,6 +304,7 @@ def _halting(run: LiveRun, error: BaseException) -> BaseException:
 
 
 def _wait_until(delay: Delay) -> None:
+    refuse_waiting()
     run, clock, woken = delay.run, delay.run.journal.clock, threading.Event()
     with run.woken_by_halt(woken.set):
         while True:

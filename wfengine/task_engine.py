@@ -61,6 +61,7 @@ from wfengine_journal.transitions import (
 if TYPE_CHECKING:
     from wfengine.caching import Asking, ResultOptions
     from wfengine.parameters import Parameters
+    from wfengine.transactional import TransactionOptions
 
 _logger = logging.getLogger("wfengine.engine")
 
@@ -92,6 +93,7 @@ class Callee:
     log_prints: bool | None = None
     is_generator: bool = False
     hooks: Hooks | None = None
+    transacts: TransactionOptions | None = None  # its code runs inside a transaction; None: as usual
     results: ResultOptions | None = None  # cached, or written in a way of the author's choice; None: neither
     viz_return_value: object = None
     origin: str = ""  # where the function stands: two functions with one key would get each other's results
@@ -107,8 +109,9 @@ class Call:
 
     __slots__ = (
         "answered", "arguments", "asking", "attempt", "begin", "callee", "ended_at", "failures", "feed", "first_started",
-        "fresh", "gives_up", "identity", "inputs", "interruptions", "lane", "live_state", "own_scope", "own_transaction",
-        "replaces", "row", "run", "run_name", "scope", "seq", "tags", "task_run_id", "transaction", "verdict",
+        "fresh", "gives_up", "identity", "inputs", "interruptions", "is_recorded", "lane", "live_state", "own_scope",
+        "own_transaction", "replaces", "row", "run", "run_name", "scope", "seq", "tags", "task_run_id", "transaction",
+        "verdict",
     )  # fmt: skip
 
     def __init__(self, callee: Callee, scope: Scope, arguments: dict[str, object], lane: int) -> None:
@@ -126,6 +129,7 @@ class Call:
         self.transaction: Transaction | None = None  # it is made in
         self.own_transaction: Transaction | None = None
         self.feed: Feed | None = None  # of a generator: what its consumer was given
+        self.is_recorded = False  # its result is committed, with the rows of its transaction
         self.gives_up = False  # its retry_condition_fn said so
         self.answered: Outcome | None = None  # recorded, with hooks still to be called for it
         self.asking: Asking | None = None  # what it asks the cache, if its task is cached
@@ -180,6 +184,10 @@ class Call:
 
 def new_call(callee: Callee, scope: Scope, args: tuple[object, ...], kwargs: dict[str, object], *, has_futures: bool) -> Call:
     """Bind the arguments (hop 1). A call that waits for futures has no defined order, so it is never on the main lane."""
+    if scope.call is not None and scope.call.callee.transacts is not None:
+        from wfengine.transactional import refused_inside  # only a mistake needs it
+
+        raise refused_inside(f"{callee.kind} '{callee.name}'", scope)
     arguments = callee.parameters.bind(args, kwargs)
     lane = 0 if not has_futures and scope.on_main_lane() else 1
     call = Call(callee, scope, arguments, lane)
@@ -330,6 +338,8 @@ def life(call: Call) -> Steps[Outcome]:
             yield from call_task_hooks(call, State(StateType.RUNNING, begin.name or ""), call.seq)
         # 5  user code
         outcome = yield from _user_code(call)
+        if call.is_recorded:  # a transactional task's, with its rows: hop 6 is done
+            return (yield from _told(call, outcome))
         if outcome.error is not None and not isinstance(outcome.error, Exception):
             yield from cut_off(call, outcome.error)
         # 6  outcome committed
@@ -343,12 +353,7 @@ def life(call: Call) -> Steps[Outcome]:
         yield Write(run, written, run.synced, final=next_attempt is None and call.callee.hooks is None)
         # 8  told
         if next_attempt is None:
-            _tell(call, outcome)
-            if call.callee.hooks is not None:
-                yield from _call_hooks(call, outcome)
-            if call.transaction is not None:
-                call.transaction.take(call, outcome.error)
-            return outcome
+            return (yield from _told(call, outcome))
         # 7  retry
         call.live_state = StateType.SCHEDULED
         yield Delay(run, next_attempt)
@@ -431,6 +436,10 @@ def _user_code(call: Call) -> Steps[Outcome]:
         step = Invoke(scope, callee.fn, args, kwargs, callee.is_async, callee.timeout_seconds)
         call.feed = call.feed or Feed()
         outcome = yield from stream(scope, step, call.feed, call.task_run_id, str(call))
+    elif callee.transacts is not None:
+        from wfengine.transactional import transacted  # imported when such a task is made
+
+        return (yield from transacted(call, scope, args, kwargs))
     else:
         step = Invoke(scope, callee.fn, args, kwargs, callee.is_async, callee.timeout_seconds)
         outcome = yield step
@@ -440,6 +449,11 @@ def _user_code(call: Call) -> Steps[Outcome]:
     if outcome.error is None and is_telling(outcome.value):
         outcome = yield from judged(outcome, step)
     return outcome
+
+
+def _told(call: Call, outcome: Outcome) -> Steps[Outcome]:
+    _tell(call, outcome)
+    return (yield from _tell_late(call, outcome))
 
 
 def _tell(call: Call, outcome: Outcome) -> None:

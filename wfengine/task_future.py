@@ -34,6 +34,7 @@ worker_hooks = threading.local()
 @contextmanager
 def waiting() -> Iterator[None]:
     """Mark the calling thread as blocked, if it is a worker of a runner."""
+    refuse_waiting()
     hooks = getattr(worker_hooks, "hooks", None)
     if hooks is None:
         yield
@@ -44,6 +45,16 @@ def waiting() -> Iterator[None]:
         yield
     finally:
         goes_on()
+
+
+def refuse_waiting() -> None:
+    """Raise UsageError inside a transactional task: what it waits for could not be written before its own commit."""
+    scope = current_scope()
+    if scope is not None and scope.call is not None and scope.call.callee.transacts is not None and not scope.closed:
+        raise UsageError(
+            f"{scope.call} cannot wait for anything: it holds a transaction, and what it waits for would wait for that. Wait "
+            "in the flow, and give the task the result."
+        )
 
 
 class TaskFuture(Generic[R]):

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from wfengine.distributed_futures import PrefectDistributedFuture
     from wfengine.result_storage import StorageOption
     from wfengine.serializers import Serializer
+    from wfengine.transactional import TransactionOptions
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -73,6 +74,7 @@ class Task(HookDecorators, Generic[P, R]):
         self.tags = self._callee.tags
         self.is_async = self._callee.is_async
         self.is_generator = self._callee.is_generator
+        self.is_transactional = self._callee.transacts is not None
         self.parameters = self._callee.parameters
         self._own_flows: dict[bool, tuple[Callee, Flow[..., Any]]] = {}
         self.__wfengine_key__ = f"task:{self.key}"
@@ -274,7 +276,7 @@ _DEFAULTS: dict[str, object] = {
     "timeout_seconds": None, "log_prints": None, "call_key": None, "key_args": None, "ignore_args": (),
     "on_running": None, "on_completion": None, "on_failure": None,
     "on_rollback": None, "on_commit": None,
-    "on_interrupt": "rerun", "once": False, "max_interruptions": 3,
+    "on_interrupt": "rerun", "once": False, "max_interruptions": 3, "transaction": False,
     "cache_policy": None, "cache_key_fn": None, "cache_expiration": None, "refresh_cache": None, "persist_result": None,
     "result_storage": None, "result_storage_key": None, "result_serializer": None, "cache_result_in_memory": True,
     "viz_return_value": None,
@@ -293,7 +295,8 @@ def _make_callee(decorated: object, parts: Decorated, options: Mapping[str, obje
     name = str(chosen["name"] or parts.name)
     owner = f"task '{name}'"
     key_args, ignore_args = chosen["key_args"], chosen["ignore_args"]
-    parameters = Parameters(fn, owner=owner, reserved=RESERVED)
+    transacts = _transaction_options(owner, fn, chosen)
+    parameters = Parameters(fn, owner=owner, reserved=RESERVED, left_out=() if transacts is None else ("connection",))
     for listed in (*(cast("Iterable[str]", key_args) or ()), *cast("Iterable[str]", ignore_args)):
         if listed not in parameters.names:
             raise UsageError(f"{owner}: key_args and ignore_args name parameters; it has none called {listed!r}.")
@@ -339,6 +342,7 @@ def _make_callee(decorated: object, parts: Decorated, options: Mapping[str, obje
         key_args=None if key_args is None else tuple(cast("Iterable[str]", key_args)),
         ignore_args=tuple(cast("Iterable[str]", ignore_args)),
         log_prints=cast("bool | None", chosen["log_prints"]),
+        transacts=transacts,
         results=_result_options(owner, fn, chosen),
         viz_return_value=chosen["viz_return_value"],
     )
@@ -350,6 +354,14 @@ def _result_options(owner: str, fn: Callable[..., object], chosen: Mapping[str, 
     from wfengine.caching import result_options  # takes some milliseconds, which most programs need not spend
 
     return result_options(owner, fn, chosen)
+
+
+def _transaction_options(owner: str, fn: Callable[..., object], chosen: Mapping[str, object]) -> TransactionOptions | None:
+    if not chosen["transaction"]:
+        return None
+    from wfengine.transactional import transaction_options  # most programs never need it
+
+    return transaction_options(owner, fn, chosen, _RESULT_OPTIONS)
 
 
 def _is_async(fn: object) -> bool:
@@ -394,6 +406,7 @@ def task(
     on_interrupt: OnInterrupt = "rerun",
     once: bool = False,
     max_interruptions: int = 3,
+    transaction: bool = False,
     cache_policy: CachePolicy | None = None,
     cache_key_fn: Callable[..., str | None] | None = None,
     cache_expiration: timedelta | None = None,
@@ -419,6 +432,8 @@ def task(fn: Callable[P, R] | None = None, /, **options: object) -> Task[P, R] |
     - `call_key`, `key_args`, `ignore_args` say which arguments make a call the same call on resume (default: all).
     - `on_interrupt`: what a call cut off in the middle does on resume: "rerun", "fail" (raises TaskInterrupted) or "ask" (parks
       the run). `once=True` never runs again unasked. `max_interruptions` stops a task that keeps killing its process.
+    - `transaction=True`: the function runs inside a transaction of the journal file and is given a `connection` to tables of
+      your own in it, named `user_...`; what it writes is committed together with its result, exactly once. See `wfengine.sql`.
     - `cache_policy` (see `wfengine.cache_policies`), `cache_key_fn(context, parameters)` or `persist_result=True` (the policy
       DEFAULT): a call may have the result of an earlier one with the same key, in any run; `cache_expiration` limits for how
       long, `refresh_cache` computes anew. Without them every call runs, equal or not. Results are recorded in any case.

@@ -19,6 +19,7 @@
     │   ├── InvalidValueError         WF130  a name, key or value that is not allowed, or a name that is taken (a ValueError)
     │   ├── ScheduleError             WF140  a schedule that makes no sense (a ValueError too)
     │   ├── InvalidInputError         WF150  an input does not fit what a waiting flow run asked for (a ValueError too)
+    │   ├── UserTableError            WF190  a transactional task would touch what is not its own, or outlives its connection
     │   └── FlowVisualizationError    WF180  a flow cannot be drawn: its code needs the result of a task
     │       ├── GraphvizImportError              WF181  the package graphviz is not installed
     │       └── GraphvizExecutableNotFoundError  WF182  the program dot is not installed
@@ -28,6 +29,7 @@
     │   ├── OwnershipLostError        WF203  another process took this run over; nothing more is written from here
     │   ├── TaskInterrupted           WF204  an earlier attempt was cut off and the task may not run again (catchable)
     │   ├── TaskTimeoutError          WF205  a task or flow ran longer than its timeout_seconds
+    │   │   └── TransactionTooLongError WF250 a transactional task held its transaction too long
     │   ├── RecordedError             WF206  a recorded exception that could not come back as itself
     │   ├── InDoubtError              WF207  parked until a person says whether the interrupted call took effect
     │   ├── DryRunEnded               WF216  a call would have to run, where nothing is executed
@@ -202,6 +204,12 @@ class GraphvizExecutableNotFoundError(FlowVisualizationError):
     code = "WF182"
 
 
+class UserTableError(UsageError):
+    """A transactional task would touch what is not its own, or used its connection where the transaction is over."""
+
+    code = "WF190"
+
+
 class RunError(WfengineError):
     """Something about one run. `flow_run_id` and `task_run_id` are integers or None."""
 
@@ -241,6 +249,12 @@ class TaskTimeoutError(RunError, TimeoutError):
     """A task or flow ran longer than its timeout_seconds."""
 
     code = "WF205"
+
+
+class TransactionTooLongError(TaskTimeoutError):
+    """A transactional task held its transaction longer than its limit; everything it wrote was rolled back."""
+
+    code = "WF250"
 
 
 class RecordedError(RunError):

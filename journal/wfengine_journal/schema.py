@@ -138,7 +138,9 @@ def upgrade(
 
 
 def _drop_views(connection: sqlite3.Connection) -> None:
-    names = [row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'view'").fetchall()]
+    """Drop every view but those of the user's own, see `user_tables`."""
+    found = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'view' AND name NOT LIKE 'user\\_%' ESCAPE '\\'")
+    names = [row[0] for row in found.fetchall()]
     for name in names:
         quoted = name.replace('"', '""')
         connection.execute(f'DROP VIEW "{quoted}"')

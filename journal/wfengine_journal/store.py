@@ -77,6 +77,7 @@ class Journal:
         self.flush = self._writer.flush
         self.read = self._writer.read
         self.fold_log = self._writer.fold_log
+        self.exclusive = self._writer.exclusive
         self.records = Records(path, self._writer.read)
         self.changes = Changes(self._writer)
         self._owner_id: int | None = None
@@ -99,6 +100,11 @@ class Journal:
     def is_forked(self) -> bool:
         """Tell whether this is a forked child, and the journal was opened by its parent."""
         return self._writer.is_forked
+
+    @property
+    def is_inside(self) -> bool:
+        """Tell whether the caller is user code that runs inside a transaction of this file."""
+        return self._writer.is_inside
 
     def _register_owner(self) -> int:
         pid = os.getpid()
@@ -178,7 +184,9 @@ class Journal:
             if row is None:
                 self.write(_Statement(insert, values), synced=False)
                 row = self.records.row(select, by)
-            known = self._ids[cache_key] = int(cast(int, row[0]))  # type: ignore[index]  # just inserted
+            known = int(cast(int, row[0]))  # type: ignore[index]  # just inserted
+            if not self._writer.is_inside:  # a name that is registered there may be rolled back, and its id given to another
+                self._ids[cache_key] = known
         return known
 
     # ---- appending what needs no guard

@@ -8,6 +8,8 @@ Invariants:
 - A change may refuse (raise WriteRefused) only before its first write, so that a refusal needs no rollback.
 - An error from COMMIT is an unknown outcome: the file is opened anew and each change is looked for (`landed`).
 - After a disk error nothing more is written through this writer; every later call raises the same JournalError.
+- While user code runs inside a transaction (`exclusive`), what its thread writes becomes a part of that transaction, and
+  everybody else waits for its end.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from typing import Literal, Protocol
 
 from wfengine_journal.clock import Clock
 from wfengine_journal.connection import BUSY_TRIES, explain, open_writer, primary_code
-from wfengine_journal.errors import ForkedProcessError, JournalError
+from wfengine_journal.errors import ForkedProcessError, InternalError, JournalError
+from wfengine_journal.holds import FAULTS_OF_A_CHANGE, INSIDE, Hold
 from wfengine_journal.threads import start_thread
 
 #: In mode "process" one commit is synced at least this often while there are writes, in seconds.
@@ -33,11 +36,6 @@ POST_DELAY_SECONDS = 0.05
 #: Size of the write-ahead log from which a checkpoint is tried, in bytes, and after how many commits it is looked at.
 CHECKPOINT_BYTES = 8 * 1024 * 1024
 CHECKPOINT_LOOK_COMMITS = 256
-#: Primary result codes that tell of a defect of the change itself, not of the disk; 0: reported by Python's own module.
-FAULTS_OF_A_CHANGE = frozenset(
-    {0, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_RANGE}
-    | {sqlite3.SQLITE_MISUSE}
-)
 #: How long a waiter sleeps before it looks for itself, in seconds: only if Ctrl-C took away the leader that was to wake it.
 HAND_OVER_SECONDS = 0.5
 #: How long a fork waits for a commit that is under way, in seconds.
@@ -129,6 +127,8 @@ class Writer:
         self._posted = threading.Event()
         self._closing = threading.Event()
         self._flusher: threading.Thread | None = None
+        self._flusher_lock = threading.Lock()
+        self._hold: Hold | None = None  # user code runs inside a transaction
         self._full_sync = False  # what PRAGMA synchronous is set to now
         self._last_sync = clock.monotonic_seconds()
         self.commits = 0  # transactions that were committed
@@ -146,8 +146,16 @@ class Writer:
     def write(self, change: Change, *, synced: bool) -> None:
         """Apply one change and return after it is committed; `synced` also waits for the disk.
 
-        Raises WriteRefused when the change's guard did not hold, JournalError when the file cannot be written.
+        Raises WriteRefused when the change's guard did not hold, JournalError when the file cannot be written. Inside a
+        transaction of user code the change becomes a part of it, and is committed with it.
         """
+        hold = self._hold
+        if hold is not None:
+            if hold.is_mine():
+                self._check_usable()
+                hold.apply(self._connection, change, self._path)
+                return
+            hold.await_end(self._path)
         ticket = _Ticket(change, synced, None)
         self._queue.append(ticket)
         if not self._leading and self._write_alone(ticket):
@@ -188,6 +196,7 @@ class Writer:
         """Queue a change that nobody waits for here: it rides along with the next commit, or is flushed soon.
 
         `on_commit` is called with None after the commit, or with the error, on the thread that led it; it must not block.
+        Inside a transaction of user code it is no part of that: what is logged there stays, whatever becomes of the rest.
         """
         self._queue.append(_Ticket(change, synced, on_commit))
         if self._flusher is None:
@@ -200,18 +209,101 @@ class Writer:
         self._queue.append(_Ticket(change, False, None))
 
     def flush(self) -> None:
-        """Commit everything that is queued at this moment."""
+        """Commit everything that is queued at this moment. Does nothing inside a transaction of user code."""
+        hold = self._hold
+        if hold is not None:
+            if hold.is_mine():
+                return
+            hold.await_end(self._path)
         if self._queue:
             self._lead()
 
     def read(self, query: Callable[[sqlite3.Connection], object]) -> object:
-        """Run a read on the write connection, between two transactions. Errors come as JournalError."""
+        """Run a read on the write connection, between two transactions. Errors come as JournalError.
+
+        Inside a transaction of user code it sees what was written there.
+        """
+        hold = self._hold
+        if hold is not None:
+            if hold.is_mine():
+                return self._read_now(query)
+            hold.await_end(self._path)
         with self._lock:
+            return self._read_now(query)
+
+    def _read_now(self, query: Callable[[sqlite3.Connection], object]) -> object:
+        self._check_usable()
+        try:
+            return query(self._connection)
+        except sqlite3.Error as error:
+            raise explain(error, self._path) from error
+
+    # ---- a transaction in which user code runs
+
+    @property
+    def is_inside(self) -> bool:
+        """Tell whether the caller is user code that runs inside a transaction of this file."""
+        hold = self._hold
+        return hold is not None and hold.is_mine()
+
+    def exclusive(self, work: Callable[[sqlite3.Connection], Change], *, synced: bool) -> None:
+        """Run `work` on the write connection in one transaction, and commit it with the change that `work` returns.
+
+        What `work` raises rolls everything back and is raised here; so is sqlite3.IntegrityError for a constraint that is
+        checked at COMMIT. Changes that its thread writes meanwhile are committed, or rolled back, with it. Everybody else
+        waits: `work` has to be short. Raises WriteRefused and JournalError as `write` does.
+        """
+        hold = self._hold
+        if hold is not None:
+            if hold.is_mine():
+                raise InternalError("A transaction was begun inside a transaction. Please report this.")
+            hold.await_end(self._path)
+        hold = Hold()
+        token = INSIDE.set(hold)
+        self._leading = True
+        try:
+            with self._lock:
+                self._leading = True
+                self._check_usable()
+                try:
+                    self._commit_work(work, hold, synced)
+                finally:
+                    self._hold = None
+        finally:
+            hold.ended.set()
+            INSIDE.reset(token)
+            self._leading = False
+            self._hand_over()
+            after_commit = self.after_commit  # read once: the last who waits may go away just now
+            if after_commit is not None:
+                after_commit()
+
+    def _commit_work(self, work: Callable[[sqlite3.Connection], Change], hold: Hold, synced: bool) -> None:
+        try:
+            self._begin(synced)
+            self._hold = hold
+            change = work(self._connection)
             self._check_usable()
-            try:
-                return query(self._connection)
-            except sqlite3.Error as error:
-                raise explain(error, self._path) from error
+            hold.check(self._connection)
+            change.apply(self._connection)
+        except BaseException as error:
+            if self.is_forked:  # the transaction, and the connection, are the parent's
+                raise
+            problem = self._given_up(error if hold.fault is None else hold.fault)
+            if problem is error:
+                raise
+            raise problem from error
+        finally:
+            self._hold = None
+        self._commit_checked(change)
+
+    def _commit_checked(self, change: Change) -> None:
+        """Commit what user code wrote. That a constraint of its own tables is broken is known: nothing was committed."""
+        try:
+            self._commit([change], may_break_constraints=True)
+        except sqlite3.IntegrityError:
+            self._connection.execute("ROLLBACK")
+            raise
 
     def _lead(self, own: _Ticket | None = None) -> None:
         """Take the lock, commit what is queued in one transaction, then tell who waits, and the callbacks.
@@ -358,12 +450,14 @@ class Writer:
                 if primary_code(error) != sqlite3.SQLITE_BUSY or attempt == BUSY_TRIES:
                     raise
 
-    def _commit(self, changes: list[Change]) -> None:
+    def _commit(self, changes: list[Change], *, may_break_constraints: bool = False) -> None:
         if self.probe is not None:
             self.probe("before", self.commits + 1, changes)
         try:
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
+            if may_break_constraints and isinstance(error, sqlite3.IntegrityError) and self._connection.in_transaction:
+                raise
             self._settle_unknown_commit(error, changes)
         self.commits += 1
         if self.probe is not None:
@@ -443,7 +537,7 @@ class Writer:
         self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def _start_flusher(self) -> None:
-        with self._lock:
+        with self._flusher_lock:
             if self._flusher is None and not self._closed:
                 self._flusher = start_thread("wfengine-flusher", self._flush_posted)
 
@@ -476,6 +570,8 @@ class Writer:
 
     def hold_for_fork(self) -> None:
         """Called before a fork: no statement may be under way, or the child could not close its copy of the connection."""
+        if self.is_inside:
+            return  # user code forks inside its transaction: the child must leave the file alone
         if self._lock.acquire(timeout=FORK_WAIT_SECONDS):  # another thread's fork may be holding it
             self._held_for_fork = True
 
@@ -501,6 +597,8 @@ class Writer:
         else:  # a thread that does not exist here is inside SQLite: a reference never given back keeps it from being closed
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
         self._lock = threading.Lock()  # the parent's may be held by a thread that does not exist here
+        self._flusher_lock = threading.Lock()
+        self._hold = None
         self._queue.clear()
         self._flusher = None
         return closed
