@@ -18,7 +18,7 @@ from wfengine.resolution import is_plain
 from wfengine.scopes import find_scope
 from wfengine.steps import Write, _perform
 from wfengine.task_engine import issue, live, new_call
-from wfengine_journal.writer import Change
+from wfengine_journal.tickets import Change
 
 HOPS = (
     "scope and futures among the arguments",

@@ -25,8 +25,8 @@ from wfengine.stored_parameters import restore_parameters
 from wfengine_journal.errors import JournalError, UsageError, WfengineError
 from wfengine_journal.requests import Before, RequestCancel, RequestPause, ReturnToWaiting, find_before
 from wfengine_journal.states import StateType
+from wfengine_journal.tickets import WriteRefused
 from wfengine_journal.transitions import utf8_text
-from wfengine_journal.writer import WriteRefused
 
 if TYPE_CHECKING:
     from wfengine_journal.records import FlowRunRow

@@ -20,7 +20,7 @@ from wfengine.recovery import find_run_id
 from wfengine_journal.codec import encode, is_json_exact
 from wfengine_journal.errors import InvalidInputError, NotPausedError, UsageError
 from wfengine_journal.messages import OpenRequest, PutMessage, list_open_requests
-from wfengine_journal.writer import WriteRefused
+from wfengine_journal.tickets import WriteRefused
 
 if TYPE_CHECKING:
     from wfengine_journal.store import Journal

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from wfengine_journal.store import Journal
-    from wfengine_journal.writer import Change
+    from wfengine_journal.tickets import Change
 
 
 class LoopCommits:

@@ -68,7 +68,7 @@ from wfengine_journal.messages import (
     find_oldest,
     load_message,
 )
-from wfengine_journal.writer import WriteRefused
+from wfengine_journal.tickets import WriteRefused
 
 if TYPE_CHECKING:
     from wfengine_journal.changes import Mark

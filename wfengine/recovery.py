@@ -23,8 +23,8 @@ from wfengine_journal.connection import open_reader
 from wfengine_journal.errors import EntrypointError, JournalCorruptError, OwnershipLostError, RunHalted, UsageError
 from wfengine_journal.records import FlowRunRow, OpenRunRow
 from wfengine_journal.store import Journal
+from wfengine_journal.tickets import WriteRefused
 from wfengine_journal.transitions import ResolveCall
-from wfengine_journal.writer import WriteRefused
 
 if TYPE_CHECKING:
     from wfengine.flows import AnyFlow

@@ -20,7 +20,7 @@ from wfengine_journal.corrections import TakeBackCalls, count_calls, find_calls,
 from wfengine_journal.errors import UsageError
 from wfengine_journal.records import FlowRunRow
 from wfengine_journal.store import Journal
-from wfengine_journal.writer import WriteRefused
+from wfengine_journal.tickets import WriteRefused
 
 RULES = ("failed", "fatal", "changed")
 _CALL = re.compile(r"(?P<task>[^\[\]]+)(?:\[(?P<key>.*)\])?", re.DOTALL)

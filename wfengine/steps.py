@@ -32,7 +32,7 @@ from wfengine_journal.errors import (
     TaskTimeoutError,
 )
 from wfengine_journal.threads import start_thread
-from wfengine_journal.writer import Change, WriteRefused
+from wfengine_journal.tickets import Change, WriteRefused
 
 if TYPE_CHECKING:
     from wfengine.states import State

@@ -185,9 +185,7 @@ class Call:
 def new_call(callee: Callee, scope: Scope, args: tuple[object, ...], kwargs: dict[str, object], *, has_futures: bool) -> Call:
     """Bind the arguments (hop 1). A call that waits for futures has no defined order, so it is never on the main lane."""
     if scope.call is not None and scope.call.callee.transacts is not None:
-        from wfengine.transactional import refused_inside  # only a mistake needs it
-
-        raise refused_inside(f"{callee.kind} '{callee.name}'", scope)
+        raise scope.call.callee.transacts.refused_inside(f"{callee.kind} '{callee.name}'", scope)
     arguments = callee.parameters.bind(args, kwargs)
     lane = 0 if not has_futures and scope.on_main_lane() else 1
     call = Call(callee, scope, arguments, lane)
@@ -339,7 +337,8 @@ def life(call: Call) -> Steps[Outcome]:
         # 5  user code
         outcome = yield from _user_code(call)
         if call.is_recorded:  # a transactional task's, with its rows: hop 6 is done
-            return (yield from _told(call, outcome))
+            _tell(call, outcome)
+            return (yield from _tell_late(call, outcome))
         if outcome.error is not None and not isinstance(outcome.error, Exception):
             yield from cut_off(call, outcome.error)
         # 6  outcome committed
@@ -353,7 +352,8 @@ def life(call: Call) -> Steps[Outcome]:
         yield Write(run, written, run.synced, final=next_attempt is None and call.callee.hooks is None)
         # 8  told
         if next_attempt is None:
-            return (yield from _told(call, outcome))
+            _tell(call, outcome)
+            return (yield from _tell_late(call, outcome))
         # 7  retry
         call.live_state = StateType.SCHEDULED
         yield Delay(run, next_attempt)
@@ -437,9 +437,7 @@ def _user_code(call: Call) -> Steps[Outcome]:
         call.feed = call.feed or Feed()
         outcome = yield from stream(scope, step, call.feed, call.task_run_id, str(call))
     elif callee.transacts is not None:
-        from wfengine.transactional import transacted  # imported when such a task is made
-
-        return (yield from transacted(call, scope, args, kwargs))
+        return (yield from callee.transacts.run(call, scope, args, kwargs))
     else:
         step = Invoke(scope, callee.fn, args, kwargs, callee.is_async, callee.timeout_seconds)
         outcome = yield step
@@ -449,11 +447,6 @@ def _user_code(call: Call) -> Steps[Outcome]:
     if outcome.error is None and is_telling(outcome.value):
         outcome = yield from judged(outcome, step)
     return outcome
-
-
-def _told(call: Call, outcome: Outcome) -> Steps[Outcome]:
-    _tell(call, outcome)
-    return (yield from _tell_late(call, outcome))
 
 
 def _tell(call: Call, outcome: Outcome) -> None:

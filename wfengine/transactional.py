@@ -27,7 +27,7 @@ from wfengine_journal.user_tables import Connection, Guard, TaskOfTransaction
 if TYPE_CHECKING:
     from wfengine.scopes import Scope
     from wfengine.task_engine import Call
-    from wfengine_journal.writer import Change
+    from wfengine_journal.tickets import Change
 
 #: How long a transaction may be held unless the task has a timeout_seconds, in seconds: long for a few thousand rows, and short
 #: enough for those who wait.
@@ -48,6 +48,24 @@ class TransactionOptions:
     limit_seconds: float
     place: int | None  # of the connection among the positional arguments; None: by keyword, or not at all
     takes_connection: bool
+
+    def run(self, call: Call, scope: Scope, args: tuple[object, ...], kwargs: dict[str, object]) -> Steps[Outcome]:
+        """Run the task's code, and record its result with what it wrote; `call.is_recorded` says whether.
+
+        A failure was rolled back and is not recorded yet.
+        """
+        step = Invoke(scope, call.callee.fn, args, kwargs, False, None)
+        outcome = yield Transact(step, functools.partial(_within, call, self))
+        assert isinstance(outcome, Outcome)
+        return outcome
+
+    def refused_inside(self, what: str, scope: Scope) -> UsageError:
+        """Return the error for a call that is made inside the transaction."""
+        return UsageError(
+            f"{what} was called inside {scope.call}, which holds a transaction: its steps could not be recorded before that "
+            "is committed, and everybody else would wait for it. Nothing was done. Call it in the flow, before or after, or "
+            "put it into the queue with .delay(...), which is committed together with the transaction."
+        )
 
 
 def transaction_options(
@@ -94,21 +112,9 @@ class _RolledBack(Exception):
         self.error = error
 
 
-def transacted(call: Call, scope: Scope, args: tuple[object, ...], kwargs: dict[str, object]) -> Steps[Outcome]:
-    """Run the code of a transactional task, and record its result with what it wrote; `call.is_recorded` says whether.
-
-    A failure was rolled back and is not recorded yet.
-    """
-    step = Invoke(scope, call.callee.fn, args, kwargs, False, None)
-    outcome = yield Transact(step, functools.partial(_within, call))
-    assert isinstance(outcome, Outcome)
-    return outcome
-
-
-def _within(call: Call, step: Invoke, invoke: Callable[[Invoke], Outcome]) -> Outcome:
+def _within(call: Call, options: TransactionOptions, step: Invoke, invoke: Callable[[Invoke], Outcome]) -> Outcome:
     """Run user code and record its result in one transaction, on the calling thread."""
-    run, options, seq = call.run, call.callee.transacts, call.seq
-    assert options is not None
+    run, seq = call.run, call.seq
     told: list[Outcome] = []
 
     def work(connection: sqlite3.Connection) -> Change:
@@ -167,12 +173,3 @@ def _lost(guard: Guard) -> Exception | None:
     except Exception as error:
         return error
     return None
-
-
-def refused_inside(what: str, scope: Scope) -> UsageError:
-    """Return the error for something that cannot be done inside a transactional task."""
-    return UsageError(
-        f"{what} was called inside {scope.call}, which holds a transaction: its steps could not be recorded before that is "
-        "committed, and everybody else would wait for it. Nothing was done. Call it in the flow, before or after, or put it "
-        "into the queue with .delay(...), which is committed together with the transaction."
-    )

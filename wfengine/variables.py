@@ -22,9 +22,9 @@ from wfengine.plain_json import plain_json
 from wfengine.scopes import Scope, current_scope
 from wfengine_journal.errors import InvalidValueError
 from wfengine_journal.store import Journal
+from wfengine_journal.tickets import WriteRefused
 from wfengine_journal.transitions import tags_text
 from wfengine_journal.variables import SetVariable, UnsetVariable, find_variable
-from wfengine_journal.writer import WriteRefused
 
 T = TypeVar("T")
 

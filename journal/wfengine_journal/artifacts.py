@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import NamedTuple
 
-from wfengine_journal.writer import WriteRefused
+from wfengine_journal.tickets import WriteRefused
 
 #: Larger than any id SQLite gives.
 MAX_ID = 2**63 - 1

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from wfengine_journal.codec import Encoded, encode
 from wfengine_journal.run_transitions import CreateFlowRun, EndFlowRun
+from wfengine_journal.tickets import WriteRefused
 from wfengine_journal.transitions import BeginCall, CompleteCall, RecordedChange, StartAttempt, result_columns
-from wfengine_journal.writer import WriteRefused
 
 if TYPE_CHECKING:
     from wfengine_journal.records import Records

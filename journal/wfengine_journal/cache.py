@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from wfengine_journal.codec import Encoded
+from wfengine_journal.tickets import WriteRefused
 from wfengine_journal.transitions import BeginCall, RecordedChange, StartAttempt, result_columns, store_value, utf8_text
-from wfengine_journal.writer import WriteRefused
 
 if TYPE_CHECKING:
     from wfengine_journal.records import Records

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 from wfengine_journal.codec import Encoded, value_hash
+from wfengine_journal.tickets import WriteRefused
 from wfengine_journal.transitions import RecordedChange, result_columns, store_value
-from wfengine_journal.writer import WriteRefused
 
 if TYPE_CHECKING:
     from wfengine_journal.records import Records

@@ -10,8 +10,8 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 
 from wfengine_journal.run_rows import columns_of
+from wfengine_journal.tickets import WriteRefused
 from wfengine_journal.transitions import Argument, RecordedChange, store_arguments
-from wfengine_journal.writer import WriteRefused
 
 #: Tables that are copied with the calls; what was logged, sent, cached and made for people stays with the original.
 _COPIED = ("transition", "argument", "item", "hook_run")

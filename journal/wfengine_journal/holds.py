@@ -15,7 +15,7 @@ from wfengine_journal.connection import BUSY_TIMEOUT_MS, BUSY_TRIES, explain, pr
 from wfengine_journal.errors import JournalBusyError, UsageError, UserTableError
 
 if TYPE_CHECKING:
-    from wfengine_journal.writer import Change
+    from wfengine_journal.tickets import Change
 
 #: Primary result codes that tell of a defect of the change itself, not of the disk; 0: reported by Python's own module.
 FAULTS_OF_A_CHANGE = frozenset(

@@ -8,8 +8,8 @@ from __future__ import annotations
 import sqlite3
 
 from wfengine_journal.codec import Encoded
+from wfengine_journal.tickets import WriteRefused
 from wfengine_journal.transitions import result_columns, store_value
-from wfengine_journal.writer import WriteRefused
 
 
 class RecordItem:

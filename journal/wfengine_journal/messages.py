@@ -12,8 +12,8 @@ import sqlite3
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from wfengine_journal.codec import Encoded, encode
+from wfengine_journal.tickets import WriteRefused
 from wfengine_journal.transitions import BeginCall, CompleteCall, RecordedChange, StartAttempt, result_columns, store_value
-from wfengine_journal.writer import WriteRefused
 
 if TYPE_CHECKING:
     from wfengine_journal.records import Records

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import sqlite3
 
+from wfengine_journal.tickets import WriteRefused
 from wfengine_journal.transitions import BeginCall, Identity, RecordedChange, store_arguments
-from wfengine_journal.writer import WriteRefused
 
 #: Characters of the reason that are kept: the failure it names has its own row, with everything.
 MESSAGE_LIMIT = 1000

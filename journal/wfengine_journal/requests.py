@@ -13,8 +13,8 @@ from typing import NamedTuple, cast
 from wfengine_journal.errors import InternalError
 from wfengine_journal.records import Records
 from wfengine_journal.run_transitions import cancel_unfinished_calls, record_flow_transition
+from wfengine_journal.tickets import WriteRefused
 from wfengine_journal.transitions import FROM_STATES, RecordedChange
-from wfengine_journal.writer import WriteRefused
 
 #: Ids that one question about many runs names at most.
 IDS_ASKED = 500

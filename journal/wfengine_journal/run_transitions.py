@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from wfengine_journal.codec import Encoded, EncodedError, encode
+from wfengine_journal.tickets import WriteRefused
 from wfengine_journal.transitions import (
     FROM_STATES,
     Argument,
@@ -18,7 +19,6 @@ from wfengine_journal.transitions import (
     store_error,
     store_value,
 )
-from wfengine_journal.writer import WriteRefused
 
 
 class CreateFlowRun(RecordedChange):

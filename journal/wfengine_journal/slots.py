@@ -14,7 +14,7 @@ import sqlite3
 from collections.abc import Collection
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from wfengine_journal.writer import WriteRefused
+from wfengine_journal.tickets import WriteRefused
 
 if TYPE_CHECKING:
     from wfengine_journal.store import Journal

@@ -22,8 +22,9 @@ from wfengine_journal.connection import FORMAT_VERSION, explain, open_readers, o
 from wfengine_journal.errors import ForkedProcessError, InternalError
 from wfengine_journal.records import OpenRunRow, OwnerRow, Records
 from wfengine_journal.run_transitions import CrashFlowRun
+from wfengine_journal.tickets import CommitProbe, WriteRefused
 from wfengine_journal.transitions import utf8_text
-from wfengine_journal.writer import FORK_WAIT_SECONDS, CommitProbe, Writer, WriteRefused
+from wfengine_journal.writer import FORK_WAIT_SECONDS, Writer
 
 T = TypeVar("T")
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from wfengine_journal.codec import Encoded, EncodedError
 from wfengine_journal.states import TRANSITIONS
-from wfengine_journal.writer import WriteRefused
+from wfengine_journal.tickets import WriteRefused
 
 #: A result of at most this many bytes stands in its row; a larger one stands once in table `value`.
 INLINE_BYTES = 1024

@@ -14,20 +14,19 @@ Invariants:
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, Protocol
 
 from wfengine_journal.clock import Clock
 from wfengine_journal.connection import BUSY_TRIES, explain, open_writer, primary_code
 from wfengine_journal.errors import ForkedProcessError, InternalError, JournalError
 from wfengine_journal.holds import FAULTS_OF_A_CHANGE, INSIDE, Hold
 from wfengine_journal.threads import start_thread
+from wfengine_journal.tickets import Change, CommitProbe, Ticket, WriteRefused, call_back
 
 #: In mode "process" one commit is synced at least this often while there are writes, in seconds.
 SYNC_INTERVAL_SECONDS = 1.0
@@ -36,8 +35,6 @@ POST_DELAY_SECONDS = 0.05
 #: Size of the write-ahead log from which a checkpoint is tried, in bytes, and after how many commits it is looked at.
 CHECKPOINT_BYTES = 8 * 1024 * 1024
 CHECKPOINT_LOOK_COMMITS = 256
-#: How long a waiter sleeps before it looks for itself, in seconds: only if Ctrl-C took away the leader that was to wake it.
-HAND_OVER_SECONDS = 0.5
 #: How long a fork waits for a commit that is under way, in seconds.
 FORK_WAIT_SECONDS = 5.0
 #: Changes in one transaction at the most, so that readers and other processes get their turn.
@@ -45,69 +42,6 @@ BATCH_LIMIT = 2000
 
 
 _logger = logging.getLogger("wfengine.journal")
-
-
-class WriteRefused(Exception):
-    """A guard did not hold; the change wrote nothing."""
-
-
-class Change(Protocol):
-    """One atomic piece of writing."""
-
-    def apply(self, connection: sqlite3.Connection) -> None:
-        """Run the statements; raise WriteRefused before the first write if a guard does not hold."""
-
-    def landed(self, connection: sqlite3.Connection) -> bool:
-        """Tell, on a fresh connection after a failed COMMIT, whether the change is in the file."""
-
-
-class CommitProbe(Protocol):
-    """What is asked around each commit of a writer. It must neither raise nor use the journal; it may end the process."""
-
-    def __call__(self, moment: Literal["before", "after"], number: int, changes: Sequence[Change]) -> None:
-        """Take notice of the `number`th commit, counted from 1 since the file was opened."""
-
-
-class _Ticket:
-    """A change in the queue, and what became of it."""
-
-    __slots__ = ("_awake", "change", "done", "error", "on_commit", "synced")
-
-    def __init__(self, change: Change, synced: bool, on_commit: Callable[[BaseException | None], None] | None) -> None:
-        self.change = change
-        self.synced = synced
-        self.on_commit = on_commit
-        self.done = False
-        self.error: BaseException | None = None
-        self._awake: threading.Lock | None = None  # held while its thread is to sleep
-
-    def wait(self, writer: Writer) -> None:
-        """Sleep while another thread leads, until the change is committed or this thread is to lead. May return early.
-
-        Waiting for the writer's lock instead would wake all waiters one by one, each only to see that it is done, while
-        the thread that led goes on alone: the queue would never fill up.
-        """
-        awake = threading.Lock()
-        awake.acquire()
-        self._awake = awake
-        if not self.done and writer.is_led:  # looked at after `_awake` was set, so that no wake is missed
-            awake.acquire(timeout=HAND_OVER_SECONDS)
-
-    def wake(self) -> bool:
-        """End the sleep of the thread that waits for this change; tell whether one does wait."""
-        awake = self._awake
-        if awake is not None and awake.locked():
-            with contextlib.suppress(RuntimeError):  # another leader was quicker
-                awake.release()
-        return awake is not None
-
-
-def _call_back(on_commit: Callable[[BaseException | None], None], error: BaseException | None) -> None:
-    """Tell one waiter; its trouble must not reach the thread that led the commit, nor keep the others from being told."""
-    try:
-        on_commit(error)
-    except Exception:
-        _logger.exception("What waited for a commit failed; the journal is not concerned.")
 
 
 class Writer:
@@ -123,7 +57,7 @@ class Writer:
         self._may_checkpoint = may_checkpoint  # runs the given checkpoint if no other process is at it
         self._lock = threading.Lock()
         self._leading = False  # a thread has, or is about to take, the lock in order to commit
-        self._queue: deque[_Ticket] = deque()
+        self._queue: deque[Ticket] = deque()
         self._posted = threading.Event()
         self._closing = threading.Event()
         self._flusher: threading.Thread | None = None
@@ -156,7 +90,7 @@ class Writer:
                 hold.apply(self._connection, change, self._path)
                 return
             hold.await_end(self._path)
-        ticket = _Ticket(change, synced, None)
+        ticket = Ticket(change, synced, None)
         self._queue.append(ticket)
         if not self._leading and self._write_alone(ticket):
             return
@@ -171,7 +105,7 @@ class Writer:
         """Tell whether a thread is committing, and will wake the next leader."""
         return self._leading
 
-    def _write_alone(self, ticket: _Ticket) -> bool:
+    def _write_alone(self, ticket: Ticket) -> bool:
         """Commit a change that nobody else's waits beside; tell whether it was so."""
         self._leading = True
         try:
@@ -198,7 +132,7 @@ class Writer:
         `on_commit` is called with None after the commit, or with the error, on the thread that led it; it must not block.
         Inside a transaction of user code it is no part of that: what is logged there stays, whatever becomes of the rest.
         """
-        self._queue.append(_Ticket(change, synced, on_commit))
+        self._queue.append(Ticket(change, synced, on_commit))
         if self._flusher is None:
             self._start_flusher()
         if not self._posted.is_set():
@@ -206,7 +140,7 @@ class Writer:
 
     def add(self, change: Change) -> None:
         """Queue a change that rides along with the next commit, whenever that is: nothing is lost without it."""
-        self._queue.append(_Ticket(change, False, None))
+        self._queue.append(Ticket(change, False, None))
 
     def flush(self) -> None:
         """Commit everything that is queued at this moment. Does nothing inside a transaction of user code."""
@@ -305,14 +239,14 @@ class Writer:
             self._connection.execute("ROLLBACK")
             raise
 
-    def _lead(self, own: _Ticket | None = None) -> None:
+    def _lead(self, own: Ticket | None = None) -> None:
         """Take the lock, commit what is queued in one transaction, then tell who waits, and the callbacks.
 
         Does nothing when another leader has committed the caller's `own` change meanwhile.
         """
         if own is not None and own.done:
             return
-        batch: list[_Ticket] = []
+        batch: list[Ticket] = []
         self._leading = True
         try:
             with self._lock:
@@ -333,13 +267,13 @@ class Writer:
             if after_commit is not None:
                 after_commit()
 
-    def _give_back(self, batch: list[_Ticket]) -> None:
+    def _give_back(self, batch: list[Ticket]) -> None:
         """Queue again, in front, what an interrupted leader took and did not settle."""
         left = [ticket for ticket in batch if not ticket.done and ticket not in self._queue]
         if left:
             self._queue.extendleft(reversed(left))
 
-    def _tell(self, batch: list[_Ticket]) -> None:
+    def _tell(self, batch: list[Ticket]) -> None:
         """Wake the waiters and call the callbacks; an interruption between two of them is raised after the last."""
         interruption: BaseException | None = None
         for ticket in batch:
@@ -349,7 +283,7 @@ class Writer:
                 ticket.wake()
                 if ticket.on_commit is not None:
                     on_commit, ticket.on_commit = ticket.on_commit, None
-                    _call_back(on_commit, ticket.error)
+                    call_back(on_commit, ticket.error)
             except BaseException as error:
                 interruption = error
         if interruption is not None:
@@ -361,7 +295,7 @@ class Writer:
             if ticket.wake():
                 return
 
-    def _drain(self, batch: list[_Ticket]) -> None:
+    def _drain(self, batch: list[Ticket]) -> None:
         queue = self._queue
         for _ in range(min(len(queue), BATCH_LIMIT)):
             batch.append(queue[0])  # known to the leader before it leaves the queue, so that Ctrl-C cannot lose it
@@ -382,7 +316,7 @@ class Writer:
             raise self._given_up(error) from error
         self._commit([change])
 
-    def _commit_batch(self, batch: list[_Ticket]) -> None:
+    def _commit_batch(self, batch: list[Ticket]) -> None:
         try:
             self._check_usable()
             self._begin(any(ticket.synced for ticket in batch))
@@ -401,13 +335,13 @@ class Writer:
         for ticket in batch:
             ticket.done = True
 
-    def _commit_each(self, batch: list[_Ticket]) -> None:
+    def _commit_each(self, batch: list[Ticket]) -> None:
         """One change of many was at fault and everything was rolled back: let each stand for itself."""
         for ticket in batch:
             ticket.error = None
             self._commit_batch([ticket])
 
-    def _interrupted(self, batch: list[_Ticket]) -> None:
+    def _interrupted(self, batch: list[Ticket]) -> None:
         """Ctrl-C reached the leader: what is not committed goes back into the queue, for the next leader."""
         if self._began and not self._connection.in_transaction:
             self._began = False
@@ -420,7 +354,7 @@ class Writer:
             ticket.error = None
         # `_lead` queues them again.
 
-    def _apply_all(self, batch: list[_Ticket]) -> list[_Ticket]:
+    def _apply_all(self, batch: list[Ticket]) -> list[Ticket]:
         applied = []
         for ticket in batch:
             try:
@@ -555,7 +489,7 @@ class Writer:
         No thread is started for it: from Python 3.12 on none can be while the interpreter goes down.
         """
         if last is not None:
-            self._queue.append(_Ticket(last, False, None))
+            self._queue.append(Ticket(last, False, None))
         while self._queue and self._broken is None and not self.is_forked:
             self._lead()
         with self._lock:

@@ -14,8 +14,8 @@ from wfengine_journal import store
 from wfengine_journal.changes import Mark
 from wfengine_journal.run_transitions import ClaimFlowRun, CrashFlowRun, CreateFlowRun
 from wfengine_journal.slots import ClaimSlot, ReleaseSlot, look
+from wfengine_journal.tickets import WriteRefused
 from wfengine_journal.transitions import BeginCall, Identity, SettleCall
-from wfengine_journal.writer import WriteRefused
 
 AT = "2026-11-22T15:30:50.000000Z"
 

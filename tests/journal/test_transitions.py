@@ -14,6 +14,7 @@ from wfengine_journal.codec import encode, encode_error
 from wfengine_journal.riders import WithRiders
 from wfengine_journal.run_transitions import ClaimFlowRun, CrashFlowRun, CreateFlowRun, EndFlowRun
 from wfengine_journal.states import TERMINAL, TRANSITIONS, StateType
+from wfengine_journal.tickets import Change, WriteRefused
 from wfengine_journal.transitions import (
     BeginCall,
     CompleteCall,
@@ -23,7 +24,6 @@ from wfengine_journal.transitions import (
     StartAttempt,
     tags_text,
 )
-from wfengine_journal.writer import Change, WriteRefused
 
 AT = "2026-11-22T15:30:50.000000Z"
 LARGE = encode("x" * 5000, "a large value")

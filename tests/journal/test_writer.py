@@ -13,7 +13,8 @@ from wfengine_journal import schema
 from wfengine_journal.clock import SystemClock
 from wfengine_journal.connection import open_reader, open_writer
 from wfengine_journal.errors import JournalError, JournalUnwritableError
-from wfengine_journal.writer import BATCH_LIMIT, POST_DELAY_SECONDS, Writer, WriteRefused
+from wfengine_journal.tickets import WriteRefused
+from wfengine_journal.writer import BATCH_LIMIT, POST_DELAY_SECONDS, Writer
 
 #: Seconds after which a test counts as hanging.
 PATIENCE = 20.0

@@ -34,7 +34,7 @@ from wfengine_journal.view_rows import find_last_instant
 if TYPE_CHECKING:
     from wfengine.flows import AnyFlow
     from wfengine.states import State
-    from wfengine_journal.writer import Change
+    from wfengine_journal.tickets import Change
 
 #: In each case's journal the flow's own run is the first one that is made.
 RUN_ID = 1

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from wfengine.flows import AnyFlow
     from wfengine.steps import Steps
     from wfengine_journal.records import FlowRunRow, Records
-    from wfengine_journal.writer import Change
+    from wfengine_journal.tickets import Change
 
 ENDED = ("COMPLETED", "FAILED", "CANCELLED")
 
