@@ -7,7 +7,6 @@ Keys are names without `prefect.`; one stands for everything below it. An option
 from __future__ import annotations
 
 _NO_DAEMON = "the daemon that fires schedules is not built yet; let cron or systemd call: wfengine run FILE"
-_NO_PAUSE = "a run that waits for a person's answer is not built yet"
 
 #: What is left out on purpose, and what to use in its place.
 LEFT_OUT = {
@@ -28,7 +27,7 @@ LEFT_OUT = {
     "plugins": "there are no plugins",
     "bundles": "there are no work pools to send code to",
     "engine": "internal to Prefect; a flow is run by calling it",
-    "testing": "no test harness is needed: wfengine.use_journal(path) gives a test a journal of its own in milliseconds",
+    "testing": "no server has to be started for tests: wfengine.testing.temporary_journal() gives one a journal of its own in milliseconds",
     "main": "import it from wfengine itself",
     "assets": "there are no assets; write artifacts, or rows of a table of your own",
     "Flow.from_source": "code is not fetched from elsewhere; check it out (git clone), then run the file",
@@ -46,11 +45,6 @@ NOT_YET = {
     "events": "events and automations are not built yet",
     "automations": "events and automations are not built yet",
     "concurrency": "limits by name are not built yet; a task runner's max_workers limits the tasks of one flow run",
-    "input": _NO_PAUSE,
-    "pause_flow_run": _NO_PAUSE,
-    "suspend_flow_run": _NO_PAUSE,
-    "resume_flow_run": _NO_PAUSE,
-    "flow_runs": _NO_PAUSE,
     "task_runners.ProcessPoolTaskRunner": "runners of processes and clusters are not built yet; tasks run in threads",
 }
 
@@ -75,7 +69,7 @@ CHANGING = (
 
 CHANGES = (
     "gives another value each time, and stands in the flow's own code, which a resume runs again. Where a task is given that "
-    "value, a resumed run is parked as drifted. Call it inside a task, or make it a parameter"
+    "value, a resumed run is parked as drifted. Call wfengine.now(), uuid4() or random() instead, or it inside a task"
 )
 
 BINDS_PREFECT = (
