@@ -27,7 +27,7 @@ LEFT_OUT = {
     "plugins": "there are no plugins",
     "bundles": "there are no work pools to send code to",
     "engine": "internal to Prefect; a flow is run by calling it",
-    "testing": "no server has to be started for tests: wfengine.testing.temporary_journal() gives one a journal of its own in milliseconds",
+    "testing": "no server has to be started for a test: wfengine.testing.temporary_journal() gives it a journal of its own",
     "main": "import it from wfengine itself",
     "assets": "there are no assets; write artifacts, or rows of a table of your own",
     "Flow.from_source": "code is not fetched from elsewhere; check it out (git clone), then run the file",
