@@ -43,7 +43,8 @@ if __name__ == "__main__":
 READING = [
     "runs ls", "runs ls --json", "runs show @last", "runs show @last --json", "runs logs @last", "info", "doctor",
     "sql 'SELECT * FROM tasks'", "sql 'SELECT * FROM failures'", "export", "export @last --format html",
-    "extract @last small.db",    "import small.db --again", "backup copy.db", "recover journal.db -o saved.db", "diff @last @last", "inputs ls",
+    "extract @last small.db", "import small.db --again", "backup copy.db", "recover journal.db -o saved.db",
+    "diff @last @last", "inputs ls",
     "prune --older-than 1d --dry-run",
 ]  # fmt: skip
 
