@@ -139,7 +139,7 @@ def _rerun(row: CallRow) -> str:
     if row.is_cut_off:
         return "it was cut off"
     if row.state == "PAUSED":
-        return "it is in doubt"
+        return "it waits for an answer" if row.state_name in ("Paused", "Suspended") else "it is in doubt"
     if row.state == "SCHEDULED":
         return "it waits for its next attempt"
     return "it was undone" if row.state_name == "RolledBack" else "it did not begin"

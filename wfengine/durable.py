@@ -19,6 +19,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from wfengine import listeners
 from wfengine.continuation import ContinueAsNew
+from wfengine.own_calls import own_call
 from wfengine.parameters import Parameters
 from wfengine.resolution import is_plain, resolved_arguments
 from wfengine.scopes import Scope, current_scope, current_tracer, find_scope
@@ -105,7 +106,7 @@ def _drawn(callee: Callee, arguments: dict[str, object], draw: Callable[[Clock],
     scope = find_scope()
     if scope is None:
         return draw(_SYSTEM_CLOCK)
-    call = new_block_call(callee, scope, arguments)
+    call = own_call(callee, scope, arguments)
     outcome = issue(call) or drive(_draw(call, draw))
     if outcome.error is not None:
         raise outcome.error
@@ -119,11 +120,6 @@ def _draw(call: Call, draw: Callable[[Clock], str | float]) -> Steps[Outcome]:
 
 
 # ------------------------------------------------------------------------------------------- what all blocks share
-
-
-def new_block_call(callee: Callee, scope: Scope, arguments: dict[str, object]) -> Call:
-    """Return a call of a building block, to be issued. It takes no part in transactions: there is nothing to undo."""
-    return Call(callee, scope, arguments, 0 if scope.on_main_lane() else 1)
 
 
 def begin_block(call: Call) -> BeginCall | StartAttempt:

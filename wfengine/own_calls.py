@@ -62,7 +62,7 @@ def own_callee(name: str, key_args: Collection[str] = ()) -> Callee:
 
 
 def own_call(callee: Callee, scope: Scope, arguments: dict[str, object]) -> Call:
-    """Return a call of the running flow, still to be issued."""
+    """Return a call of the running flow, still to be issued. It takes no part in transactions: there is nothing to undo."""
     return Call(callee, scope, arguments, 0 if scope.on_main_lane() else 1)
 
 

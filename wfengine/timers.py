@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, cast
 
 from wfengine.awaiting import in_async_code
 from wfengine.deadlines import deadline_error
-from wfengine.durable import begin_block, block, new_block_call, record_drawn, tell_block
+from wfengine.durable import begin_block, block, record_drawn, tell_block
 from wfengine.ids import typed
 from wfengine.loading import is_loading
+from wfengine.own_calls import own_call
 from wfengine.scopes import Scope, current_tracer, find_scope
 from wfengine.states import State
 from wfengine.steps import Delay, Outcome, Settle, Steps, Write, drive, drive_async
@@ -152,7 +153,7 @@ def _begin(wish: Wish, suspend: bool | None) -> _Sleep:
     scope = find_scope()
     if scope is None:
         return _Sleep(None, None, wish, False)
-    call = new_block_call(_SLEEP, scope, wish.arguments())
+    call = own_call(_SLEEP, scope, wish.arguments())
     return _Sleep(call, issue(call), wish, bool(suspend))
 
 
