@@ -22,7 +22,7 @@ from wfengine.continuation import ContinueAsNew
 from wfengine.own_calls import own_call
 from wfengine.parameters import Parameters
 from wfengine.resolution import is_plain, resolved_arguments
-from wfengine.scopes import Scope, current_scope, current_tracer, find_scope
+from wfengine.scopes import ACTIVE_TRANSACTION, Scope, current_scope, current_tracer, find_scope
 from wfengine.steps import Outcome, Steps, Write, drive
 from wfengine.stored_parameters import describe_parameters
 from wfengine.submission import call_now
@@ -204,6 +204,12 @@ def continue_as_new(**parameters: object) -> NoReturn:
         raise UsageError(
             f"continue_as_new() was called in {scope.run}, a {'generator' if flow.is_generator else 'task called alone'}; only "
             "a flow that returns its result can go on as a new run. Call a flow that is none from here."
+        )
+    active = ACTIVE_TRANSACTION.get()
+    if active is not None and active.scope is scope:
+        raise UsageError(
+            f"continue_as_new() was called inside a transaction of {scope.run}, which could then neither be committed nor undone. "
+            "Nothing was changed. Leave the `with transaction(...)` block first."
         )
     arguments = _new_arguments(flow, scope, parameters)
     text, stored = describe_parameters(flow.parameters.owner, arguments)
