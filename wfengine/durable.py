@@ -208,8 +208,8 @@ def continue_as_new(**parameters: object) -> NoReturn:
     active = ACTIVE_TRANSACTION.get()
     if active is not None and active.scope is scope:
         raise UsageError(
-            f"continue_as_new() was called inside a transaction of {scope.run}, which could then neither be committed nor undone. "
-            "Nothing was changed. Leave the `with transaction(...)` block first."
+            f"continue_as_new() was called inside a transaction of {scope.run}, which could then neither be committed nor "
+            "undone. Nothing was changed. Leave the `with transaction(...)` block first."
         )
     arguments = _new_arguments(flow, scope, parameters)
     text, stored = describe_parameters(flow.parameters.owner, arguments)
