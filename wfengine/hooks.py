@@ -155,7 +155,7 @@ def call_task_hooks(call: Call, state: State[object], seq: int) -> Steps[None]:
 def has_untold(call: Call, state_type: StateType, seq: int) -> bool:
     """Tell whether a recorded state of a task has hooks that were not called: the process died first."""
     hooks = call.callee.hooks
-    if hooks is None or call.run.journal.is_rehearsal:
+    if hooks is None or call.run.dry is not None:
         return False
     option = OPTIONS.get(state_type, "")
     if any((call.task_run_id, seq, option, name) not in call.run.told for name, _ in hooks.of(state_type)):
@@ -184,7 +184,7 @@ def call_hook(
     moment: Moment, option: str, name: str, hook: Hook, args: tuple[object, ...], *, again: bool = False
 ) -> Steps[Exception | None]:
     """Call one hook and record that; return what it raised. One that was called already is not, unless `again`."""
-    if moment.run.dry is not None or moment.run.journal.is_rehearsal:
+    if moment.run.dry is not None:
         return None
     if not again and (moment.task_run_id, moment.seq, option, name) in moment.run.told:
         return None

@@ -52,9 +52,6 @@ class _Statement:
 class Journal:
     """One journal file. Get it with `open_journal`; all methods may be called from any thread."""
 
-    #: This is a copy in which a run is replayed and nothing executed, hooks neither.
-    is_rehearsal = False
-
     def __init__(self, path: Path, clock: Clock) -> None:
         connection, version = open_writer(path)
         try:

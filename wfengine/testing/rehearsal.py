@@ -8,38 +8,32 @@ from __future__ import annotations
 
 import contextvars
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wfengine.dry_runs import DryRun, Plan
 from wfengine.endings import Ended, recorded_end
 from wfengine.flow_engine import How, take_up
-from wfengine.scopes import ABANDONED, ACTIVE
+from wfengine.scopes import ABANDONED
 from wfengine.steps import drive, drive_async
 from wfengine.testing.clock import VirtualClock
 from wfengine.testing.comparing import Ending, describe_state
 from wfengine_journal.clock import SystemClock
 from wfengine_journal.copies import CallText, ReopenFlowRun, copy_journal, list_call_texts
-from wfengine_journal.errors import JournalError, RunHalted, WfengineError
-from wfengine_journal.riders import WithRiders
-from wfengine_journal.run_transitions import ClaimFlowRun, CrashFlowRun, EndFlowRun
+from wfengine_journal.errors import DryRunEnded, RunHalted, WfengineError
 from wfengine_journal.store import Journal
 from wfengine_journal.threads import start_thread
-from wfengine_journal.transitions import BeginCall, RecordedChange, StartAttempt
 
 if TYPE_CHECKING:
     from wfengine.flows import AnyFlow
     from wfengine.steps import Steps
+    from wfengine.task_engine import Call
     from wfengine_journal.records import FlowRunRow, Records
-    from wfengine_journal.tickets import Change
 
 ENDED = ("COMPLETED", "FAILED", "CANCELLED")
-
-
-class _NotRecorded(JournalError):
-    """Ends a rehearsal: what comes next is not in the journal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,113 +58,71 @@ class Rehearsed:
     orphans: tuple[CallText, ...] = ()  # completed calls that the code does not make any more
 
 
-class RehearsalJournal(Journal):
-    """A copy of a journal that refuses every change by which a call would begin, and remembers the first."""
+class _Rehearsal(DryRun):
+    """Remembers the first call that would run."""
 
-    is_rehearsal = True
+    def __init__(self, flow_run_id: int) -> None:
+        super().__init__(Plan(flow_run_id, ""))
+        self.first: Stop | None = None
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, VirtualClock(SystemClock().wall_seconds()))
-        self.stop: Stop | None = None
-        self.orphans: dict[int, frozenset[int]] = {}  # by flow run, as of its end: what nobody asked for
-        self._let_write, self._let_post = self.write, self.post
-        self.write = self._write_unless_it_begins
-        self.post = self._post_unless_it_begins
-
-    def _write_unless_it_begins(self, change: Change, *, synced: bool) -> None:
-        if isinstance(change, EndFlowRun):
-            self.orphans[change.flow_run_id] = frozenset(change.orphan_ids)
-        begins = _begins(change)
-        if begins is None:
-            self._let_write(change, synced=False)
-            return
-        raise self._stopped_at(begins)
-
-    def _post_unless_it_begins(
-        self, change: Change, *, synced: bool = False, on_commit: Callable[[BaseException | None], None] | None = None
-    ) -> None:
-        begins = _begins(change)
-        if isinstance(change, EndFlowRun):
-            self.orphans[change.flow_run_id] = frozenset(change.orphan_ids)
-        if begins is None:
-            self._let_post(change, on_commit=on_commit)
-            return
-        stopped = self._stopped_at(begins)
-        if on_commit is not None:
-            on_commit(stopped)
-
-    def _stopped_at(self, change: RecordedChange) -> _NotRecorded:
-        if self.stop is None:
-            self.stop = self._describe(change)
-        return _NotRecorded(f"The replay came to what is not recorded: {self.stop.task}")
-
-    def _describe(self, change: RecordedChange) -> Stop:
-        if isinstance(change, StartAttempt) and change.call is not None:
-            change = change.call
-        if isinstance(change, BeginCall):
-            task = self.known_task_key(change.identity.task_id)
-            unclaimed = self._unclaimed(change.flow_run_id, change.identity.scope) if change.lane == 0 else ()
-            return Stop(task, change.inputs, True, unclaimed)
-        found = list_call_texts(self.records, change.flow_run_id, [change.task_run_id])
-        if not found:
-            return Stop(type(change).__name__, "", is_new=True)
-        (begun,) = found
-        calls = self._unclaimed(change.flow_run_id, begun.scope) if begun.lane == 0 else ()
-        return Stop(begun.task, begun.inputs, False, tuple(call for call in calls if call.task_run_id < begun.task_run_id))
-
-    def _unclaimed(self, run_id: int, scope: int) -> tuple[CallText, ...]:
-        """Return the completed calls of a scope's main lane that were not asked for so far: in it, calls have an order."""
-        live = ACTIVE.get((str(self.path), run_id))
-        if live is None or live.recorded is None:
-            return ()
-        with live.issue_lock:
-            ids = live.recorded.list_orphans()
-        return tuple(call for call in list_call_texts(self.records, run_id, ids) if call.lane == 0 and call.scope == scope)
+    def stop(self, call: Call) -> RunHalted:
+        """Return the signal with which the body ends here."""
+        if self.first is None:
+            inputs = "" if call.inputs is None else call.inputs.text
+            self.first = Stop(call.callee.key, inputs, call.row is None, _unclaimed_before(call))
+        return super().stop(call)
 
 
-def _begins(change: object) -> RecordedChange | None:
-    """Return the change by which a call would begin, or settle without an outcome of its own; None for any other."""
-    if isinstance(change, WithRiders):
-        return _begins(change.carrier)
-    if isinstance(change, RecordedChange) and not isinstance(change, ClaimFlowRun | EndFlowRun | CrashFlowRun):
-        return change
-    return None
+def _unclaimed_before(call: Call) -> tuple[CallText, ...]:
+    """Return the completed calls of the scope's main lane that were made before this one, and not asked for so far."""
+    run = call.run
+    if call.lane != 0 or run.recorded is None:
+        return ()
+    with run.issue_lock:
+        ids = run.recorded.list_orphans()
+    found = list_call_texts(run.journal.records, run.id, ids)
+    return tuple(
+        each
+        for each in found
+        if each.lane == 0 and each.scope == call.scope.task_run_id and (call.row is None or each.task_run_id < call.row.id)
+    )
 
 
 @contextmanager
-def rehearsing(source: Path) -> Iterator[RehearsalJournal]:
+def rehearsing(source: Path) -> Iterator[Journal]:
     """Open a copy of a journal for rehearsals; it is gone after the block."""
     with tempfile.TemporaryDirectory(prefix="wfengine-replay-", ignore_cleanup_errors=True) as folder:
         path = Path(folder).resolve() / "journal.db"
         copy_journal(source, path)
-        journal = RehearsalJournal(path)
+        journal = Journal(path, VirtualClock(SystemClock().wall_seconds()))
         try:
             yield journal
         finally:
             journal.close()
 
 
-def rehearse(journal: RehearsalJournal, run_id: int, flow: AnyFlow) -> Rehearsed:
+def rehearse(journal: Journal, run_id: int, flow: AnyFlow) -> Rehearsed:
     """Replay a recorded run, as a recovery would that asks nobody, up to the first call that it would have to execute."""
-    records, journal.stop = journal.records, None
+    records, rehearsal = journal.records, _Rehearsal(run_id)
     row = records.get_flow_run(run_id)
     recorded = describe_state(recorded_end(records, row).state) if row.state in ENDED else None
     known = {call.id for call in records.list_calls(run_id) if call.orphaned_in is not None}
     journal.write(ReopenFlowRun(run_id, journal.clock.now_text()), synced=False)
-    key = (str(journal.path), run_id)
+    how = How("recovery", "none", by_person=False, on_drift="error", dry=rehearsal)
     try:
-        ended = _drive(take_up(flow, journal, run_id, How("recovery", "none", by_person=False, on_drift="error")), flow)
+        ended = _drive(take_up(flow, journal, run_id, how), flow)
     except RunHalted as signal:
-        if journal.stop is None:
-            return Rehearsed(row, error=signal.error, recorded=recorded)
-        return Rehearsed(row, journal.stop, recorded=recorded)
+        stopped = isinstance(signal.error, DryRunEnded)
+        return Rehearsed(row, rehearsal.first, None if stopped else signal.error, recorded=recorded)
     except WfengineError as error:
         return Rehearsed(row, error=error, recorded=recorded)
     finally:
-        ABANDONED.discard(key)
-    orphans = list_call_texts(records, run_id, journal.orphans.get(run_id, frozenset()) - known)
+        ABANDONED.discard((str(journal.path), run_id))
+    (_, epoch) = rehearsal.entered[0]
+    ids = {task_run_id for task_run_id, _, _ in records.list_orphans(run_id, epoch)} - known
+    orphans = list_call_texts(records, run_id, ids)
     return Rehearsed(
-        row, journal.stop, recorded=recorded, ending=_ending(records, row, recorded, ended), orphans=tuple(orphans)
+        row, rehearsal.first, recorded=recorded, ending=_ending(records, row, recorded, ended), orphans=tuple(orphans)
     )
 
 

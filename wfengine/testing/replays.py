@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from wfengine.recovery import load_flow
-from wfengine.testing.rehearsal import ENDED, RehearsalJournal, Rehearsed, rehearse, rehearsing
+from wfengine.testing.rehearsal import ENDED, Rehearsed, rehearse, rehearsing
 from wfengine_journal.copies import CallText, RunHead, list_run_heads
 from wfengine_journal.errors import DriftError, UsageError, WfengineError
+from wfengine_journal.store import Journal
 
 if TYPE_CHECKING:
     from wfengine.flows import AnyFlow
@@ -71,7 +72,7 @@ def _chosen(heads: list[RunHead], names: set[str], runs: set[int | str] | None) 
             yield head
 
 
-def _problem(copy: RehearsalJournal, head: RunHead, objects: Mapping[str, AnyFlow]) -> str | None:
+def _problem(copy: Journal, head: RunHead, objects: Mapping[str, AnyFlow]) -> str | None:
     try:
         flow = objects.get(head.flow_name) or load_flow(copy, copy.records.get_flow_run(head.id))
     except WfengineError as error:
