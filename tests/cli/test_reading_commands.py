@@ -314,6 +314,7 @@ def test_doctor_lists_the_damage_of_a_file_that_cannot_be_opened_and_the_way_on(
     answer = cli("doctor")
     assert answer.code == 5
     assert [line.split()[0] for line in answer.out.splitlines()] == ["damage", "damage"]
+    assert "wfengine recover .wfengine/journal.db" in answer.err
     assert "sqlite3 .wfengine/journal.db .recover | sqlite3 recovered.db" in answer.err
     assert "then run: wfengine doctor" not in answer.out + answer.err
     found = cli("doctor", "--json")

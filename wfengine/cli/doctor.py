@@ -57,7 +57,7 @@ def doctor(settings: Settings, thorough: bool, values: int) -> int:
         name = shlex.quote(str(shown_path(path)))
         say(
             f"{shown_path(path)} is damaged. Keep a copy of it and its -wal file. Save what can be read with: "
-            f"wfengine recover {name}"
+            f"wfengine recover {name}  (or, if that finds nothing: sqlite3 {name} .recover | sqlite3 recovered.db)"
         )
         return ExitCode.JOURNAL
     return ExitCode.OK
