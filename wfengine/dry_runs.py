@@ -22,11 +22,9 @@ from typing import TYPE_CHECKING, Literal
 
 from wfengine.flow_engine import How, take_up
 from wfengine.identity import differing_arguments
-from wfengine.journals import using_journal
-from wfengine.recovery import load_flow
-from wfengine.replay import Rerun
+from wfengine.journals import journal_in_use
+from wfengine.recovery import how_to_resume, load_flow, perform
 from wfengine.reruns import correct
-from wfengine.steps import drive, drive_async
 from wfengine_journal.corrections import TakeBackCalls
 from wfengine_journal.errors import DryRunEnded, PausedRun, RunHalted, UsageError, WfengineError
 from wfengine_journal.extraction import extract_run
@@ -161,23 +159,13 @@ def plan_run(
             raise UsageError(f"Flow run {row.id} '{row.name}' is a subflow of another run. Plan that one.")
         found = load_flow(journal, row) if flow is None else flow
         plan = Plan(row.id, row.name)
-        asked = correct(journal, row, rerun, values or {}) if rerun or values else None
+        asked = correct(journal, row, rerun, values or {})
         row = journal.records.get_flow_run(run_id)
         if row.state == "COMPLETED":
             opening = TakeBackCalls(row.id, (), version=row.version, at=journal.clock.now_text(), message="replayed")
             journal.write(opening, synced=False)
-        usual: Rerun = "failed" if asked is not None and asked.every_failure else "none" if as_recorded else "fatal"
-        words = None if asked is None else asked.words
-        on_drift = on_drift or found.on_drift
         dry = DryRun(plan, wrap)
-        how = How(
-            "recovery" if as_recorded else "resume",
-            usual,
-            not as_recorded and on_drift != "error",
-            on_drift,
-            dry,
-            words,
-        )
+        how = how_to_resume(on_drift or found.on_drift, asked, recovery=as_recorded, dry=dry)
         with _unseen() if quiet else contextlib.nullcontext():
             _perform(plan, found, journal, how)
         _note_orphans(plan, journal, dry)
@@ -189,19 +177,16 @@ def using_journal_in(folder: str, source: Path, run_id: int) -> Iterator[Journal
     """Extract a run into that folder, and let the block use the extract as the journal of this process."""
     path = Path(folder) / "journal.db"
     extract_run(source, run_id, path, synced=False)
-    with using_journal(path) as journal:
-        yield journal
+    with journal_in_use(path, "process") as journal:
+        try:
+            yield journal
+        finally:
+            journal.close()
 
 
 def _perform(plan: Plan, flow: AnyFlow, journal: Journal, how: How) -> None:
-    steps = take_up(flow, journal, plan.flow_run_id, how)
     try:
-        if flow.is_async:
-            import asyncio
-
-            ended = asyncio.run(drive_async(steps))
-        else:
-            ended = drive(steps)
+        ended = perform(flow, take_up(flow, journal, plan.flow_run_id, how))
     except RunHalted as signal:
         if not isinstance(signal.error, DryRunEnded | PausedRun):
             plan.error = signal.error

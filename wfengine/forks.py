@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from wfengine.ids import new_run_name
 from wfengine.recovery import load_flow
+from wfengine.reruns import calls_text
 from wfengine.stored_parameters import describe_parameters, restore_parameters
-from wfengine_journal.corrections import count_calls, find_calls
-from wfengine_journal.errors import NotFoundError, ParameterError, UsageError
+from wfengine_journal.corrections import find_calls
+from wfengine_journal.errors import ParameterError, UsageError
 from wfengine_journal.forking import ForkFlowRun
 from wfengine_journal.store import Journal
 from wfengine_journal.transitions import Argument
@@ -48,8 +49,8 @@ def fork_run(
     if before is not None:
         found = find_calls(journal.records, row.id, before, None, None)
         if not found:
-            counts = ", ".join(f"{name} ({number})" for name, number in count_calls(journal.records, row.id)) or "none"
-            raise UsageError(f"Flow run {row.id} '{row.name}' has no call of {before}. Its calls: {counts}.")
+            calls = calls_text(journal, row.id)
+            raise UsageError(f"Flow run {row.id} '{row.name}' has no call of {before}. Its calls: {calls}.")
         before_id = found[0]
     text: str | None = None
     stored: list[Argument] = []
@@ -66,6 +67,4 @@ def fork_run(
     name = new_run_name(journal.records.is_run_name_taken)
     change = ForkFlowRun(row.id, before_id=before_id, name=name, parameters=text, arguments=stored, at=journal.clock.now_text())
     journal.write(change, synced=True)
-    if change.flow_run_id == 0:
-        raise NotFoundError(f"There is no flow run {run_id}.")
     return Fork(change.flow_run_id, name, change.copied)

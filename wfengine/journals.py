@@ -36,20 +36,6 @@ def use_journal(path: str | os.PathLike[str] | None, *, durability: Durability |
     return journal
 
 
-@contextmanager
-def using_journal(path: Path) -> Iterator[Journal]:
-    """Use a journal file for every run started in this process during the block, and close it afterwards."""
-    global _chosen
-    before = _chosen
-    _chosen = find_path(path)
-    journal = default_journal()
-    try:
-        yield journal
-    finally:
-        _chosen = before
-        journal.close()
-
-
 def default_path() -> Path:
     """Return the path of the journal that a run started now goes to; the file need not exist."""
     return _chosen if _chosen is not None else find_path()

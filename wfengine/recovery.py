@@ -27,6 +27,7 @@ from wfengine_journal.tickets import WriteRefused
 from wfengine_journal.transitions import ResolveCall
 
 if TYPE_CHECKING:
+    from wfengine.dry_runs import DryRun
     from wfengine.flows import AnyFlow
     from wfengine.tasks import Task
 
@@ -74,13 +75,25 @@ def resume_run(
         journal, run_id, flow=flow, on_drift=on_drift, takeover=takeover, recovery=recovery, rerun=rerun, values=values
     )
     try:
-        if flow.is_async:
-            import asyncio
-
-            return asyncio.run(drive_async(steps)).state
-        return drive(steps).state
+        return perform(flow, steps).state
     except RunHalted as signal:
         return state_of_parked(signal)
+
+
+def perform(flow: AnyFlow, steps: Steps[Ended]) -> Ended:
+    """Perform the steps of a run on this thread; those of an async flow in an event loop made for it."""
+    if flow.is_async:
+        import asyncio
+
+        return asyncio.run(drive_async(steps))
+    return drive(steps)
+
+
+def how_to_resume(on_drift: str | None, asked: Asked, *, recovery: bool, dry: DryRun | None = None) -> How:
+    """Return how a run is taken up: `recovery` as its process left it, else as a person wants it who asked for that."""
+    usual: Rerun = "failed" if asked.every_failure else "none" if recovery else "fatal"
+    by_person = not recovery and on_drift != "error"
+    return How("recovery" if recovery else "resume", usual, by_person, on_drift, dry, asked.words)
 
 
 def resume_steps(
@@ -108,9 +121,7 @@ def resume_steps(
     if takeover and row.state in ("RUNNING", "CANCELLING", "SCHEDULED"):
         _take_over(journal, row)
     asked = _corrected(journal, row.id, rerun, values or {}) if rerun or values else Asked()
-    by_person = not recovery and on_drift != "error"
-    usual: Rerun = "failed" if asked.every_failure else "none" if recovery else "fatal"
-    how = How("recovery" if recovery else "resume", usual, by_person, on_drift, asked=asked.words)
+    how = how_to_resume(on_drift, asked, recovery=recovery)
     return (yield from take_up(flow, journal, run_id, how))
 
 

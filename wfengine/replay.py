@@ -63,6 +63,7 @@ class Recorded:
         self._replaced: set[int] = set()  # by a call with other inputs, after drift that was accepted
         self._adopted: set[int] = set()  # taken for replaced, and asked for after all
         self._expected: dict[tuple[int, int], deque[int]] = {}  # by scope and task: completed on the main lane, oldest first
+        self._unasked: dict[tuple[int, int], deque[int]] = {}  # the same, excused or not: only a plan asks
         self._excused: dict[int, list[tuple[str, str]]] = {}  # by scope: what ended from .. until .. proves no drift
         self._has_not_ready: bool | None = None
 
@@ -221,23 +222,25 @@ class Recorded:
         return None
 
     def _next_expected(self, scope: int, task_id: int) -> CallRow | None:
-        ids = self._expected.get((scope, task_id))
-        if ids is None:
-            completed = self._records.list_completed_on_main_lane(self._flow_run_id, scope, task_id, self._until_id)
-            ids = self._expected[(scope, task_id)] = deque(each for each in completed if each not in self._claimed)
-        while ids:
-            if ids[0] not in self._claimed and ids[0] not in self._replaced:
-                row = self._records.get_call(self._flow_run_id, ids[0])
-                if not self._is_excused(row):
-                    return row
-            ids.popleft()
+        while (row := self._oldest(self._expected, scope, task_id)) is not None:
+            if not self._is_excused(row):
+                return row
+            self._expected[(scope, task_id)].popleft()
         return None
 
     def find_unasked(self, scope: int, task_id: int) -> CallRow | None:
         """Return the oldest completed main-lane call of that task in that scope which nobody asked for: for people only."""
-        completed = self._records.list_completed_on_main_lane(self._flow_run_id, scope, task_id, self._until_id)
-        found = next((each for each in completed if each not in self._claimed and each not in self._replaced), None)
-        return None if found is None else self._records.get_call(self._flow_run_id, found)
+        return self._oldest(self._unasked, scope, task_id)
+
+    def _oldest(self, queues: dict[tuple[int, int], deque[int]], scope: int, task_id: int) -> CallRow | None:
+        """Return the first in one of these queues that was neither asked for nor replaced; what was leaves the queue."""
+        ids = queues.get((scope, task_id))
+        if ids is None:
+            completed = self._records.list_completed_on_main_lane(self._flow_run_id, scope, task_id, self._until_id)
+            ids = queues[(scope, task_id)] = deque(each for each in completed if each not in self._claimed)
+        while ids and (ids[0] in self._claimed or ids[0] in self._replaced):
+            ids.popleft()
+        return self._records.get_call(self._flow_run_id, ids[0]) if ids else None
 
     def _is_excused(self, row: CallRow) -> bool:
         ended_at = row.ended_at or ""

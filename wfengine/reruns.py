@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from wfengine.identity import explicit_key
-from wfengine_journal.codec import encode
+from wfengine_journal.codec import Encoded, encode
 from wfengine_journal.corrections import TakeBackCalls, count_calls, find_calls, find_calls_from
 from wfengine_journal.errors import UsageError
 from wfengine_journal.records import FlowRunRow
@@ -30,7 +30,6 @@ class Asked(NamedTuple):
     """What a person asked for beside the usual."""
 
     words: str | None = None  # as in `execution.rerun`
-    number: int = 0  # calls that were taken back or set
 
     @property
     def every_failure(self) -> bool:
@@ -46,25 +45,21 @@ def correct(journal: Journal, row: FlowRunRow, rerun: Sequence[str], values: Map
     words = {each for each in rerun if each in RULES}
     chosen = [each for each in rerun if each not in RULES]
     calls = sorted({call for each in chosen for call in _calls_of(journal, row, each)})
-    settings = [
+    settings: list[tuple[str, list[int], Encoded | None]] = [
         (target, _calls_of(journal, row, target), encode(value, f"the value set for {target}"))
         for target, value in values.items()
     ]
-    version = row.version
+    corrections = [(ids, f"set by a person: {target}", encoded) for target, ids, encoded in settings]
     if calls or (row.state == "COMPLETED" and words - {"fatal"}):
-        _write(journal, row, TakeBackCalls(
-            row.id, calls, version=version, at=journal.clock.now_text(), message=f"to run again: {', '.join(rerun)}"
-        ))  # fmt: skip
+        corrections.insert(0, (calls, f"to run again: {', '.join(rerun)}", None))
+    for ids, message, result in corrections:
         version = journal.records.get_flow_run(row.id).version
-    for target, ids, encoded in settings:
-        _write(journal, row, TakeBackCalls(
-            row.id, ids, version=version, at=journal.clock.now_text(), message=f"set by a person: {target}", result=encoded
-        ))  # fmt: skip
-        version = journal.records.get_flow_run(row.id).version
+        at = journal.clock.now_text()
+        _write(journal, row, TakeBackCalls(row.id, ids, version=version, at=at, message=message, result=result))
     if calls or settings:
         words.add("chosen")
     words.discard("fatal")  # that is the rule of a resume anyway
-    return Asked(" ".join(sorted(words)) or None, len(calls) + sum(len(ids) for _, ids, _ in settings))
+    return Asked(" ".join(sorted(words)) or None)
 
 
 def _write(journal: Journal, row: FlowRunRow, change: TakeBackCalls) -> None:
@@ -77,6 +72,11 @@ def _write(journal: Journal, row: FlowRunRow, change: TakeBackCalls) -> None:
         ) from refusal
 
 
+def calls_text(journal: Journal, flow_run_id: int) -> str:
+    """Return the calls of a run and its subflows for people: each task, and how often it was called."""
+    return ", ".join(f"{name} ({number})" for name, number in count_calls(journal.records, flow_run_id)) or "none"
+
+
 def _calls_of(journal: Journal, row: FlowRunRow, target: str) -> list[int]:
     plain = target.removeprefix("from:")
     match = _CALL.fullmatch(plain.strip())
@@ -85,9 +85,8 @@ def _calls_of(journal: Journal, row: FlowRunRow, target: str) -> list[int]:
     task, key = match["task"].strip(), match["key"]
     found = find_calls(journal.records, row.id, task, key, None if key is None else explicit_key(key))
     if not found:
-        counts = ", ".join(f"{name} ({number})" for name, number in count_calls(journal.records, row.id)) or "none"
         raise UsageError(
-            f"Flow run {row.id} '{row.name}' has no call {plain}. Its calls: {counts}. "
+            f"Flow run {row.id} '{row.name}' has no call {plain}. Its calls: {calls_text(journal, row.id)}. "
             f"See them with their inputs: wfengine runs show {row.id} --tasks"
         )
     return find_calls_from(journal.records, row.id, found[0]) if plain != target else found

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 from wfengine_journal.codec import Encoded, value_hash
+from wfengine_journal.run_rows import run_family
 from wfengine_journal.tickets import WriteRefused
 from wfengine_journal.transitions import RecordedChange, result_columns, store_value
 
@@ -155,14 +156,10 @@ def _keep_outcome(
 
 def _inside(connection: sqlite3.Connection, task_run_id: int) -> list[int]:
     """Return the calls of the subflow that a call started, and of those in it; of a task, none: what it called replays."""
-    rows = connection.execute(
-        "WITH RECURSIVE child (id) AS (SELECT id FROM flow_run WHERE parent_task_run_id = ?1"
-        " UNION ALL SELECT r.id FROM child c JOIN task_run t ON t.flow_run_id = c.id"
-        " JOIN flow_run r ON r.parent_task_run_id = t.id)"
-        " SELECT t.id FROM child c JOIN task_run t ON t.flow_run_id = c.id",
-        (task_run_id,),
-    ).fetchall()
-    return [int(row[0]) for row in rows]
+    child = connection.execute("SELECT id FROM flow_run WHERE parent_task_run_id = ?", (task_run_id,)).fetchone()
+    runs = [] if child is None else run_family(connection, int(child[0]))
+    calls = "SELECT id FROM task_run WHERE flow_run_id = ?"
+    return [int(row[0]) for run_id in runs for row in connection.execute(calls, (run_id,)).fetchall()]
 
 
 def _around(connection: sqlite3.Connection, task_run_id: int) -> list[int]:

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wfengine import recovery
 from wfengine.dry_runs import DryRun, Plan
 from wfengine.endings import Ended, recorded_end
-from wfengine.flow_engine import How, take_up
+from wfengine.flow_engine import take_up
+from wfengine.reruns import Asked
 from wfengine.scopes import ABANDONED
-from wfengine.steps import drive, drive_async
 from wfengine.testing.clock import VirtualClock
 from wfengine.testing.comparing import Ending, describe_state
 from wfengine_journal.clock import SystemClock
@@ -108,7 +109,7 @@ def rehearse(journal: Journal, run_id: int, flow: AnyFlow) -> Rehearsed:
     recorded = describe_state(recorded_end(records, row).state) if row.state in ENDED else None
     known = {call.id for call in records.list_calls(run_id) if call.orphaned_in is not None}
     journal.write(ReopenFlowRun(run_id, journal.clock.now_text()), synced=False)
-    how = How("recovery", "none", by_person=False, on_drift="error", dry=rehearsal)
+    how = recovery.how_to_resume("error", Asked(), recovery=True, dry=rehearsal)
     try:
         ended = _drive(take_up(flow, journal, run_id, how), flow)
     except RunHalted as signal:
@@ -138,12 +139,7 @@ def _drive(steps: Steps[Ended], flow: AnyFlow) -> Ended:
 
     def perform() -> None:
         try:
-            if flow.is_async:
-                import asyncio
-
-                outcomes.append(asyncio.run(drive_async(steps)))
-            else:
-                outcomes.append(drive(steps))
+            outcomes.append(recovery.perform(flow, steps))
         except BaseException as error:
             outcomes.append(error)
 
