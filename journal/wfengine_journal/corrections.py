@@ -271,11 +271,11 @@ def find_calls(records: Records, flow_run_id: int, task: str, key: str | None, c
     name, _, value = (None, None, None) if key is None else key.partition("=") if "=" in key else (None, None, key)
     rows = records.rows(
         f"{_FAMILY} SELECT t.id FROM family f JOIN task_run t ON t.flow_run_id = f.id JOIN task k ON k.id = t.task_id"
-        " WHERE t.orphaned_in IS NULL AND (k.name = ?2 OR k.key = ?2 OR CAST(t.id AS TEXT) = ?2)"
-        " AND (?3 IS NULL OR t.call_key = ?4 OR t.name = ?3 OR EXISTS (SELECT 1 FROM json_each(t.inputs) j"
-        "      WHERE (?5 IS NULL OR j.key = ?5) AND (CAST(j.value AS TEXT) = ?6 OR json_quote(j.value) = ?6)))"
+        " WHERE t.orphaned_in IS NULL AND (k.name = ? OR k.key = ? OR CAST(t.id AS TEXT) = ?)"
+        " AND (? IS NULL OR t.call_key = ? OR t.name = ? OR EXISTS (SELECT 1 FROM json_each(t.inputs) j"
+        "      WHERE (? IS NULL OR j.key = ?) AND (CAST(j.value AS TEXT) = ? OR json_quote(j.value) = ?)))"
         " ORDER BY t.id",
-        (flow_run_id, task, key, call_key, name, value),
+        (flow_run_id, task, task, task, key, call_key, key, name, name, value, value),
     )
     return [cast(int, row[0]) for row in rows]
 
@@ -300,6 +300,6 @@ def count_calls(records: Records, flow_run_id: int) -> list[tuple[str, int]]:
 
 
 _FAMILY = (
-    "WITH RECURSIVE family (id) AS (SELECT ?1 UNION ALL SELECT r.id FROM family f JOIN task_run t ON t.flow_run_id = f.id"
+    "WITH RECURSIVE family (id) AS (SELECT ? UNION ALL SELECT r.id FROM family f JOIN task_run t ON t.flow_run_id = f.id"
     " JOIN flow_run r ON r.parent_task_run_id = t.id)"
 )

@@ -257,7 +257,7 @@ def list_open_requests(connection: sqlite3.Connection, flow_run_id: int | None, 
     """Return the inputs that a flow run and the subflows in it wait for (None: all runs), oldest first. Unpickles nothing."""
     rows = connection.execute(
         "WITH RECURSIVE family (id) AS ("
-        "  SELECT ?1"
+        "  SELECT ?"
         "  UNION SELECT c.id FROM family p JOIN task_run t ON t.flow_run_id = p.id"
         "  JOIN flow_run c ON c.parent_task_run_id = t.id"
         ") SELECT r.id, r.name, r.state, r.owner_id, t.id, coalesce(i.value, iv.data), coalesce(s.value, sv.data)"
@@ -265,9 +265,9 @@ def list_open_requests(connection: sqlite3.Connection, flow_run_id: int | None, 
         " JOIN task_run t ON t.id = i.task_run_id LEFT JOIN value iv ON i.value IS NULL AND iv.hash = i.hash"
         " LEFT JOIN item s ON s.flow_run_id = r.id AND s.task_run_id = t.id AND s.key = 'input_schema' AND s.codec = 'json'"
         " LEFT JOIN value sv ON s.value IS NULL AND sv.hash = s.hash"
-        " WHERE (?1 IS NULL OR r.id IN (SELECT id FROM family)) AND r.state NOT IN ('COMPLETED', 'FAILED', 'CANCELLED')"
-        " AND t.state IN ('RUNNING', 'PAUSED', 'CRASHED', 'PENDING') ORDER BY t.id LIMIT ?2",
-        (flow_run_id, limit),
+        " WHERE (? IS NULL OR r.id IN (SELECT id FROM family)) AND r.state NOT IN ('COMPLETED', 'FAILED', 'CANCELLED')"
+        " AND t.state IN ('RUNNING', 'PAUSED', 'CRASHED', 'PENDING') ORDER BY t.id LIMIT ?",
+        (flow_run_id, flow_run_id, limit),
     )
     return [OpenRequest._make(row) for row in rows]
 
