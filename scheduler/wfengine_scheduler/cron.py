@@ -330,9 +330,10 @@ def _check_range(refusal: _Refusal, first: str | None, last: str | None) -> None
     if low == high:
         raise refusal.because(f"a range from {first} to itself; write {first}")
     if low > high:
-        top = field.low + field.size - 1
-        over = first if low == top else f"{first}-{top}"
-        under = last if high == field.low else f"{field.low}-{last}"
+        names = {number: name for name, number in field.names.items()} if last in field.names else {}
+        bottom, top = field.low, field.low + field.size - 1
+        over = first if low == top else f"{first}-{names.get(top, top)}"
+        under = last if high == bottom else f"{names.get(bottom, bottom)}-{last}"
         raise refusal.because(f"a range goes from the smaller to the larger; write {over},{under}")
 
 

@@ -62,7 +62,7 @@ class BoundedRule:
         if after >= LAST_INSTANT:
             return None
         found = self._rule.next_after(max(after, FIRST_INSTANT))
-        if found is None or (self._ends_at is not None and found > self._ends_at):
+        if found is None or found > LAST_INSTANT or (self._ends_at is not None and found > self._ends_at):
             return None
         if found <= after:
             raise InternalError(f"{self._description} is due after {after} at {found}, which is not later. Please report it.")

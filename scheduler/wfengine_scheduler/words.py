@@ -80,7 +80,7 @@ def _rhythm(minute: str, hour: str) -> str:
     if hour == "*" and (minute in ("0", "00") or step == 60):
         return "every hour"
     if hour == "*" and minute.isdigit():
-        return f"every hour, at minute {int(minute)},".rstrip(",")
+        return f"every hour at minute {int(minute)}"
     hours = int(hour[2:]) if hour.startswith("*/") and hour[2:].isdigit() else 0
     if hours > 1 and 24 % hours == 0 and hours < 24 and minute.isdigit():
         return f"every {hours} hours from 00:{int(minute):02} on"

@@ -27,7 +27,10 @@ SAMPLE_SECONDS = 6 * 3600
 #: Zones kept in memory; IANA knows some 600 names.
 KEPT_ZONES = 1024
 
-#: The instants, as wall times between which is searched; and the answer. The first may be the answer, the second may not.
+#: Names that a machine may have files of, and which mean another thing on the next one, or count leap seconds.
+NO_ZONES = ("localtime", "posixrules", "Factory", "posix/", "right/")
+
+#: Finds a wall time: from the first one on, before the second one, with that offset of the wall from UTC.
 Search = Callable[[datetime, datetime, timedelta], "datetime | None"]
 
 
@@ -129,7 +132,9 @@ def find_zone(name: object) -> Zone:
     """Return the zone of an IANA name. Raises ScheduleError."""
     try:
         if isinstance(name, str):
-            return _zone(str(ZoneInfo(name).key))
+            if name.startswith(NO_ZONES):
+                raise KeyError(name)
+            return _zone(name)
     except (KeyError, ValueError, OSError):
         near = difflib.get_close_matches(str(name)[:100], sorted(available_timezones()), 1, 0.5)
         hint = f" Did you mean {near[0]!r}?" if near else ""

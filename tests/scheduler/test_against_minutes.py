@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from minutes import WATCHED, Expression, Walk, fixed_ticks, text, walk
+from minutes import WATCHED, Expression, fixed_ticks, text, walk
 
 from wfengine_scheduler.rules import make_rule
 from wfengine_scheduler.zones import find_zone
@@ -137,8 +137,6 @@ def _long_form(rounds: int) -> None:
             print(f"{done} windows, {compared} answers compared", flush=True)
     print(f"{done} windows, {compared} answers compared: all the same")
 
-
-__all__ = ["Walk"]
 
 if __name__ == "__main__":
     _long_form(int(sys.argv[1]) if len(sys.argv) > 1 else 0)
