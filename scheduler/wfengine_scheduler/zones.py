@@ -136,7 +136,10 @@ def find_zone(name: object) -> Zone:
                 raise KeyError(name)
             return _zone(name)
     except (KeyError, ValueError, OSError):
-        near = difflib.get_close_matches(str(name)[:100], sorted(available_timezones()), 1, 0.5)
+        known = sorted(available_timezones())
+        if not known:
+            raise ScheduleError("This machine has no data of time zones. Install it with: pip install tzdata") from None
+        near = difflib.get_close_matches(str(name)[:100], known, 1, 0.5)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ScheduleError(f"There is no time zone {name!r}.{hint} Use an IANA name, such as 'Europe/Berlin'.") from None
     raise ScheduleError(f"timezone is the IANA name of a time zone, such as 'Europe/Berlin', not {name!r}.")
