@@ -22,7 +22,15 @@ from wfengine_journal.clock import Clock, SystemClock
 from wfengine_journal.connection import FORMAT_VERSION, explain, inspect_file, open_beside, open_reader, open_writer
 from wfengine_journal.errors import JournalNotFoundError, JournalUnwritableError, NotFoundError, UsageError
 from wfengine_journal.location import prepare_folder
-from wfengine_journal.run_rows import ERROR_REFERENCES, RUN_TABLES, VALUE_REFERENCES, columns_of, run_family
+from wfengine_journal.run_rows import (
+    ERROR_REFERENCES,
+    RUN_TABLES,
+    VALUE_REFERENCES,
+    begin_copying,
+    columns_of,
+    end_copying,
+    run_family,
+)
 from wfengine_journal.run_transitions import CrashFlowRun
 
 
@@ -149,6 +157,7 @@ def _copy(connection: sqlite3.Connection, source: Path, run_id: int, clock: Cloc
     if not found:
         raise NotFoundError(f"There is no flow run {run_id} in {source}. See them with: wfengine runs ls")
     connection.execute("CREATE TEMP TABLE picked (id INTEGER PRIMARY KEY)")
+    begin_copying(connection)
     connection.executemany("INSERT INTO picked VALUES (?)", [(each,) for each in found])
     _copy_runs(connection, run_id)
     for table in RUN_TABLES:
@@ -157,6 +166,7 @@ def _copy(connection: sqlite3.Connection, source: Path, run_id: int, clock: Cloc
     _copy_rows(connection, "dependency", within)
     _copy_what_is_referred_to(connection)
     _stop_what_runs(connection, clock)
+    end_copying(connection)
     _describe(connection, run_id, clock)
     found.task_runs = int(connection.execute("SELECT count(*) FROM main.task_run").fetchone()[0])
     connection.execute("COMMIT")
@@ -182,6 +192,7 @@ def _copy_rows(connection: sqlite3.Connection, table: str, condition: str) -> No
 def _copy_what_is_referred_to(connection: sqlite3.Connection) -> None:
     _copy_rows(connection, "owner", "id IN (SELECT owner_id FROM main.flow_run UNION SELECT owner_id FROM main.execution)")
     _copy_rows(connection, "flow", "id IN (SELECT flow_id FROM main.flow_run)")
+    _copy_rows(connection, "deployment", "id IN (SELECT deployment_id FROM main.flow_run)")
     _copy_rows(connection, "task", "id IN (SELECT task_id FROM main.task_run UNION SELECT task_id FROM main.task_code)")
     _copy_rows(connection, "code", "id IN (SELECT code_id FROM main.execution)")
     _copy_keyed(connection, "error", "id", [(table, column, "") for table, column in ERROR_REFERENCES])
