@@ -9,6 +9,7 @@ import pytest
 from tests.engine.conftest import Rows
 from wfengine import flow, task
 from wfengine.deployments import Deployment
+from wfengine.forks import fork_run
 from wfengine.recovery import resume_run
 from wfengine_journal import store
 from wfengine_journal.codec import encode_error
@@ -111,3 +112,22 @@ def test_each_state_of_a_flow_run_is_an_event_in_order(own_journal: store.Journa
     assert rows("SELECT name, resource FROM events WHERE run_id = ? ORDER BY id", run_id) == [
         (f"wfengine.flow-run.{state}", f"wfengine.flow-run.{run_id}") for state in ("Scheduled", "Running", "Completed")
     ]
+
+
+def test_every_recorded_change_of_a_flow_run_is_an_event(own_journal: store.Journal, rows: Rows) -> None:
+    @flow
+    def fails(times: int) -> None:
+        if times:
+            raise ValueError("no")
+
+    resume_run(own_journal, queued(own_journal, deployed(day="2026-11-28")))
+    fails(0)
+    fails(1, return_state=True)
+    fork_run(own_journal, int(str(rows.value("SELECT max(id) FROM flow_run"))), flow=fails)
+    changes = rows(
+        "SELECT flow_run_id, coalesce(state_name, substr(state, 1, 1) || lower(substr(state, 2))), at FROM transition"
+        " WHERE task_run_id = 0 ORDER BY 1, at, seq"
+    )
+    events = rows("SELECT flow_run_id, replace(name, 'wfengine.flow-run.', ''), occurred_at FROM event ORDER BY 1, id")
+    assert len(events) == 8
+    assert events == changes
