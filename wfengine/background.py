@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from wfengine import listeners
 from wfengine.distributed_futures import PrefectDistributedFuture
 from wfengine.identity import Inputs, describe_inputs, explicit_key
-from wfengine.ids import new_run_name, render_name
+from wfengine.ids import render_name
 from wfengine.journals import default_durability, default_journal
 from wfengine.loading import entrypoint_of, is_loading, note_skipped_call
 from wfengine.lone_tasks import LONE_CALL
@@ -31,6 +31,7 @@ from wfengine.task_engine import Call, Callee, issue
 from wfengine_journal.background import find_first_call
 from wfengine_journal.codec import Encoded, encode
 from wfengine_journal.errors import NotFoundError
+from wfengine_journal.names import new_run_name
 from wfengine_journal.run_transitions import QueuedCall, ScheduleFlowRun, ScheduleFromCall
 from wfengine_journal.transitions import Argument, BeginCall, tags_text
 

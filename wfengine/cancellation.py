@@ -12,11 +12,11 @@ import os
 from typing import TYPE_CHECKING
 
 from wfengine.cancelled import hook_state, told_run
-from wfengine.flow_engine import sweep
 from wfengine.halts import notice
 from wfengine.hooks import call_flow_hooks
 from wfengine.ids import typed
 from wfengine.journals import default_journal
+from wfengine.ownership import sweep
 from wfengine.recovery import find_run_id, load_flow, resume_run
 from wfengine.scopes import current_scope
 from wfengine.states import State

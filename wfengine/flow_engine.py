@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -39,6 +38,8 @@ from wfengine.ids import render_name, typed
 from wfengine.journals import default_durability
 from wfengine.keeping import keeping_in
 from wfengine.loading import entrypoint_of
+from wfengine.openings import opened
+from wfengine.ownership import owned_error, refuse_living, sweep
 from wfengine.prints import record_prints, wants_prints
 from wfengine.replay import Recorded, Rerun
 from wfengine.returned import is_telling, judged
@@ -46,7 +47,7 @@ from wfengine.run_names import flow_run_name
 from wfengine.scopes import ABANDONED, ACTIVE, ACTIVE_TRANSACTION, LiveRun, Scope, current_tags
 from wfengine.states import State
 from wfengine.steps import Create, Delay, Invoke, Outcome, Settle, Steps, Write
-from wfengine.stored_parameters import describe_parameters, restore_parameters, restored_arguments
+from wfengine.stored_parameters import describe_parameters, restore_parameters
 from wfengine.streams import Feed, stream
 from wfengine.task_engine import Call
 from wfengine_journal.clock import seconds_from_text
@@ -58,11 +59,10 @@ from wfengine_journal.errors import (
     OwnershipLostError,
     PausedRun,
     RunHalted,
-    RunOwnedError,
     UsageError,
 )
-from wfengine_journal.records import FlowRunRow, OpenRunRow
-from wfengine_journal.run_transitions import ClaimFlowRun, CrashFlowRun, CreateFlowRun
+from wfengine_journal.records import FlowRunRow
+from wfengine_journal.run_transitions import Admission, ClaimFlowRun, CrashFlowRun, CreateFlowRun
 from wfengine_journal.states import StateType
 from wfengine_journal.transitions import Argument, tags_text
 
@@ -85,6 +85,7 @@ class How:
     dry: DryRun | None = None  # nothing is executed, see `dry_runs`
     asked: str | None = None  # what a person asked to run again beside the usual, as in `execution.rerun`
     is_found: bool = False  # in a queue, where nobody named it: not to be taken up if it was paused or cancelled meanwhile
+    admission: Admission | None = None  # whether its queue and deployment let it begin now; null: whoever asks may
 
 
 # ------------------------------------------------------------------------------------------- create
@@ -204,19 +205,6 @@ def tell_of_end(flow: AnyFlow, journal: Journal, row: FlowRunRow) -> Steps[None]
     yield from call_flow_hooks(told_run(flow, journal, row, parameters), hook_state(row), row.version)
 
 
-def sweep(journal: Journal, among: Sequence[OpenRunRow] | None = None) -> list[int]:
-    """Mark every run whose process is dead, or which this process had to abandon, as CRASHED; return their ids.
-
-    `among`: the runs to look at, default all.
-    """
-
-    def is_abandoned(run_id: int) -> bool:
-        key = (str(journal.path), run_id)
-        return key in ABANDONED and key not in ACTIVE
-
-    return journal.sweep(is_abandoned, among)
-
-
 # ------------------------------------------------------------------------------------------- claim
 
 
@@ -245,11 +233,12 @@ def take_up(flow: AnyFlow, journal: Journal, run_id: int, how: How, *, parent: C
     code_id = journal.code_id(code_hash, source)
     waited_for_retry = row.next_attempt_at is not None
     reason = "start" if row.epoch == 0 else "retry" if waited_for_retry and how.reason == "recovery" else how.reason
+    row, arguments, opening = opened(flow, journal, row)  # before the claim: what does not fit is refused, nothing written
     claim = ClaimFlowRun(
         row.id, version=row.version, epoch=row.epoch + 1, owner_id=journal.owner_id, code_id=code_id, reason=reason,
-        at=journal.clock.now_text(), deadline_at=new_deadline(flow, journal.clock), rerun=how.asked,
+        at=journal.clock.now_text(), deadline_at=new_deadline(flow, journal.clock), rerun=how.asked, opening=opening,
+        admission=how.admission,
     )  # fmt: skip
-    arguments = restored_arguments(flow, journal, row)  # before the claim: what does not fit is refused and nothing written
     try:
         # A first claim need not outlive a power cut: without it the run waits in its queue again.
         claimed = yield Create(journal, claim, row.epoch > 0)
@@ -277,26 +266,6 @@ def take_up(flow: AnyFlow, journal: Journal, run_id: int, how: How, *, parent: C
     tags = frozenset(json.loads(row.tags or "[]"))
     run.outer_tags = tags - flow.tags
     return (yield from _live(run, arguments, tags, parent, failures, due))
-
-
-def refuse_living(journal: Journal, row: FlowRunRow) -> None:
-    """Raise RunOwnedError where a living process, this one or another, executes a run."""
-    here = (str(journal.path), row.id) in ACTIVE
-    elsewhere = row.owner_id is not None and row.owner_id != journal.owner_id and journal.is_owner_alive(row.owner_id)
-    if here or elsewhere:
-        raise owned_error(journal, row)
-
-
-def owned_error(journal: Journal, row: FlowRunRow) -> RunOwnedError:
-    """Return the error that names who executes a run."""
-    owner = journal.find_owner(row.owner_id) if row.owner_id is not None else None
-    who = f"process {owner.pid} on {owner.host} ({owner.role}, since {owner.started_at})" if owner else "another process"
-    return RunOwnedError(
-        f"Flow run {row.id} '{row.name}' is being executed by {who}. Wait for it (wfengine watch "
-        f"{typed(row.id, row.name)}), or, if that process hangs, take the run from it: "
-        f"wfengine resume {typed(row.id, row.name)} --takeover",
-        flow_run_id=row.id,
-    )
 
 
 def load_recorded(run: LiveRun, code_hash: str, rerun: Rerun, by_person: bool) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from wfengine.ids import new_run_name
 from wfengine.recovery import load_flow
 from wfengine.reruns import calls_text
 from wfengine.stored_parameters import describe_parameters, restore_parameters
 from wfengine_journal.corrections import find_calls
 from wfengine_journal.errors import ParameterError, UsageError
 from wfengine_journal.forking import ForkFlowRun
+from wfengine_journal.names import new_run_name
 from wfengine_journal.store import Journal
 from wfengine_journal.transitions import Argument
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, cast
 
 from wfengine.continuation import goes_on_elsewhere, last_continuation
 from wfengine.endings import Ended, recorded_end, state_of_parked
-from wfengine.flow_engine import How, owned_error, refuse_living, sweep, take_up
+from wfengine.flow_engine import How, take_up
 from wfengine.loading import load_entrypoint
+from wfengine.ownership import owned_error, refuse_living, sweep
 from wfengine.replay import ON_DRIFT, Rerun
 from wfengine.reruns import Asked, correct
 from wfengine.scopes import ACTIVE

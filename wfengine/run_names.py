@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from wfengine.ids import new_run_name, render_run_name
+from wfengine.ids import render_run_name
 from wfengine.scopes import LiveRun, naming
+from wfengine_journal.names import new_run_name
 
 if TYPE_CHECKING:
     from wfengine.flows import AnyFlow
@@ -18,6 +19,13 @@ def flow_run_name(
     flow: AnyFlow, journal: Journal, arguments: Mapping[str, object], tags: frozenset[str], parent: Call | None
 ) -> str:
     """Return the name of a flow run that is about to be created."""
+    return given_run_name(flow, journal, arguments, tags, parent) or new_run_name(journal.records.is_run_name_taken)
+
+
+def given_run_name(
+    flow: AnyFlow, journal: Journal, arguments: Mapping[str, object], tags: frozenset[str], parent: Call | None
+) -> str | None:
+    """Return the name that the flow's author gives to a run; None or nothing where one has to be made up."""
     made = None
     if callable(flow.flow_run_name):
         run = LiveRun(journal, flow, 0, "", epoch=1, version=0)
@@ -26,7 +34,7 @@ def flow_run_name(
             made = render_run_name(flow.flow_run_name, arguments, f"flow '{flow.name}'")
     elif flow.flow_run_name is not None:
         made = render_run_name(flow.flow_run_name, arguments, f"flow '{flow.name}'")
-    return made or new_run_name(journal.records.is_run_name_taken)
+    return made
 
 
 def task_run_name(call: Call) -> str | None:

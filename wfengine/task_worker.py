@@ -23,10 +23,11 @@ from typing import TYPE_CHECKING, Any
 
 from wfengine.background import queue_of
 from wfengine.distributed_futures import current_place
-from wfengine.flow_engine import How, sweep, take_up
+from wfengine.flow_engine import How, take_up
 from wfengine.journals import default_journal
 from wfengine.loading import is_loading, note_skipped_call
 from wfengine.logging import get_logger
+from wfengine.ownership import sweep
 from wfengine.recovery import give_up
 from wfengine.runners import Job
 from wfengine.runners.threads import ThreadTaskRunner

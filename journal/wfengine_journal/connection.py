@@ -27,7 +27,7 @@ from wfengine_journal.location import prepare_folder, refuse_network_file_system
 #: "WFEN" in ASCII: what `file journal.db` and other tools show as the application id.
 APPLICATION_ID = 0x5746454E
 #: The format this code writes; mirrored in `PRAGMA user_version`.
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 #: How often the switch to write-ahead logging is tried beside other processes that create the same file.
 WAL_TRIES = 100
 #: How long SQLite itself waits for another process's write lock before it reports BUSY, in milliseconds.

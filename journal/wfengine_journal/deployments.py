@@ -1,4 +1,4 @@
-"""Deployments and their schedules, as records. What makes runs of them is not here."""
+"""Deployments and their schedules, as records: what their authors say of them. Runs of them are made in `queued_runs`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class ScheduleColumns(NamedTuple):
-    """One schedule, as table `schedule` has it; column meanings are in sql/format_2.sql."""
+    """One schedule as its author wants it; column meanings are in sql/format_4.sql."""
 
     kind: str
     rule: str
@@ -18,10 +18,17 @@ class ScheduleColumns(NamedTuple):
     parameters: str
     slug: str
     active: bool
+    jitter_seconds: float = 0.0
+    starts_at: str | None = None
+    ends_at: str | None = None
+    misfire_grace_seconds: float = 60.0
+    catch_up: str = "last"
+    catch_up_limit: int = 100
+    overlap: str = "queue"
 
 
 class DeploymentColumns(NamedTuple):
-    """What an author says of a deployment; column meanings are in sql/format_2.sql."""
+    """What an author says of a deployment; column meanings are in sql/format_2.sql and sql/format_4.sql."""
 
     name: str
     entrypoint: str | None
@@ -29,6 +36,17 @@ class DeploymentColumns(NamedTuple):
     description: str | None
     parameters: str
     tags: str | None
+    queue: str = "default"
+    priority: int = 0
+    concurrency_limit: int | None = None
+    collision: str = "enqueue"
+    isolate: int = 0
+    memory_limit_bytes: int | None = None
+    time_limit_seconds: float | None = None
+    max_recoveries: int = 10
+    parameter_schema: str | None = None
+    source: str | None = None
+    applied_from: str | None = None
 
 
 class DeploymentRow(NamedTuple):
@@ -47,12 +65,29 @@ class DeploymentRow(NamedTuple):
     entrypoint: str | None
     created_at: str
     updated_at: str
+    paused: int
+    queue: str
+    priority: int
+    concurrency_limit: int | None
+    collision: str
+    isolate: int
+    max_recoveries: int
+    next_at: str | None
+    applied_from: str | None
+
+
+_ROW_COLUMNS = (
+    "id, name, flow, full_name, tags, schedule, active, parameters, version, description, entrypoint, created_at, updated_at,"
+    " paused, queue, priority, concurrency_limit, collision, isolate, max_recoveries, next_at, applied_from"
+)
 
 
 class PutDeployment:
     """Make the record of a deployment what its author says, schedules included; sets `id` and `outcome`.
 
-    A schedule that stays keeps its row, and an interval without an anchor what it is counted from. `paused` null: as it is.
+    A schedule that stays keeps its row, and an interval without an anchor what it is counted from. One that is new, changed or
+    back again is due from now on: `due_at` is now, and the scheduler finds its first instant. One that is gone is marked
+    removed, since its ticks stay. `paused` null: as it is. A deployment that was removed is made anew in its row.
     """
 
     __slots__ = ("at", "columns", "flow_id", "id", "outcome", "paused", "schedules")
@@ -71,18 +106,21 @@ class PutDeployment:
     def apply(self, connection: sqlite3.Connection) -> None:
         self.outcome = "unchanged"
         before = connection.execute(
-            "SELECT id, name, entrypoint, version, description, parameters, tags, paused FROM deployment"
-            " WHERE flow_id = ? AND name = ?",
+            "SELECT id, paused, removed_at, name, entrypoint, version, description, parameters, tags, queue, priority,"
+            " concurrency_limit, collision, isolate, memory_limit_bytes, time_limit_seconds, max_recoveries, parameter_schema,"
+            " source, applied_from FROM deployment WHERE flow_id = ? AND name = ?",
             (self.flow_id, self.columns.name),
         ).fetchone()
-        paused = before[7] if self.paused is None and before else int(bool(self.paused))
         if before is None:
-            self._insert(connection, paused)
-        else:
-            self.id = int(before[0])
+            self._insert(connection, int(bool(self.paused)))
+            self._put_schedules(connection)
+            return
+        self.id, was_paused, removed_at = int(before[0]), before[1], before[2]
+        paused = was_paused if self.paused is None and removed_at is None else int(bool(self.paused))
         changed = self._put_schedules(connection)
-        if before is not None and (changed or tuple(before[1:]) != (*self.columns, paused)):
+        if changed or removed_at is not None or (*before[3:], was_paused) != (*self.columns, paused):
             self._update(connection, paused)
+            self.outcome = "updated" if removed_at is None else "created"
 
     def landed(self, connection: sqlite3.Connection) -> bool:
         row = connection.execute("SELECT updated_at FROM deployment WHERE id = ?", (self.id,)).fetchone()
@@ -90,8 +128,10 @@ class PutDeployment:
 
     def _insert(self, connection: sqlite3.Connection, paused: int) -> None:
         cursor = connection.execute(
-            "INSERT INTO deployment (flow_id, name, entrypoint, version, description, parameters, tags, paused, created_at,"
-            " updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO deployment (flow_id, name, entrypoint, version, description, parameters, tags, queue, priority,"
+            " concurrency_limit, collision, isolate, memory_limit_bytes, time_limit_seconds, max_recoveries, parameter_schema,"
+            " source, applied_from, paused, created_at, updated_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (self.flow_id, *self.columns, paused, self.at, self.at),
         )
         self.id = int(cursor.lastrowid or 0)
@@ -99,42 +139,66 @@ class PutDeployment:
 
     def _update(self, connection: sqlite3.Connection, paused: int) -> None:
         connection.execute(
-            "UPDATE deployment SET entrypoint = ?, version = ?, description = ?, parameters = ?, tags = ?, paused = ?,"
+            "UPDATE deployment SET entrypoint = ?, version = ?, description = ?, parameters = ?, tags = ?, queue = ?,"
+            " priority = ?, concurrency_limit = ?, collision = ?, isolate = ?, memory_limit_bytes = ?, time_limit_seconds = ?,"
+            " max_recoveries = ?, parameter_schema = ?, source = ?, applied_from = ?, paused = ?, removed_at = NULL,"
             " updated_at = ? WHERE id = ?",
             (*self.columns[1:], paused, self.at, self.id),
         )
-        self.outcome = "updated"
 
     def _put_schedules(self, connection: sqlite3.Connection) -> bool:
         """Make the schedules those given; tell whether anything changed."""
         known = {
-            tuple(row[1:7]): (int(row[0]), row[7], row[8])
+            tuple(row[1:7]): (int(row[0]), tuple(row[7:-1]), row[-1])
             for row in connection.execute(
-                "SELECT id, kind, rule, timezone, day_or, parameters, slug, anchor_at, active FROM schedule"
+                "SELECT id, kind, rule, timezone, day_or, parameters, slug, anchor_at, active, jitter_seconds, starts_at,"
+                " ends_at, misfire_grace_seconds, catch_up, catch_up_limit, overlap, removed_at FROM schedule"
                 " WHERE deployment_id = ?",
                 (self.id,),
             ).fetchall()
         }
         changed = False
-        for kind, rule, anchor_at, timezone, day_or, parameters, slug, active in self.schedules:
-            found = known.pop((kind, rule, timezone, int(day_or), parameters, slug), None)
-            anchor = anchor_at or (found[1] if found else self.at if kind == "interval" else None)
-            if found is None:
-                connection.execute(
-                    "INSERT INTO schedule (deployment_id, kind, rule, anchor_at, timezone, day_or, parameters, slug, active)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    (self.id, kind, rule, anchor, timezone, int(day_or), parameters, slug, int(active)),
-                )
-            elif found[1:] != (anchor, int(active)):
-                connection.execute(
-                    "UPDATE schedule SET anchor_at = ?, active = ? WHERE id = ?", (anchor, int(active), found[0])
-                )
+        for kind, rule, anchor_at, timezone, day_or, parameters, slug, active, *options in self.schedules:
+            identity = (kind, rule, timezone, int(day_or), parameters, slug)
+            schedule_id, before, removed_at = known.pop(identity, (None, None, None))
+            anchor = anchor_at or (before[0] if before else self.at if kind == "interval" else None)
+            wanted = (anchor, int(active), *options)
+            if schedule_id is None:
+                self._insert_schedule(connection, identity, wanted)
+            elif removed_at is not None or before != wanted:
+                self._update_schedule(connection, schedule_id, wanted, is_back=removed_at is not None)
             else:
                 continue
             changed = True
-        for schedule_id, *_ in known.values():
-            connection.execute("DELETE FROM schedule WHERE id = ?", (schedule_id,))
-        return changed or bool(known)
+        for schedule_id, _, removed_at in known.values():
+            if removed_at is None:
+                connection.execute(
+                    "UPDATE schedule SET removed_at = ?, next_at = NULL, due_at = NULL WHERE id = ?", (self.at, schedule_id)
+                )
+                changed = True
+        return changed
+
+    def _insert_schedule(
+        self, connection: sqlite3.Connection, identity: tuple[object, ...], wanted: tuple[object, ...]
+    ) -> None:
+        connection.execute(
+            "INSERT INTO schedule (deployment_id, kind, rule, timezone, day_or, parameters, slug, anchor_at, active,"
+            " jitter_seconds, starts_at, ends_at, misfire_grace_seconds, catch_up, catch_up_limit, overlap, decided_to, due_at,"
+            " created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (self.id, *identity, *wanted, self.at, self.at, self.at),
+        )
+
+    def _update_schedule(
+        self, connection: sqlite3.Connection, schedule_id: int, wanted: tuple[object, ...], *, is_back: bool
+    ) -> None:
+        """Write what is wanted of a schedule. What was due while it was removed has no tick."""
+        connection.execute(
+            "UPDATE schedule SET anchor_at = ?, active = ?, jitter_seconds = ?, starts_at = ?, ends_at = ?,"
+            " misfire_grace_seconds = ?, catch_up = ?, catch_up_limit = ?, overlap = ?, removed_at = NULL, next_at = NULL,"
+            " due_at = ?, decided_to = CASE WHEN ? THEN max(coalesce(decided_to, ''), ?) ELSE coalesce(decided_to, ?) END"
+            " WHERE id = ?",
+            (*wanted, self.at, int(is_back), self.at, self.at, schedule_id),
+        )
 
 
 # ------------------------------------------------------------------------------------------- reads for people
@@ -143,8 +207,7 @@ class PutDeployment:
 def list_deployments(connection: sqlite3.Connection, *, flow: str | None = None, limit: int = 1000) -> list[DeploymentRow]:
     """Return deployments by flow and name: all, or those of one flow."""
     rows = connection.execute(
-        "SELECT id, name, flow, full_name, tags, schedule, active, parameters, version, description, entrypoint, created_at,"
-        " updated_at FROM deployments WHERE ? IS NULL OR flow = ? ORDER BY flow, name LIMIT ?",
+        f"SELECT {_ROW_COLUMNS} FROM deployments WHERE ? IS NULL OR flow = ? ORDER BY flow, name LIMIT ?",
         (flow, flow, limit),
     )
     return [DeploymentRow._make(row) for row in rows.fetchall()]
@@ -153,8 +216,7 @@ def list_deployments(connection: sqlite3.Connection, *, flow: str | None = None,
 def find_deployments(connection: sqlite3.Connection, name: str) -> list[DeploymentRow]:
     """Return the deployments that 'flow/name', or a name without its flow, means."""
     rows = connection.execute(
-        "SELECT id, name, flow, full_name, tags, schedule, active, parameters, version, description, entrypoint, created_at,"
-        " updated_at FROM deployments WHERE full_name = ? OR name = ? ORDER BY flow, name",
+        f"SELECT {_ROW_COLUMNS} FROM deployments WHERE full_name = ? OR name = ? ORDER BY flow, name",
         (name, name),
     )
     found = [DeploymentRow._make(row) for row in rows.fetchall()]
@@ -164,11 +226,9 @@ def find_deployments(connection: sqlite3.Connection, name: str) -> list[Deployme
 def list_schedules(connection: sqlite3.Connection, deployment_id: int) -> list[ScheduleColumns]:
     """Return the schedules of a deployment, in the order in which they were added."""
     rows = connection.execute(
-        "SELECT kind, rule, anchor_at, timezone, day_or, parameters, slug, active FROM schedule WHERE deployment_id = ?"
-        " ORDER BY id",
+        "SELECT kind, rule, anchor_at, timezone, day_or, parameters, slug, active, jitter_seconds, starts_at, ends_at,"
+        " misfire_grace_seconds, catch_up, catch_up_limit, overlap FROM schedule"
+        " WHERE deployment_id = ? AND removed_at IS NULL ORDER BY id",
         (deployment_id,),
     )
-    return [
-        ScheduleColumns(kind, rule, anchor_at, timezone, bool(day_or), parameters, slug, bool(active))
-        for kind, rule, anchor_at, timezone, day_or, parameters, slug, active in rows.fetchall()
-    ]
+    return [ScheduleColumns._make(row)._replace(day_or=bool(row[4]), active=bool(row[7])) for row in rows.fetchall()]

@@ -57,6 +57,8 @@ class FlowRunRow(NamedTuple):
     ended_at: str | None
     queue: str | None
     deadline_at: str | None
+    deployment_id: int | None
+    crashes: int
 
 
 class CallRow(NamedTuple):
@@ -157,7 +159,8 @@ class Records:
             "SELECT r.id, r.name, f.name, r.parent_task_run_id, r.state, r.state_name, r.state_message, r.version, r.epoch,"
             " r.owner_id, r.failures, r.durability, r.parameters, r.tags, r.idempotency_key, r.entrypoint, r.flow_hash,"
             " r.result, r.result_codec, r.result_hash, r.error_id, r.next_attempt_at, r.created_at, r.started_at, r.ended_at,"
-            " r.queue, r.deadline_at FROM flow_run r JOIN flow f ON f.id = r.flow_id WHERE r.id = ?",
+            " r.queue, r.deadline_at, r.deployment_id, r.crashes FROM flow_run r JOIN flow f ON f.id = r.flow_id"
+            " WHERE r.id = ?",
             (flow_run_id,),
         )
         if row is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from wfengine_journal.codec import Encoded, EncodedError, encode
 from wfengine_journal.tickets import WriteRefused
@@ -19,6 +19,19 @@ from wfengine_journal.transitions import (
     store_error,
     store_value,
 )
+
+if TYPE_CHECKING:
+    from wfengine_journal.queued_runs import Opening
+
+
+class Admission(Protocol):
+    """What decides, in the transaction of a claim, whether a queued run may begin now: limits of its queue and deployment."""
+
+    def check(self, connection: sqlite3.Connection, flow_run_id: int) -> None:
+        """Raise WriteRefused where it may not. Writes nothing."""
+
+    def admit(self, connection: sqlite3.Connection, flow_run_id: int) -> None:
+        """Note that it began. Refuses nothing."""
 
 
 class CreateFlowRun(RecordedChange):
@@ -145,6 +158,15 @@ class ScheduleFlowRun(RecordedChange):
         store_arguments(connection, self.flow_run_id, self.call_id, arguments, self.at)
 
 
+class Scheduling(Protocol):
+    """A change that writes a queued flow run: `ScheduleFlowRun`, or one of a deployment (`queued_runs.QueueRun`)."""
+
+    flow_run_id: int
+
+    def apply(self, connection: sqlite3.Connection) -> None:
+        """See Change."""
+
+
 class ScheduleFromCall(RecordedChange):
     """Write a queued flow run together with the completed call, in a running one, that put it there.
 
@@ -153,7 +175,7 @@ class ScheduleFromCall(RecordedChange):
 
     __slots__ = ("_begin", "scheduled")
 
-    def __init__(self, begin: BeginCall, scheduled: ScheduleFlowRun) -> None:
+    def __init__(self, begin: BeginCall, scheduled: Scheduling) -> None:
         self._begin = begin
         self.scheduled = scheduled
         self.flow_run_id = begin.flow_run_id
@@ -174,14 +196,18 @@ class ScheduleFromCall(RecordedChange):
 class ClaimFlowRun(RecordedChange):
     """Take up a flow run that is not running: one process can, and every older epoch is fenced off.
 
-    A first start, and a person's resume, count its deadline anew; a recovery and a retry leave it where it is.
+    A first start, and a person's resume, count its deadline anew; a recovery and a retry leave it where it is. Where an
+    `admission` says that a run out of a queue may not begin now, it is refused.
     """
 
-    __slots__ = ("at", "code_id", "deadline_at", "entrypoint", "epoch", "owner_id", "reason", "rerun", "version")
+    __slots__ = (
+        "admission", "at", "code_id", "deadline_at", "epoch", "opening", "owner_id", "reason", "rerun", "version",
+    )  # fmt: skip
 
     def __init__(
         self, flow_run_id: int, *, version: int, epoch: int, owner_id: int, code_id: int | None, reason: str, at: str,
-        deadline_at: str | None = None, rerun: str | None = None,
+        deadline_at: str | None = None, rerun: str | None = None, opening: Opening | None = None,
+        admission: Admission | None = None,
     ) -> None:  # fmt: skip
         self.flow_run_id = flow_run_id
         self.task_run_id = 0
@@ -194,12 +220,17 @@ class ClaimFlowRun(RecordedChange):
         self.at = at
         self.deadline_at = deadline_at
         self.rerun = rerun  # what a person asked to run again beside what runs again anyway: words of `execution.rerun`
+        self.opening = opening
+        self.admission = admission
 
     def apply(self, connection: sqlite3.Connection) -> None:
+        if self.admission is not None:
+            self.admission.check(connection, self.flow_run_id)
         name = {"start": None, "retry": "Retrying"}.get(self.reason, "Resuming")
         cursor = connection.execute(
             "UPDATE flow_run SET state = 'RUNNING', state_name = ?, state_message = NULL, version = ?, epoch = ?, owner_id = ?,"
             " failures = CASE WHEN ? = 'resume' THEN 0 ELSE failures END,"
+            " crashes = CASE WHEN ? = 'resume' THEN 0 ELSE crashes END,"
             " next_attempt_at = CASE WHEN ? = 'retry' THEN next_attempt_at END,"
             " deadline_at = CASE WHEN ? IN ('start', 'resume') THEN ? ELSE deadline_at END,"
             " started_at = coalesce(started_at, ?), ended_at = NULL, tasks_done = NULL, tasks_total = NULL, wake_at = NULL"
@@ -214,6 +245,7 @@ class ClaimFlowRun(RecordedChange):
                 self.reason,
                 self.reason,
                 self.reason,
+                self.reason,
                 self.deadline_at,
                 self.at,
                 self.flow_run_id,
@@ -223,6 +255,10 @@ class ClaimFlowRun(RecordedChange):
         )
         if cursor.rowcount != 1:
             raise WriteRefused
+        if self.opening is not None:
+            self.opening.write(connection, self.flow_run_id, self.at)
+        if self.admission is not None:
+            self.admission.admit(connection, self.flow_run_id)
         _record_execution(
             connection, self.flow_run_id, self.epoch, self.owner_id, self.code_id, self.reason, self.at, self.rerun
         )
@@ -388,7 +424,7 @@ class CrashFlowRun(RecordedChange):
         message = self.message if self.state == "CRASHED" else f"{row[3]}; {self.message}"
         connection.execute(
             "UPDATE flow_run SET state = ?, state_name = NULL, state_message = ?, version = ?, ended_at = ?,"
-            " next_attempt_at = CASE WHEN ? <> 'CANCELLED' THEN next_attempt_at END,"
+            " crashes = crashes + ?, next_attempt_at = CASE WHEN ? <> 'CANCELLED' THEN next_attempt_at END,"
             " tasks_total = (SELECT count(*) FROM task_run t JOIN task k ON k.id = t.task_id AND k.kind = 'task'"
             "                WHERE t.flow_run_id = ?),"
             " tasks_done = (SELECT count(*) FROM task_run t JOIN task k ON k.id = t.task_id AND k.kind = 'task'"
@@ -399,6 +435,7 @@ class CrashFlowRun(RecordedChange):
                 message,
                 self.seq,
                 None if self.state == "PAUSED" else at,
+                int(self.counts),
                 self.state,
                 flow_run_id,
                 flow_run_id,
@@ -462,9 +499,18 @@ def record_flow_transition(
     connection: sqlite3.Connection, flow_run_id: int, seq: int, state: str, state_name: str | None, message: str | None,
     epoch: int, error_id: int | None, at: str,
 ) -> None:  # fmt: skip
-    """Append to the history of a flow run."""
+    """Append to the history of a flow run, and to the events: each of its state changes is one."""
     connection.execute(
         "INSERT INTO transition (flow_run_id, task_run_id, seq, state, state_name, message, epoch, attempt, error_id, at)"
         " VALUES (?, 0, ?, ?, ?, ?, ?, ?, ?, ?)",
         (flow_run_id, seq, state, state_name, message, epoch, epoch, error_id, at),
+    )
+    record_flow_event(connection, flow_run_id, state_name or state.capitalize(), at)
+
+
+def record_flow_event(connection: sqlite3.Connection, flow_run_id: int, state_name: str, at: str) -> None:
+    """Let a state change of a flow run be an event."""
+    connection.execute(
+        "INSERT INTO event (name, resource, flow_run_id, occurred_at) VALUES (?, ?, ?, ?)",
+        (f"wfengine.flow-run.{state_name}", f"wfengine.flow-run.{flow_run_id}", flow_run_id, at),
     )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MIGRATION_SET = "wfengine"
 
 #: The scripts that make the tables, one a format so far: a new file runs them all, an older one those it has not had.
-SCRIPTS = {1: "schema.sql", 2: "format_2.sql", 3: "format_3.sql"}
+SCRIPTS = {1: "schema.sql", 2: "format_2.sql", 3: "format_3.sql", 4: "format_4.sql"}
 
 # What sqlite-utils itself would create; a test holds the two against each other.
 _BOOKKEEPING = """

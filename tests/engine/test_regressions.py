@@ -12,8 +12,8 @@ import pytest
 
 from tests.engine.conftest import FakeClock, Program, Rows
 from wfengine import Flow, ThreadTaskRunner, flow, task, use_journal
-from wfengine.flow_engine import sweep
 from wfengine.listeners import Event, add_listener, remove_listener
+from wfengine.ownership import sweep
 from wfengine_journal import store
 from wfengine_journal.errors import OwnershipLostError, ParameterError, UsageError
 

@@ -21,7 +21,9 @@ SELECT r.id, r.name, f.name AS flow,
        r.state_message AS message, r.tags, r.idempotency_key, r.durability,
        CASE WHEN r.state IN ('SCHEDULED', 'CRASHED') THEN r.next_attempt_at END AS next_attempt_at,
        (SELECT p.flow_run_id FROM task_run p WHERE p.id = r.parent_task_run_id) AS parent_run_id,
-       r.parent_task_run_id, r.entrypoint, o.pid, o.host, r.deadline_at, r.wake_at, r.origin, r.origin_run_id
+       r.parent_task_run_id, r.entrypoint, o.pid, o.host, r.deadline_at, r.wake_at, r.origin, r.origin_run_id,
+       (SELECT f.name || '/' || d.name FROM deployment d WHERE d.id = r.deployment_id) AS deployment,
+       r.queue, r.priority, r.partition_key, r.nominal_at, r.due_at, r.crashes
 FROM flow_run r
 JOIN flow f ON f.id = r.flow_id
 LEFT JOIN error e ON e.id = r.error_id
@@ -222,17 +224,110 @@ SELECT d.id, d.name, f.name AS flow, f.name || '/' || d.name AS full_name, d.tag
        (SELECT group_concat(words, '; ') FROM (
             SELECT CASE s.kind WHEN 'cron' THEN 'cron ' || s.rule || CASE s.day_or WHEN 1 THEN '' ELSE ' (day and weekday)' END
                                WHEN 'rrule' THEN 'rule ' || s.rule
+                               WHEN 'once' THEN 'once at ' || s.rule
                                ELSE 'every ' || CASE WHEN s.rule % 86400 = 0 AND s.rule NOT LIKE '%.%' THEN (s.rule / 86400) || ' d'
                                                      WHEN s.rule % 3600 = 0 AND s.rule NOT LIKE '%.%' THEN (s.rule / 3600) || ' h'
                                                      WHEN s.rule % 60 = 0 AND s.rule NOT LIKE '%.%' THEN (s.rule / 60) || ' min'
                                                      ELSE s.rule || ' s' END
-                   END || CASE WHEN s.timezone = 'UTC' AND s.kind = 'interval' THEN '' ELSE ', ' || s.timezone END
+                   END || CASE WHEN s.timezone = 'UTC' AND s.kind IN ('interval', 'once') THEN '' ELSE ', ' || s.timezone END
                    || CASE s.active WHEN 1 THEN '' ELSE ', off' END AS words
-            FROM schedule s WHERE s.deployment_id = d.id ORDER BY s.id)) AS schedule,
-       CAST(d.paused = 0 AND EXISTS (SELECT 1 FROM schedule s WHERE s.deployment_id = d.id AND s.active = 1) AS INTEGER) AS active,
-       d.parameters, d.version, d.description, d.entrypoint, d.created_at, d.updated_at
+            FROM schedule s WHERE s.deployment_id = d.id AND s.removed_at IS NULL ORDER BY s.id)) AS schedule,
+       CAST(d.paused = 0 AND EXISTS (SELECT 1 FROM schedule s WHERE s.deployment_id = d.id AND s.active = 1
+                                     AND s.removed_at IS NULL) AS INTEGER) AS active,
+       d.parameters, d.version, d.description, d.entrypoint, d.created_at, d.updated_at,
+       d.paused, d.queue, d.priority, d.concurrency_limit, d.collision, d.isolate, d.max_recoveries,
+       (SELECT min(s.due_at) FROM schedule s WHERE s.deployment_id = d.id AND s.next_at IS NOT NULL AND s.removed_at IS NULL AND s.active = 1
+        AND d.paused = 0) AS next_at, d.applied_from
 FROM deployment d
-JOIN flow f ON f.id = d.flow_id;
+JOIN flow f ON f.id = d.flow_id
+WHERE d.removed_at IS NULL;
+
+CREATE VIEW schedules AS
+SELECT s.id, f.name || '/' || d.name AS deployment, s.kind, s.rule, s.timezone, s.slug,
+       CAST(s.active = 1 AND d.paused = 0 AS INTEGER) AS active, s.next_at, s.due_at,
+       (SELECT t.nominal_at FROM tick t WHERE t.schedule_id = s.id ORDER BY t.nominal_at DESC LIMIT 1) AS last_at,
+       (SELECT t.outcome FROM tick t WHERE t.schedule_id = s.id ORDER BY t.nominal_at DESC LIMIT 1) AS last_outcome,
+       s.catch_up, s.overlap, s.misfire_grace_seconds, s.jitter_seconds, s.starts_at, s.ends_at, s.parameters, s.day_or, s.anchor_at
+FROM schedule s
+JOIN deployment d ON d.id = s.deployment_id
+JOIN flow f ON f.id = d.flow_id
+WHERE s.removed_at IS NULL AND d.removed_at IS NULL;
+
+CREATE VIEW ticks AS
+SELECT t.schedule_id, f.name || '/' || d.name AS deployment, s.rule, t.nominal_at, t.outcome, t.reason, t.flow_run_id AS run_id,
+       r.name AS run_name, r.state AS run_state, t.decided_at
+FROM tick t
+JOIN schedule s ON s.id = t.schedule_id
+JOIN deployment d ON d.id = s.deployment_id
+JOIN flow f ON f.id = d.flow_id
+LEFT JOIN flow_run r ON r.id = t.flow_run_id;
+
+CREATE VIEW missed AS
+SELECT t.schedule_id, f.name || '/' || d.name AS deployment, s.rule, t.nominal_at, t.outcome, t.reason, t.decided_at
+FROM tick t
+JOIN schedule s ON s.id = t.schedule_id
+JOIN deployment d ON d.id = s.deployment_id
+JOIN flow f ON f.id = d.flow_id
+WHERE t.outcome <> 'started';
+
+CREATE VIEW upcoming AS
+SELECT s.due_at AS at, f.name || '/' || d.name AS deployment, 'schedule' AS what, s.id AS schedule_id, NULL AS run_id,
+       s.next_at AS nominal_at, s.rule, s.timezone
+FROM schedule s
+JOIN deployment d ON d.id = s.deployment_id
+JOIN flow f ON f.id = d.flow_id
+WHERE s.next_at IS NOT NULL AND s.removed_at IS NULL AND s.active = 1 AND d.paused = 0 AND d.removed_at IS NULL
+UNION ALL
+SELECT coalesce(r.due_at, r.created_at), f.name || '/' || d.name, 'run', NULL, r.id, r.nominal_at, NULL, NULL
+FROM flow_run r
+JOIN deployment d ON d.id = r.deployment_id
+JOIN flow f ON f.id = d.flow_id
+WHERE r.state = 'SCHEDULED' AND r.queue IS NOT NULL
+ORDER BY 1;
+
+CREATE VIEW queues AS
+SELECT n.name, coalesce(q.paused, 0) AS paused, q.slots, q.partition_slots, q.rate_count, q.rate_seconds,
+       (SELECT count(*) FROM flow_run r WHERE r.queue = n.name AND r.state = 'SCHEDULED' AND r.queue IS NOT NULL) AS waiting,
+       (SELECT count(*) FROM flow_run r WHERE r.state NOT IN ('COMPLETED', 'FAILED', 'CANCELLED')
+        AND r.state IN ('RUNNING', 'CANCELLING') AND r.queue = n.name) AS running,
+       q.description
+FROM (SELECT substr(name, 7) AS name FROM quota WHERE name GLOB 'queue:*'
+      UNION SELECT queue FROM deployment WHERE removed_at IS NULL
+      UNION SELECT queue FROM flow_run WHERE state = 'SCHEDULED' AND queue IS NOT NULL) n
+LEFT JOIN quota q ON q.name = 'queue:' || n.name;
+
+CREATE VIEW limits AS
+SELECT q.name, q.slots, q.rate_count, q.rate_seconds,
+       (SELECT coalesce(sum(s.occupies), 0) FROM slot s JOIN owner o ON o.id = s.owner_id AND o.ended_at IS NULL
+        JOIN flow_run r ON r.id = s.flow_run_id AND r.owner_id = s.owner_id AND r.state IN ('RUNNING', 'CANCELLING')
+        LEFT JOIN task_run t ON t.id = s.task_run_id
+        WHERE s.name = q.name AND (s.task_run_id = 0 OR t.state = 'RUNNING')) AS taken,
+       q.paused, q.description, q.created_at, q.updated_at
+FROM quota q
+WHERE q.name NOT GLOB 'queue:*';
+
+CREATE VIEW events AS
+SELECT id, name, resource, flow_run_id AS run_id, task_run_id AS task_id, payload, labels, related, idempotency_key, occurred_at
+FROM event;
+
+CREATE VIEW automations AS
+SELECT a.id, a.name, a.description, a.active, a.definition, (SELECT count(*) FROM firing x WHERE x.automation_id = a.id) AS firings,
+       (SELECT max(x.fired_at) FROM firing x WHERE x.automation_id = a.id) AS last_fired_at, a.due_at, a.seen_to,
+       a.applied_from, a.created_at, a.updated_at
+FROM automation a
+WHERE a.removed_at IS NULL;
+
+CREATE VIEW firings AS
+SELECT x.id, a.name AS automation, x.state, x.actions_done, x.results, x.event_id, x.context, x.attempts, x.next_attempt_at,
+       x.fired_at, x.ended_at
+FROM firing x
+JOIN automation a ON a.id = x.automation_id;
+
+CREATE VIEW daemons AS
+SELECT d.owner_id, d.name, CASE WHEN o.ended_at IS NOT NULL THEN 'stopped' ELSE d.state END AS state, o.pid, o.host, o.started_at,
+       d.beat_at, o.ended_at, d.report
+FROM daemon d
+JOIN owner o ON o.id = d.owner_id;
 
 CREATE VIEW help AS
 SELECT column1 AS name, column2 AS shows, column3 AS try FROM (VALUES
@@ -250,6 +345,16 @@ SELECT column1 AS name, column2 AS shows, column3 AS try FROM (VALUES
     ('variables', 'named values that flows share', 'SELECT name, value FROM variables'),
     ('artifacts', 'what flows and tasks made for people to look at', 'SELECT id, key, type, run_name, data FROM artifacts'),
     ('deployments', 'flows with settings of their own, and when they are due', 'SELECT full_name, schedule, active, tags FROM deployments'),
+    ('schedules', 'when deployments are due, and what became of the last tick', 'SELECT deployment, rule, timezone, next_at, last_outcome FROM schedules'),
+    ('ticks', 'every due instant and its outcome', 'SELECT deployment, nominal_at, outcome, reason, run_id FROM ticks ORDER BY nominal_at DESC LIMIT 20'),
+    ('missed', 'due instants that started no run, and why', 'SELECT deployment, nominal_at, outcome, reason FROM missed'),
+    ('upcoming', 'what is due next, and runs that wait in a queue', 'SELECT at, deployment, what FROM upcoming LIMIT 20'),
+    ('queues', 'queues of runs: how many wait and run, and what they let in', 'SELECT name, waiting, running, slots FROM queues'),
+    ('limits', 'how many may do something at a time, or in a time', 'SELECT name, slots, taken, rate_count, rate_seconds FROM limits'),
+    ('events', 'what happened, state changes of flow runs included', 'SELECT id, name, resource, occurred_at FROM events ORDER BY id DESC LIMIT 20'),
+    ('automations', 'what is done when events happen', 'SELECT name, active, firings, last_fired_at FROM automations'),
+    ('firings', 'each time an automation fired, and what came of its actions', 'SELECT automation, state, results, fired_at FROM firings ORDER BY id DESC LIMIT 20'),
+    ('daemons', 'processes that serve this journal, and since when', 'SELECT name, state, pid, beat_at FROM daemons'),
     ('flow_stats', 'per flow: runs, failures, mean duration', 'SELECT * FROM flow_stats'),
     ('slowest_tasks', 'per task: number, mean, longest, total seconds', 'SELECT * FROM slowest_tasks LIMIT 10'),
     ('cache_uses', 'what each cached call asked of the cache, and the answer', 'SELECT task, outcome, key, message FROM cache_uses WHERE run_id = 1'),
