@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from wfengine_journal.errors import ScheduleError
 from wfengine_scheduler.rules import check_rule, describe, make_rule, next_ticks, ticks_between
 
-GATE = settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+GATE = settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 
 NUMBERS = st.one_of(
     st.integers(-1, 70).map(str), st.sampled_from(["0", "5", "7", "15", "31", "00", "1_0", "٣", "1e3", "99999999999"])
