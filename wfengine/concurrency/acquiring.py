@@ -11,14 +11,14 @@ import contextlib
 import contextvars
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from wfengine.concurrency.lines import Bystander, Rest, Turn, Waiter, line_up
 from wfengine.journals import default_journal
+from wfengine.lines import LATE, Bystander, Rest, Waiter, await_room, line_up, stand
 from wfengine.loading import leaves_no_trace
 from wfengine.scopes import Scope, current_scope, find_scope, running_asyncio_task
-from wfengine.steps import Await, Create, Settle, Steps, Write
+from wfengine.steps import Create, Steps, Write
 from wfengine.task_future import refuse_waiting
 from wfengine_journal.codec import encode
 from wfengine_journal.errors import (
@@ -38,13 +38,11 @@ from wfengine_journal.places import (
     LineUp,
     TakePlaces,
     find_dead_owners,
-    list_lacking,
 )
 from wfengine_journal.quotas import QUEUE_PREFIX, TAG_PREFIX, QuotaRow, TakeRate, find_quota
 
 if TYPE_CHECKING:
     from wfengine.scopes import LiveRun
-    from wfengine.task_future import TaskFuture
     from wfengine_journal.store import Journal
 
 _logger = logging.getLogger("wfengine.concurrency")
@@ -167,7 +165,7 @@ def take_steps(
 ) -> Steps[TakePlaces | None]:  # fmt: skip
     """Take places, after all who came before; None when the time is over.
 
-    `check` is called where there is no room: it raises where there never will be.
+    `check` is called once, where there is no room: it raises where there never will be.
     """
     journal = waiter.journal
     turn = line_up(waiter, _line_key(wanted, claimer), until)
@@ -185,6 +183,7 @@ def take_steps(
                 yield Write(cast("LiveRun", waiter), take, False)  # the run is lost: meet that refusal as any write does
             if check is not None:
                 check()
+                check = None
             if turn.is_late():
                 break
             dead = find_dead_owners(journal, wanted)
@@ -192,7 +191,7 @@ def take_steps(
             yield Create(journal, lining, False)
             line = lining.slot_ids
             found = yield await_room(waiter, turn, wanted, claimer, line, scope)
-            if found is _LATE:
+            if found is LATE:
                 break
             dead = find_dead_owners(journal, wanted)
         return None
@@ -206,32 +205,6 @@ def take_steps(
 def _line_key(wanted: dict[str, int], claimer: Claimer) -> object:
     """Return which line in this process is meant; who holds up one that waits for it stands in one of its own."""
     return object() if claimer.beside else frozenset(wanted)
-
-
-def stand(turn: Turn | Rest) -> Settle:
-    """Return the step that waits for one's turn, or for a time to pass."""
-    return Settle([cast("TaskFuture[object]", turn)])
-
-
-_LATE = object()
-
-
-def await_room(
-    waiter: Waiter, turn: Turn, wanted: dict[str, int], claimer: Claimer, line: Collection[int], scope: Scope | None
-) -> Await:
-    """Return the step that waits until there is room, or the time is over."""
-    journal = waiter.journal
-
-    def look() -> object:
-        if scope is not None and scope.is_given_up():
-            raise RunHalted(MissingContextError("The attempt that waited for a limit is over. Nothing to do."))
-        if turn.is_late():
-            return _LATE
-        dead = find_dead_owners(journal, wanted)
-        lacking = journal.read(lambda connection: list_lacking(connection, wanted, claimer, line=line, dead_owners=dead))
-        return None if lacking else True
-
-    return Await(cast("LiveRun", waiter), look)
 
 
 def _check_possible(journal: Journal, ask: Ask, wanted: dict[str, int], scope: Scope | None) -> None:

@@ -9,16 +9,20 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 from weakref import WeakKeyDictionary
 
+from wfengine.steps import Await, Settle
 from wfengine.task_future import refuse_waiting
 from wfengine_journal.clock import sleep_unless, sleep_unless_async
+from wfengine_journal.errors import MissingContextError, RunHalted
+from wfengine_journal.places import Claimer, find_dead_owners, list_lacking
 
 if TYPE_CHECKING:
-    from wfengine_journal.errors import RunHalted
+    from wfengine.scopes import LiveRun, Scope
+    from wfengine.task_future import TaskFuture
     from wfengine_journal.store import Journal
 
 #: How long a wait goes on before it is looked whether it is to end, in seconds: for nothing is woken that was missed.
@@ -56,7 +60,7 @@ class Bystander:
 class Turn:
     """One who waits in a line. It has to leave, whatever happens."""
 
-    __slots__ = ("_line", "_wake", "_waiter", "until")
+    __slots__ = ("_line", "_waiter", "_wake", "until")
 
     def __init__(self, line: _Line, waiter: Waiter, until: float | None) -> None:
         self._line = line
@@ -194,3 +198,33 @@ class Rest:
             self._waiter.check_not_halted()
             await sleep_unless_async(self._waiter.journal.clock, self._seconds, woken)
             self._waiter.check_not_halted()
+
+
+# ------------------------------------------------------------------------------------------- the steps that wait
+
+
+def stand(turn: Turn | Rest) -> Settle:
+    """Return the step that waits for one's turn, or for a time to pass."""
+    return Settle([cast("TaskFuture[object]", turn)])
+
+
+#: What a look finds when the time is over.
+LATE = object()
+
+
+def await_room(
+    waiter: Waiter, turn: Turn, wanted: dict[str, int], claimer: Claimer, line: Collection[int], scope: Scope | None
+) -> Await:
+    """Return the step that waits until there is room, or the time is over."""
+    journal = waiter.journal
+
+    def look() -> object:
+        if scope is not None and scope.is_given_up():
+            raise RunHalted(MissingContextError("The attempt that waited for a limit is over. Nothing to do."))
+        if turn.is_late():
+            return LATE
+        dead = find_dead_owners(journal, wanted)
+        lacking = journal.read(lambda connection: list_lacking(connection, wanted, claimer, line=line, dead_owners=dead))
+        return None if lacking else True
+
+    return Await(cast("LiveRun", waiter), look)
