@@ -271,9 +271,8 @@ class Executor(RunWorker):
         except (WfengineError, OSError) as error:
             self.run_ended(run.id, None, error)
 
-    def run_ended(self, run_id: int, outcome: Outcome | None, error: BaseException | None) -> None:
+    def forget(self, run_id: int) -> None:
         """See RunWorker."""
-        super().run_ended(run_id, outcome, error)
         self._isolated.discard(run_id)
         self._begun.pop(run_id, None)
 
