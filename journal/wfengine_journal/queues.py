@@ -234,9 +234,8 @@ def look(connection: sqlite3.Connection, asked: Asked) -> Look:
         chosen.append(run)
     full = sorted({deployment for line in lines for deployment in line.full_deployments})
     waits_until = [asked.now_seconds + line.wait_seconds for line in lines if line.wait_seconds is not None]
-    return Look(
-        chosen, _list_untold(connection, full, asked), min([*waits_until, *_next_due(connection, asked.now)], default=None)
-    )
+    due_at = min([*waits_until, *_next_due(connection, asked.now)], default=None)
+    return Look(chosen, _list_untold(connection, full, asked), due_at, sorted(limits.set_back))
 
 
 class _Line:
