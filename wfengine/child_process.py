@@ -154,29 +154,29 @@ class ChildProcess:
         unit = 1 if sys.platform == "darwin" else 1024
         return code, usage.ru_maxrss * unit
 
-    def close(self) -> None:
-        """Give back its pipes, once nobody reads them any more."""
-        for pipe in (self._popen.stdin, self._popen.stdout):
-            if pipe is not None:
-                pipe.close()
+    def close_output(self) -> None:
+        """Give back the pipe of its output, which nobody reads any more."""
+        assert self._popen.stdout is not None
+        self._popen.stdout.close()
 
     def forget(self) -> None:
         """In a forked child of the supervisor's process: drop the pipes, whose ends mean something to the process."""
         with contextlib.suppress(OSError):
-            self.close()
+            self.dismiss()
+            self.close_output()
         self._popen.returncode = 0  # it is not this process's child
 
 
-def peak_memory_bytes() -> int | None:
-    """Return the most memory that this process itself has had, or None where the system does not tell.
+def peak_memory_bytes(pid: int | None = None) -> int | None:
+    """Return the most memory that a process, or this one, has had; None where the system does not tell.
 
-    Not what `getrusage` says: Linux counts in what the parent had when it started this process.
+    Not what `getrusage` says: Linux counts in what the parent had when it started the process.
     """
     try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+        lines = Path(f"/proc/{pid or 'self'}/status").read_text(encoding="ascii", errors="replace").splitlines()
         return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)
     except OSError:
-        return counted_memory_bytes()
+        return counted_memory_bytes() if pid is None else None
 
 
 def counted_memory_bytes() -> int | None:

@@ -28,6 +28,7 @@ from wfengine.child_process import (
 )
 from wfengine.flow_engine import How, take_up
 from wfengine.journals import Durability, use_journal
+from wfengine.logging.handlers import install
 from wfengine.recovery import load_flow, perform
 from wfengine.transcripts import note
 from wfengine_journal.block_transitions import list_woken
@@ -56,8 +57,9 @@ def main(settings: dict[str, object]) -> NoReturn:
     sys.argv = ["wfengine-run", f"(child of process {settings['parent']})"]  # what its owner row says it is
     journal = use_journal(str(settings["journal"]), durability=cast(Durability, settings["durability"]))
     owner_id = journal.owner_id
+    install()
     for name in (*_NEEDED_SOON, *cast("list[str]", settings["preload"])):
-        importlib.import_module(name)
+        _preload(name)
     _write(stdout, note(token, "ready", owner_id, counted_memory_bytes() or 0))
     line = orders.readline()
     if not line:
@@ -68,6 +70,13 @@ def main(settings: dict[str, object]) -> NoReturn:
     if order.memory_limit_bytes is not None and not limit_memory(order.memory_limit_bytes):
         _logger.warning("flow run %d: this system cannot limit the memory of a process, so it has no limit.", order.run_id)
     _end(_serve(journal, order.run_id), stdout, token)
+
+
+def _preload(name: str) -> None:
+    try:
+        importlib.import_module(name)
+    except Exception as error:  # what a module does that is not ours; a run that needs it will say so
+        _logger.warning("module %s could not be loaded beforehand: %s: %s", name, type(error).__name__, error)
 
 
 def _take_standard_input() -> tuple[int, IO[bytes]]:
@@ -135,6 +144,8 @@ def _serve(journal: Journal, run_id: int) -> int | None:
 
 
 def _live(journal: Journal, row: FlowRunRow) -> int:
+    if row.state in ("COMPLETED", "FAILED", "CANCELLED"):
+        return EXIT_NOT_BEGUN  # it ended after somebody saw that it waits
     flow = load_flow(journal, row)
     has_slept = row.state == "PAUSED" and row.id in list_woken(journal.records, journal.clock.now_text())
     how = How("recovery", "none", by_person=False, is_found=not has_slept, admission=admission_of(row.id))

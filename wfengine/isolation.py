@@ -18,7 +18,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from wfengine.child_process import EXIT_NO_MEMORY, EXIT_NOT_BEGUN, ChildProcess, Death, Order
+from wfengine.child_process import EXIT_NO_MEMORY, EXIT_NOT_BEGUN, ChildProcess, Death, Order, peak_memory_bytes
 from wfengine.continuation import last_continuation
 from wfengine.journals import default_durability
 from wfengine.transcripts import Transcript, read_all
@@ -45,6 +45,7 @@ class _Child:
     """One process and, once it is told one, its run."""
 
     process: ChildProcess
+    attended: set[int]  # of the journal: owners whose end is recorded here
     owner_id: int | None = None
     counted_at_first: int = 0  # memory that the system counts for it though it never had it
     peak: int | None = None
@@ -58,12 +59,12 @@ class _Child:
     kill_at: float | None = None  # by the monotonic clock
     killed_because: str | None = None
     is_stopping: bool = False
-    is_gone: bool = False
 
     def note(self, words: Sequence[str]) -> None:
         """Take what the program of the process says of itself."""
         if words[0] == "ready":
             self.owner_id, self.counted_at_first = int(words[1]), int(words[2])
+            self.attended.add(self.owner_id)
         elif words[0] == "peak":
             self.peak = int(words[1]) or None
 
@@ -184,17 +185,18 @@ class Children:
     def _start(self) -> _Child:
         """Start a process and the two threads that attend to it. Called with the lock held."""
         journal = self._journal
-        child = _Child(ChildProcess(str(journal.path), default_durability(journal), self._preload))
+        child = _Child(ChildProcess(str(journal.path), default_durability(journal), self._preload), journal.attended)
         child.transcript = transcript = Transcript(child.process.token, child.say, child.note)
-        self._alive.add(child)
 
         def listen() -> None:
             try:
                 read_all(child.process.output, transcript)
             finally:
                 child.is_drained.set()
+                child.process.close_output()
 
         start_thread("wfengine-child-output", listen)
+        self._alive.add(child)
         start_thread("wfengine-child", lambda: self._attend(child))
         return child
 
@@ -241,6 +243,7 @@ class Children:
             child.killed_because = "its process was told to stop, did not, and was killed"
         else:
             child.killed_because = f"ran longer than {child.time_limit_seconds:g} s: killed"
+        child.peak = peak_memory_bytes(child.process.pid)
         child.process.kill()
 
     # ---- their end
@@ -250,7 +253,6 @@ class Children:
         death = child.process.wait()
         child.is_drained.wait(DRAIN_SECONDS)
         with self._changed:
-            child.is_gone = True
             if self._spare is child:
                 self._spare = None
             run = child.run
@@ -262,8 +264,9 @@ class Children:
                 _logger.error("how the process of flow run %d ended could not be journaled: %s", run.id, error)
         elif death.exit_code not in (0, None) and not self._is_closed:
             _logger.warning("process %d ended before it was told a run: %s", child.process.pid, _how_it_ended(child, death))
-        if child.is_drained.is_set():
-            child.process.close()
+        child.process.dismiss()
+        if child.owner_id is not None:
+            self._journal.attended.discard(child.owner_id)
         with self._changed:
             self._alive.discard(child)
             for run_id in [run_id for run_id, other in self._children.items() if other is child]:
