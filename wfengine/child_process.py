@@ -161,9 +161,10 @@ class ChildProcess:
 
     def forget(self) -> None:
         """In a forked child of the supervisor's process: drop the pipes, whose ends mean something to the process."""
-        with contextlib.suppress(OSError):
-            self.dismiss()
-            self.close_output()
+        for pipe in (self._popen.stdin, self._popen.stdout):  # without the lock: a thread that had it is not here
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
         self._popen.returncode = 0  # it is not this process's child
 
 

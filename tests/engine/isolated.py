@@ -6,6 +6,7 @@ import textwrap
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from wfengine.isolation import Children
 from wfengine_journal.deployments import DeploymentColumns, PutDeployment
@@ -55,13 +56,17 @@ class Bench:
         """Write the program, with the head that all share before it."""
         (self.folder / "program.py").write_text(HEAD + textwrap.dedent(text), encoding="utf-8")
 
+    def deploy(self, flow: str, **columns: Any) -> None:
+        """Record a deployment of a flow of the program."""
+        record = DeploymentColumns(flow, f"file:{self.folder / 'program.py'}:{flow}", None, None, "{}", None, **columns)
+        put = PutDeployment(self.journal.flow_id(flow, None), record, [], paused=None, at=self.journal.clock.now_text())
+        self.journal.write(put, synced=False)
+        self.deployments[flow] = put.id
+
     def queue(self, flow: str = "main", **parameters: object) -> int:
         """Put a run of a flow of the program into its queue; return its id."""
         if flow not in self.deployments:
-            columns = DeploymentColumns(flow, f"file:{self.folder / 'program.py'}:{flow}", None, None, "{}", None)
-            put = PutDeployment(self.journal.flow_id(flow, None), columns, [], paused=None, at=self.journal.clock.now_text())
-            self.journal.write(put, synced=False)
-            self.deployments[flow] = put.id
+            self.deploy(flow)
         self.count += 1
         request = RunRequest(self.deployments[flow], f"run-{self.count}", self.journal.clock.now_text(), parameters)
         change = QueueRun(request)
