@@ -40,6 +40,9 @@ main(settings)
 
 #: The exit code of a process that left its run alone: another process has it, or its queue does not let it begin yet.
 EXIT_NOT_BEGUN = 75
+#: What a process says of its run in notes: it waits for another background run, and it does not wait any more.
+WAITS = "waits"
+GOES_ON = "goes-on"
 #: The exit code of a process that could not go on for want of memory.
 EXIT_NO_MEMORY = 71
 

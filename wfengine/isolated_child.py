@@ -21,12 +21,15 @@ from typing import IO, NoReturn, cast
 from wfengine.child_process import (
     EXIT_NO_MEMORY,
     EXIT_NOT_BEGUN,
+    GOES_ON,
+    WAITS,
     Order,
     counted_memory_bytes,
     die_with_the_supervisor,
     limit_memory,
     peak_memory_bytes,
 )
+from wfengine.distributed_futures import current_place
 from wfengine.flow_engine import How, take_up
 from wfengine.journals import Durability, use_journal
 from wfengine.logging.handlers import install
@@ -71,7 +74,24 @@ def main(settings: dict[str, object]) -> NoReturn:
     die_with_the_supervisor(lifeline)
     if order.memory_limit_bytes is not None and not limit_memory(order.memory_limit_bytes):
         _logger.warning("flow run %d: this system cannot limit the memory of a process, so it has no limit.", order.run_id)
+    current_place.set(_Place(stdout, token))
     _end(_serve(journal, order.run_id), stdout, token)
+
+
+class _Place:
+    """The place that the run takes among those of the supervisor; see `distributed_futures.Place`."""
+
+    runner: object = None
+
+    def __init__(self, stdout: int, token: str) -> None:
+        self._stdout = stdout
+        self._token = token
+
+    def leave(self) -> None:
+        _write(self._stdout, note(self._token, WAITS))
+
+    def come_back(self) -> None:
+        _write(self._stdout, note(self._token, GOES_ON))
 
 
 def _preload(name: str) -> None:

@@ -18,8 +18,9 @@ import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from wfengine.child_process import EXIT_NO_MEMORY, EXIT_NOT_BEGUN, ChildProcess, Death, Order, peak_memory_bytes
+from wfengine.child_process import EXIT_NO_MEMORY, EXIT_NOT_BEGUN, GOES_ON, WAITS, ChildProcess, Death, Order, peak_memory_bytes
 from wfengine.continuation import last_continuation
+from wfengine.distributed_futures import Place
 from wfengine.journals import default_durability
 from wfengine.transcripts import Transcript, read_all
 from wfengine_journal.child_ends import ChildEnd, RecordChildEnd
@@ -53,6 +54,7 @@ class _Child:
     transcript: Transcript | None = None
     run: FlowRunRow | None = None  # as it stood when the process was told it
     ended: Callable[[], object] | None = None
+    place: Place | None = None
     memory_limit_bytes: int | None = None
     time_limit_seconds: float | None = None
     since: str = ""
@@ -67,6 +69,11 @@ class _Child:
             self.attended.add(self.owner_id)
         elif words[0] == "peak":
             self.peak = int(words[1]) or None
+        elif self.place is not None:
+            if words[0] == WAITS:
+                self.place.leave()
+            elif words[0] == GOES_ON:
+                self.place.come_back()
 
     def say(self, line: str) -> None:
         """Let a line of the process go on to the log."""
@@ -109,8 +116,11 @@ class Children:
         memory_limit_bytes: int | None,
         time_limit_seconds: float | None,
         ended: Callable[[], object],
+        place: Place | None = None,
     ) -> None:
         """Have a run taken up by a process of its own, and return at once; `ended` is called when that is over.
+
+        `place` is left while the run waits for another background run.
 
         It is called once, on some thread, after the end of the process is journaled; the run may have ended then, wait
         again, or be CRASHED. Raises UsageError when this is closed, or has that run already; OSError where there can be no
@@ -124,7 +134,7 @@ class Children:
                 raise UsageError(f"Flow run {run_id} was launched already, and its process {self._pid(run_id)} lives.")
             child = self._spare or self._start()
             self._spare = None
-            child.run, child.ended = last_continuation(self._journal, row), ended
+            child.run, child.ended, child.place = last_continuation(self._journal, row), ended, place
             child.memory_limit_bytes, child.time_limit_seconds = memory_limit_bytes, time_limit_seconds
             child.since = self._journal.clock.now_text()
             if time_limit_seconds is not None:

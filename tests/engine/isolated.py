@@ -89,6 +89,10 @@ class Bench:
         row = self.journal.records.get_flow_run(run_id)
         return row.state, row.state_message
 
+    def is_over(self, run_id: int) -> bool:
+        """Tell whether a run has ended."""
+        return self.state(run_id)[0] in ("COMPLETED", "FAILED", "CANCELLED")
+
     def end(self, run_id: int) -> tuple[object, ...]:
         """Return exit code, peak memory and output of the last execution of a run."""
         rows = self.journal.records.rows(

@@ -20,7 +20,9 @@ from tests.engine.isolated import RUN_SECONDS, Bench, assert_dies, open_descript
 from wfengine.cancellation import cancel_run
 from wfengine.executor import Executor
 from wfengine.isolation import Children
+from wfengine.loading import load_tasks
 from wfengine.ownership import sweep
+from wfengine.task_worker import TaskWorker
 from wfengine_journal.errors import UsageError
 from wfengine_journal.store import Journal
 
@@ -522,6 +524,38 @@ def test_an_executor_gives_runs_of_isolated_deployments_processes_and_takes_up_w
     assert rows("SELECT exit_code FROM execution WHERE flow_run_id = ? ORDER BY epoch", others[1]) == [(-9,), (0,)]
     assert bench.state(others[2])[0] == "FAILED"
     assert rows.value("SELECT result FROM flow_run WHERE id = ?", others[3]) == str(os.getpid())
+
+
+def test_a_run_that_waits_for_another_one_leaves_its_place_to_the_next(bench: Bench) -> None:
+    bench.write("""
+        @task
+        def work():
+            note("worked")
+            return 1
+
+        @flow
+        def main():
+            future = work.delay()
+            note("waits")
+            return future.result()
+
+        @flow
+        def other():
+            return step(2)
+    """)
+    for flow in ("main", "other"):
+        bench.deploy(flow, isolate=1)
+    waits, other = bench.queue("main"), bench.queue("other")
+    executor = Executor(bench.journal, limit=1, isolate=Children)
+    executor.start()
+    assert bench.wait_for("step") == "2"  # though the first run has not ended, and there is one place
+    assert bench.state(waits)[0] == "RUNNING"
+    assert "worked" not in bench.effects
+    TaskWorker(*load_tasks(f"{bench.folder / 'program.py'}:work")).run_once()
+    while not bench.is_over(waits) or not bench.is_over(other):
+        bench.journal.changes.wait(bench.journal.changes.mark(), 0.05)
+    executor.stop(30)
+    assert [bench.state(run_id)[0] for run_id in (waits, other)] == ["COMPLETED", "COMPLETED"]
 
 
 # ------------------------------------------------------------------------------------------- many
