@@ -27,7 +27,17 @@ from wfengine.steps import Outcome, Steps
 from wfengine_journal.codec import encode_error
 from wfengine_journal.errors import EntrypointError, InternalError, ParameterError, UsageError, WfengineError
 from wfengine_journal.queued_runs import RefuseRun
-from wfengine_journal.queues import Asked, CancelCollided, FoundRun, HoldRun, Look, QueueAdmission, list_given_up, look
+from wfengine_journal.queues import (
+    Asked,
+    CancelCollided,
+    FoundRun,
+    HoldRun,
+    Look,
+    QueueAdmission,
+    RestartRate,
+    list_given_up,
+    look,
+)
 from wfengine_journal.threads import start_thread
 from wfengine_journal.tickets import WriteRefused
 
@@ -72,7 +82,8 @@ class Executor(RunWorker):
     """Runs of deployments, taken out of `queues` (None: all but those of background tasks), at most `limit` at a time.
 
     `flows`: code that is at hand, by the flow's name. `isolate` makes what gives runs processes of their own; it is called
-    when the first such run is found. Its methods may be called from any thread.
+    when the first such run is found. `deployment_ids`: only runs of these deployments (None: of any). Its methods may be
+    called from any thread.
     """
 
     name = "executor"
@@ -89,12 +100,14 @@ class Executor(RunWorker):
         flows: Mapping[str, AnyFlow] | None = None,
         isolate: Callable[[Journal], Launcher] | None = None,
         recover: Recover = "own",
+        deployment_ids: Sequence[int] | None = None,
     ) -> None:
         super().__init__(limit)
         if recover not in RECOVER:
             raise UsageError(f"recover must be 'own', 'all' or 'none', not {recover!r}.")
-        self.queues = None if queues is None else _checked_queues(queues)
+        self.queues = None if queues is None else checked_queues(queues)
         self.recover = recover
+        self.deployment_ids = None if deployment_ids is None else list(deployment_ids)
         self._journal = journal
         self._flows = dict(flows or {})
         self._isolate = isolate
@@ -108,6 +121,11 @@ class Executor(RunWorker):
         self._thread: threading.Thread | None = None
 
     # ---- a part of the daemon
+
+    @property
+    def is_ready(self) -> bool:
+        """Tell whether it has looked for runs whose process died."""
+        return self._sweep_at > 0.0
 
     def start(self) -> None:
         """Begin, on threads of its own, and return at once."""
@@ -177,7 +195,7 @@ class Executor(RunWorker):
         clock = journal.clock
         return Asked(
             clock.now_text(), clock.wall_seconds(), free, list(self._begun.values()), frozenset(passed_over), self.queues,
-            self.recover, self._turns,
+            self.recover, self._turns, self.deployment_ids,
         )  # fmt: skip
 
     def begin_what_waits(self, journal: Journal, runner: ThreadTaskRunner) -> bool:
@@ -188,6 +206,8 @@ class Executor(RunWorker):
         asked = self._asked(journal, free, self._refused)
         found = cast("Look", journal.read(lambda connection: look(connection, asked)))
         self._due_at = found.due_at
+        for name in found.set_back:
+            journal.write(RestartRate(name, at=asked.now), synced=False)
         for run in found.held:
             self._hold(journal, run)
         for run in found.runs:
@@ -198,7 +218,7 @@ class Executor(RunWorker):
         """Tell a run beyond its deployment's limit to wait, or cancel it, as the deployment says."""
         at = journal.clock.now_text()
         if run.collision == "cancel_new":
-            change: HoldRun | CancelCollided = CancelCollided(run, at=at, now=journal.clock.wall_seconds())
+            change: HoldRun | CancelCollided = CancelCollided(run, at=at)
         else:
             change = HoldRun(run, at=at)
         try:
@@ -264,7 +284,6 @@ class Executor(RunWorker):
         self._isolated.add(run.id)
 
         def ended() -> None:
-            self._sweep_at = 0.0  # nothing is known of the run but that its process has ended
             self.finished += 1
             self.run_ended(run.id, None, None)
 
@@ -327,7 +346,8 @@ def _lived(flow: AnyFlow, journal: Journal, run: FoundRun) -> Steps[Outcome]:
     return ended.outcome
 
 
-def _checked_queues(queues: Sequence[str]) -> list[str]:
+def checked_queues(queues: Sequence[str]) -> list[str]:
+    """Return names of queues of deployments. Raises UsageError."""
     names = [queues] if isinstance(queues, str) else list(queues)
     for name in names:
         if not isinstance(name, str) or not name or name.startswith("task:"):

@@ -195,9 +195,7 @@ def take_rate(connection: sqlite3.Connection, name: str, at: str, count: int = 1
     """Count so many starts at that instant against the rate of a quota, if it has one. To be used inside a transaction."""
     row = find_quota(connection, name)
     if row is not None and row.rate_count is not None:
-        connection.execute(
-            "UPDATE quota SET rate_level = ?, rate_at = ? WHERE name = ?", (_level(row, at) + count, at, name)
-        )
+        connection.execute("UPDATE quota SET rate_level = ?, rate_at = ? WHERE name = ?", (_level(row, at) + count, at, name))
 
 
 def _level(row: QuotaRow, at: str) -> float:
