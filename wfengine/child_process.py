@@ -21,6 +21,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from wfengine_journal.threads import start_thread
+
 #: What a process that is to serve one run executes. The path of its imports comes first, since it finds wfengine by that.
 BOOTSTRAP = """
 import json, os, sys
@@ -213,26 +215,33 @@ def die_with_the_supervisor(descriptor: int) -> None:
 
     On Linux the kernel does it, even while code outside of Python holds the interpreter's lock. Elsewhere a thread does.
     """
-    if sys.platform == "linux":
-        import fcntl
-        import select
+    if not _kernel_watches(descriptor):
+        start_thread("wfengine-lifeline", lambda: _watch(descriptor))
 
+
+def _kernel_watches(descriptor: int) -> bool:
+    if sys.platform != "linux":
+        return False
+    import fcntl
+    import select
+
+    try:
         fcntl.fcntl(descriptor, fcntl.F_SETOWN, -os.getpgrp())
         fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_ASYNC)
-        poll = select.poll()
-        poll.register(descriptor, select.POLLIN)
-        if any(event & select.POLLHUP for _, event in poll.poll(0)):  # it was closed before the kernel was asked
-            _end_the_group()
-        return
-    from wfengine_journal.threads import start_thread
-
-    def watch() -> None:
-        while os.read(descriptor, 4096):
-            pass
+    except OSError:  # something that is not quite Linux
+        return False
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    if any(event & select.POLLHUP for _, event in poll.poll(0)):  # it was closed before the kernel was asked
         _end_the_group()
+    return True
 
-    start_thread("wfengine-lifeline", watch)
+
+def _watch(descriptor: int) -> None:
+    while os.read(descriptor, 4096):
+        pass
+    _end_the_group()
 
 
 def _end_the_group() -> None:

@@ -7,7 +7,9 @@ import logging
 import os
 import random
 import re
+import resource
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -349,6 +351,56 @@ def test_a_run_that_another_process_has_or_that_has_ended_is_left_alone(bench: B
     assert bench.effects == ["waits", "step1"]
     assert rows("SELECT epoch, exit_code FROM execution") == [(1, 0)]
     other.children.close(5)
+
+
+def test_where_no_process_can_be_started_the_run_waits_and_the_next_launch_is_as_good_as_any(bench: Bench) -> None:
+    bench.write("""
+        @flow
+        def main():
+            return step(1)
+    """)
+    run_id = bench.queue()
+    before = bench.state(run_id)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (open_descriptors() - 1, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            bench.launch(run_id)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert bench.state(run_id) == before
+    assert bench.children.report()["running"] == []
+    assert bench.live(run_id) == ("COMPLETED", None)
+
+
+WATCHED = """
+import os, signal, subprocess, sys
+from wfengine import child_process
+from wfengine_journal.threads import start_thread
+
+print(subprocess.Popen(["sleep", "600"]).pid, flush=True)
+if sys.argv[1] == "by the kernel":
+    child_process.die_with_the_supervisor(0)
+else:
+    start_thread("watch", lambda: child_process._watch(0))
+print("watched", flush=True)
+signal.pause()
+"""
+
+
+@pytest.mark.parametrize("how", ["by the kernel", "by a thread"])
+def test_a_process_dies_with_all_that_it_started_when_its_pipe_is_closed(how: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", WATCHED, how], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    started = int(process.stdout.readline())
+    assert process.stdout.readline() == "watched\n"
+    process.stdin.close()
+    assert process.wait(RUN_SECONDS) == -signal.SIGKILL
+    assert_dies(started)
+    process.stdout.close()
 
 
 # ------------------------------------------------------------------------------------------- stopping
