@@ -197,6 +197,26 @@ def test_a_task_that_asks_for_more_memory_than_the_limit_fails_where_it_asks(ben
     assert bench.live(bench.queue(), memory=1024 * MB) == ("COMPLETED", None)
 
 
+def test_memory_taken_in_small_pieces_leaves_none_for_the_engine_and_the_run_says_so_and_can_go_on(bench: Bench) -> None:
+    bench.write("""
+        HELD = []
+
+        @flow
+        def main():
+            step(1)
+            while first_time():
+                while True:
+                    HELD.append(bytes(100))
+            return step(2)
+    """)
+    run_id = bench.queue()
+    state, message = bench.live(run_id, memory=128 * MB)
+    assert (state, message) in (("CRASHED", "used more than 134 MB"), ("FAILED", "MemoryError: "))
+    if state == "CRASHED":
+        assert bench.live(run_id, memory=128 * MB) == ("COMPLETED", None)
+        assert bench.effects == ["step1", "step2"]
+
+
 def test_a_process_that_dies_of_its_memory_limit_says_so(bench: Bench) -> None:
     bench.write("""
         @flow
