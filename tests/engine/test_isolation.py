@@ -284,6 +284,20 @@ def test_of_what_a_run_prints_the_last_is_kept_and_the_log_gets_no_more_than_it_
     assert "is not shown here" in caplog.records[-1].getMessage()
 
 
+def test_what_a_run_leaves_behind_in_a_session_of_its_own_does_not_hold_its_end_up(bench: Bench, rows: Rows) -> None:
+    bench.write("""
+        @flow
+        def main():
+            note(f"left{subprocess.Popen(['sleep', '600'], start_new_session=True).pid}")  # has the pipe of the output
+            print("printed")
+            return 1
+    """)
+    assert bench.live(bench.queue()) == ("COMPLETED", None)
+    assert rows("SELECT exit_code, output FROM execution") == [(0, "printed\n")]
+    bench.children.close(5)
+    os.kill(int(bench.wait_for("left")), signal.SIGKILL)
+
+
 # ------------------------------------------------------------------------------------------- before it begins
 
 
