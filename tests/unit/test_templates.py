@@ -58,7 +58,7 @@ def test_what_is_no_place_is_refused_when_the_action_is_defined(text: str) -> No
 
 
 def test_a_place_where_there_is_nothing_says_what_there_is() -> None:
-    with pytest.raises(UsageError, match="names 'order'.*has: id, lines, evil, nothing"):
+    with pytest.raises(UsageError, match=r"names 'order'.*has: id, lines, evil, nothing"):
         templates.fill("{{ event.payload.order }}", CONTEXT, "parameters.order")
     with pytest.raises(UsageError, match="__class__"):
         templates.fill("{{ event.__class__ }}", CONTEXT, "x")

@@ -39,7 +39,7 @@ def event(name: str, at: float, resource: str = "r", number: int = 0, **more: An
 def firings(
     trigger: AnyTrigger, events: list[Happening], end: float, chance: random.Random | None = None
 ) -> list[tuple[float, int]]:
-    """Feed events, looking and going through JSON in between at random; return (when, by which event) of each time it is met."""
+    """Feed events, looking and going through JSON in between at random; return when and by which event it is met."""
     mind = new_mind(trigger, START)
     found = []
     for one in events:
@@ -242,6 +242,7 @@ def test_a_star_stands_for_any_text(pattern: str, text: str) -> None:
         assert matches(trigger, event("e", 0, labels={"x": text})) == fits(pattern, text)
 
 
+KEYS = ("expect", "match", "match_related", "after", "for_each", "posture", "threshold", "within", "require", "triggers", "of")
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
@@ -254,13 +255,9 @@ JSON = st.recursive(
     JSON
     | st.fixed_dictionaries(
         {"type": st.sampled_from(["event", "compound", "sequence", "evnt"])},
-        optional={
-            key: JSON
-            for key in ("expect", "match", "match_related", "after", "for_each", "posture", "threshold", "within", "require",
-                        "triggers", "tresholds")
-        },
+        optional=dict.fromkeys(KEYS, JSON),
     )
-)  # fmt: skip
+)
 def test_nonsense_for_a_trigger_is_refused_in_our_words(value: object) -> None:
     try:
         trigger = trigger_from_json(value)
