@@ -22,7 +22,13 @@ from wfengine_journal.clock import Clock, SystemClock
 from wfengine_journal.connection import FORMAT_VERSION, explain, inspect_file, open_beside, open_reader, open_writer
 from wfengine_journal.errors import JournalNotFoundError, JournalUnwritableError, NotFoundError, UsageError
 from wfengine_journal.location import prepare_folder
-from wfengine_journal.run_rows import ERROR_REFERENCES, RUN_TABLES, VALUE_REFERENCES, columns_of, run_family
+from wfengine_journal.run_rows import (
+    ERROR_REFERENCES,
+    RUN_TABLES,
+    VALUE_REFERENCES,
+    columns_of,
+    run_family,
+)
 from wfengine_journal.run_transitions import CrashFlowRun
 
 
@@ -182,6 +188,7 @@ def _copy_rows(connection: sqlite3.Connection, table: str, condition: str) -> No
 def _copy_what_is_referred_to(connection: sqlite3.Connection) -> None:
     _copy_rows(connection, "owner", "id IN (SELECT owner_id FROM main.flow_run UNION SELECT owner_id FROM main.execution)")
     _copy_rows(connection, "flow", "id IN (SELECT flow_id FROM main.flow_run)")
+    _copy_rows(connection, "deployment", "id IN (SELECT deployment_id FROM main.flow_run)")
     _copy_rows(connection, "task", "id IN (SELECT task_id FROM main.task_run UNION SELECT task_id FROM main.task_code)")
     _copy_rows(connection, "code", "id IN (SELECT code_id FROM main.execution)")
     _copy_keyed(connection, "error", "id", [(table, column, "") for table, column in ERROR_REFERENCES])

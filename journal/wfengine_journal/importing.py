@@ -19,7 +19,15 @@ from wfengine_journal.codec import value_hash
 from wfengine_journal.connection import explain, open_reader
 from wfengine_journal.errors import JournalCorruptError, NotFoundError, UsageError
 from wfengine_journal.extraction import in_present_format
-from wfengine_journal.run_rows import ERROR_REFERENCES, RUN_TABLES, VALUE_REFERENCES, columns_of, run_family
+from wfengine_journal.run_rows import (
+    ERROR_REFERENCES,
+    RUN_TABLES,
+    VALUE_REFERENCES,
+    begin_copying,
+    columns_of,
+    end_copying,
+    run_family,
+)
 from wfengine_journal.run_transitions import CrashFlowRun
 from wfengine_journal.store import Journal
 
@@ -134,6 +142,7 @@ class _ImportRuns:
             self._copy(connection, origin, sorted(wanted))
 
     def _copy(self, connection: sqlite3.Connection, origin: str, run_ids: list[int]) -> None:
+        begin_copying(connection)
         places = _Places(connection, self._read, run_ids, self._clock.now_text())
         writer = _Writing(connection, self._read, places)
         keys = writer.write_flow_runs(run_ids)
@@ -154,6 +163,7 @@ class _ImportRuns:
                 "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)",
                 (f"imported:{origin}:{run_id}", str(places.runs[run_id])),
             )
+        end_copying(connection)
 
     def _settle(self, connection: sqlite3.Connection, run_id: int) -> None:
         """Let a run that was not at its end be one that a person can resume."""
@@ -226,6 +236,19 @@ class _Places:
         """Return the new id of the task run that computed a cached result; null where it is not imported."""
         run_id = _first(self._read("SELECT flow_run_id FROM task_run WHERE id = ?", (task_run_id,)))
         return self.task_run(task_run_id) if run_id in self.runs else None
+
+    def deployment(self, deployment_id: object) -> object:
+        """Return the id of the deployment here that has the same flow and name; null where there is none."""
+        named = _first_row(
+            self._read(
+                "SELECT f.name, d.name FROM deployment d JOIN flow f ON f.id = d.flow_id WHERE d.id = ?", (deployment_id,)
+            )
+        )
+        row = self._connection.execute(
+            "SELECT d.id FROM deployment d JOIN flow f ON f.id = d.flow_id WHERE f.name = ? AND d.name = ?",
+            named or (None, None),
+        ).fetchone()
+        return None if row is None else row[0]
 
     def _ids(self, question: str) -> list[object]:
         marks = question.count("?")
@@ -309,6 +332,7 @@ class _Writing:
             "code_id": places.code.get,
             "owner_id": places.owners.get,
             "error_id": places.errors.get,
+            "deployment_id": places.deployment,
         }
 
     def write_flow_runs(self, run_ids: list[int]) -> dict[int, int]:

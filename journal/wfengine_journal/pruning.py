@@ -26,6 +26,8 @@ BATCH_CALLS = 1000
 BATCH_RUNS = 200
 #: Values, or errors, deleted in one transaction: each of these looks at all rows that may refer to one.
 BATCH_VALUES = 10_000
+#: Events, firings and ticks deleted in one transaction, of each.
+BATCH_EVENTS = 10_000
 #: Pages given back in one transaction.
 BATCH_PAGES = 1000
 #: The states in which a run may be deleted: they are the ends that nobody goes on from.
@@ -51,6 +53,7 @@ class Pruned:
     task_runs: int = 0
     values: int = 0
     errors: int = 0
+    events: int = 0  # events outside of runs, firings of automations, and ticks of schedules
     bytes: int = 0
     kept_for_open: int = 0  # fit the rule, but an open run needs them or may ask for them
     unreferenced_files: list[str] = field(default_factory=list)  # references (JSON) to stored results that no row has any more
@@ -194,6 +197,8 @@ def prune(journal: Journal, rule: Rule, *, tell: Callable[[Pruned], object] | No
         references |= deletion.files
         if tell is not None:
             tell(pruned)
+    if rule.ended_before is not None and rule.flow is None:
+        pruned.events = _delete_events(journal, rule.ended_before)
     pruned.values, pruned.errors, more = _delete_unreferenced(journal)
     pruned.unreferenced_files = _without_a_row(journal, references | more)
     _give_back_pages(journal)
@@ -241,7 +246,7 @@ class _DeleteRuns:
         connection.execute("INSERT INTO meta (key, value) VALUES ('pruning', 'runs')")
         connection.execute(f"DELETE FROM dependency WHERE flow_run_id {inside} OR needs_run_id {inside}", (ids, ids))
         connection.execute(f"UPDATE flow_run SET parent_task_run_id = NULL WHERE id {inside}", (ids,))
-        for table in (*reversed(RUN_TABLES), "slot"):
+        for table in (*reversed(RUN_TABLES), "slot", "event"):
             connection.execute(f"DELETE FROM {table} WHERE flow_run_id {inside}", (ids,))
         connection.execute(f"DELETE FROM flow_run WHERE id {inside}", (ids,))
         connection.execute(
@@ -252,6 +257,43 @@ class _DeleteRuns:
         """Tell whether the runs are gone."""
         gone = "SELECT 1 FROM flow_run WHERE id = ?"
         return not self.deleted or connection.execute(gone, (self.deleted[0].run_id,)).fetchone() is None
+
+
+#: What may go of what belongs to no run. An automation has to have seen an event; a tick stays as long as its run does, and
+#: until its instant cannot be decided again.
+_EVENTS = (
+    "DELETE FROM event WHERE id IN (SELECT id FROM event WHERE flow_run_id IS NULL AND occurred_at < ? AND id <= coalesce("
+    "(SELECT min(seen_to) FROM automation WHERE active = 1 AND removed_at IS NULL), id) LIMIT ?)",
+    "DELETE FROM firing WHERE id IN (SELECT id FROM firing WHERE state <> 'pending' AND fired_at < ? LIMIT ?)",
+    "DELETE FROM tick WHERE (schedule_id, nominal_at) IN (SELECT t.schedule_id, t.nominal_at FROM tick t"
+    " JOIN schedule s ON s.id = t.schedule_id AND t.nominal_at <= s.decided_to"
+    " WHERE t.nominal_at < ? AND NOT EXISTS (SELECT 1 FROM flow_run r WHERE r.id = t.flow_run_id) LIMIT ?)",
+)
+
+
+def _delete_events(journal: Journal, before: str) -> int:
+    total = 0
+    while True:
+        deletion = _DeleteEvents(before)
+        journal.write(deletion, synced=True)
+        total += deletion.deleted
+        if deletion.deleted == 0:
+            return total
+
+
+class _DeleteEvents:
+    """Delete some of the events, firings and ticks from before an instant. Sets `deleted`."""
+
+    def __init__(self, before: str) -> None:
+        self._before = before
+        self.deleted = 0
+
+    def apply(self, connection: sqlite3.Connection) -> None:
+        self.deleted = sum(connection.execute(sql, (self._before, BATCH_EVENTS)).rowcount for sql in _EVENTS)
+
+    def landed(self, connection: sqlite3.Connection) -> bool:
+        """Tell that it need not be written again: whatever is left goes with the next batch."""
+        return True
 
 
 #: Where a reference to a file outside may stand: table, column, column of its codec, column of the run's id.

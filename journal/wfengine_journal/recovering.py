@@ -23,6 +23,7 @@ from wfengine_journal.errors import JournalNotFoundError, NotAJournalError, Usag
 from wfengine_journal.extraction import new_file
 from wfengine_journal.run_rows import ERROR_REFERENCES, VALUE_REFERENCES, columns_of
 from wfengine_journal.salvage import Reader, looks_like_a_journal, open_damaged, private_copy
+from wfengine_journal.task_events import keep_task_events
 
 #: Tables that are read by their numbers, and those that are read by their keys.
 NUMBERED = (
@@ -38,8 +39,14 @@ NUMBERED = (
     "message",
     "deployment",
     "schedule",
+    "event",
+    "automation",
+    "firing",
 )
-KEYED = ("execution", "transition", "task_code", "argument", "item", "hook_run", "cache_use", "dependency", "cache", "variable")
+KEYED = (
+    *("execution", "transition", "task_code", "argument", "item", "hook_run", "cache_use", "dependency", "cache", "variable"),
+    *("tick", "quota"),
+)
 LOST = "its result was lost when the file was damaged; a resume runs it again"
 
 
@@ -113,6 +120,7 @@ class _Recovery:
         self._check_calls()
         self._check_runs()
         self._stop_runs()
+        keep_task_events(writing)
         writing.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('recovered_at', ?)", (self._now,))
         writing.execute("COMMIT")
         reasons = {run_id: "; ".join(dict.fromkeys(reasons)) for run_id, reasons in sorted(self._reasons.items())}
@@ -215,8 +223,11 @@ class _Recovery:
             " OR needs_run_id NOT IN (SELECT id FROM flow_run)"
         )
         run("DELETE FROM message WHERE flow_run_id NOT IN (SELECT id FROM flow_run)")
-        run("DELETE FROM schedule WHERE deployment_id NOT IN (SELECT id FROM deployment)")
         run("DELETE FROM deployment WHERE flow_id NOT IN (SELECT id FROM flow)")
+        run("DELETE FROM schedule WHERE deployment_id NOT IN (SELECT id FROM deployment)")
+        run("DELETE FROM tick WHERE schedule_id NOT IN (SELECT id FROM schedule)")
+        run("UPDATE flow_run SET deployment_id = NULL WHERE deployment_id NOT IN (SELECT id FROM deployment)")
+        run("DELETE FROM firing WHERE automation_id NOT IN (SELECT id FROM automation)")
         run("UPDATE owner SET ended_at = ? WHERE ended_at IS NULL", (self._now,))
 
     def _check_values(self) -> None:

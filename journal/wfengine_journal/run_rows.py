@@ -16,7 +16,7 @@ RUN_TABLES = (
 #: Tables that are not of one flow run: of the file, of the process, of all runs; or that only living processes write.
 OTHER_TABLES = frozenset(
     {"meta", "owner", "flow", "task", "code", "flow_run", "value", "error", "dependency", "cache", "slot", "variable"}
-    | {"deployment", "schedule"}
+    | {"deployment", "schedule", "tick", "quota", "event", "automation", "firing", "daemon"}
 )
 
 #: Where a key of table `value` may stand: table, column of the key, and the column that holds the value itself where it is
@@ -34,6 +34,16 @@ VALUE_REFERENCES = (
 
 #: Where the id of an error may stand.
 ERROR_REFERENCES = (("flow_run", "error_id"), ("task_run", "error_id"), ("transition", "error_id"))
+
+
+def begin_copying(connection: sqlite3.Connection) -> None:
+    """Say, within a transaction, that rows of another file are written: their history makes no events."""
+    connection.execute("INSERT INTO meta (key, value) VALUES ('copying', '')")
+
+
+def end_copying(connection: sqlite3.Connection) -> None:
+    """End what `begin_copying` began."""
+    connection.execute("DELETE FROM meta WHERE key = 'copying'")
 
 
 def columns_of(connection: sqlite3.Connection, table: str) -> list[str]:

@@ -83,7 +83,11 @@ def test_applying_the_same_again_changes_nothing_and_anything_else_what_differs(
     ((number, updated, tags, paused),) = record()
     assert (number, tags, paused) == (first[0][0], '["b"]', 1)
     assert str(updated) > str(first[0][1])
-    assert rows("SELECT id, rule FROM schedule WHERE removed_at IS NULL ORDER BY rule") == [(schedules[0][0], "3600"), (3, "@weekly")]
+    there = "SELECT id, rule FROM schedule WHERE removed_at IS NULL ORDER BY rule"
+    assert rows(there) == [
+        (schedules[0][0], "3600"),
+        (3, "@weekly"),
+    ]
 
     apply(schedules=[hourly], tags=["b"])
     assert record()[0][3] == 1  # nobody said that it is not paused any more

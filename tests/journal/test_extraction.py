@@ -15,7 +15,7 @@ import pytest
 
 from tests.journal.files_program import FLOWS, python
 from wfengine_journal import extraction, store
-from wfengine_journal.connection import open_reader
+from wfengine_journal.connection import FORMAT_VERSION, open_reader
 from wfengine_journal.errors import JournalNotFoundError, NewerJournalError, NotAJournalError, NotFoundError, UsageError
 from wfengine_journal.extraction import extract_run
 from wfengine_journal.run_rows import ERROR_REFERENCES, OTHER_TABLES, RUN_TABLES, VALUE_REFERENCES
@@ -51,7 +51,9 @@ def test_every_table_and_every_checksum_is_accounted_for(source: Path) -> None:
     own = {("value", "hash"), ("error", "hash"), ("code", "hash"), ("task_code", "code_hash")}  # they refer to nothing
     assert {(table, column) for table, column, _ in VALUE_REFERENCES} == hashes - own
     assert set(ERROR_REFERENCES) == {(table, column) for table, column in columns if column == "error_id"}
-    assert {table for table, column in columns if column == "flow_run_id"} == {*RUN_TABLES, "dependency", "cache", "slot"}
+    assert {table for table, column in columns if column == "flow_run_id"} == {*RUN_TABLES, "dependency", "cache", "slot"} | {
+        *("tick", "event")
+    }
 
 
 def test_an_extract_holds_the_rows_of_the_run_and_its_subflows_and_no_others(source: Path, tmp_path: Path) -> None:
@@ -202,7 +204,7 @@ def test_an_older_journal_is_read_and_left_as_it_is(version: int, tmp_path: Path
     run_id = int(str(query(old, "SELECT max(id) FROM flow_run WHERE parent_task_run_id IS NULL")[0][0]))
     extract_run(old, run_id, tmp_path / "small.db")
     assert old.read_bytes() == before
-    assert query(tmp_path / "small.db", "PRAGMA user_version") == [(3,)]
+    assert query(tmp_path / "small.db", "PRAGMA user_version") == [(FORMAT_VERSION,)]
     assert query(tmp_path / "small.db", "SELECT id FROM runs WHERE parent_run_id IS NULL") == [(run_id,)]
 
 

@@ -202,3 +202,39 @@ if left < 1000:
         assert query(path, "PRAGMA integrity_check") == [("ok",)]
         assert len(taken(path, source).runs) == 6
         assert query(path, "SELECT count(*) FROM flow_run") == [(10,)]
+
+
+def test_history_that_is_imported_makes_no_events_and_no_flag_stays(target: Path, source: Path) -> None:
+    before = query(target, "SELECT * FROM event")
+    taken(target, source)
+    assert query(target, "SELECT * FROM event") == before
+    assert query(target, "SELECT * FROM meta WHERE key = 'copying'") == []
+
+
+def test_a_run_of_a_deployment_belongs_to_the_deployment_of_that_name_here_if_there_is_one(
+    target: Path, source: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy.db"
+    with closing(sqlite3.connect(source)) as reading, closing(sqlite3.connect(copy)) as writing:
+        reading.backup(writing)
+        for number, name in ((7, "here"), (8, "elsewhere")):
+            writing.execute(
+                "INSERT INTO deployment (id, flow_id, name, parameters, created_at, updated_at)"
+                " SELECT ?, flow_id, ?, '{}', '', '' FROM flow_run WHERE id = 1",
+                (number, name),
+            )
+        writing.execute("UPDATE flow_run SET deployment_id = CASE id % 2 WHEN 1 THEN 7 ELSE 8 END")
+        writing.execute("UPDATE flow_run SET deployment_id = 7 WHERE id = 1")
+        writing.commit()
+        (flow,) = writing.execute("SELECT f.name FROM flow_run r JOIN flow f ON f.id = r.flow_id WHERE r.id = 1").fetchone()
+    with closing(sqlite3.connect(target)) as writing:
+        writing.execute(
+            "INSERT INTO deployment (id, flow_id, name, parameters, created_at, updated_at)"
+            " SELECT 3, id, 'here', '{}', '', '' FROM flow WHERE name = ?",
+            (flow,),
+        )
+        writing.commit()
+    taken(target, copy)
+    found = "SELECT DISTINCT deployment_id FROM flow_run WHERE origin = 'import' ORDER BY 1"
+    assert query(target, found) == [(None,), (3,)]
+    assert query(target, "PRAGMA foreign_key_check") == []

@@ -320,3 +320,50 @@ def test_files_of_results_go_with_the_last_row_that_refers_to_them_unless_they_a
 
     python(tmp_path, "storing.py", "three")
     assert (results / three).stat().st_mtime > 1  # whoever uses a file again says so
+
+
+def test_events_firings_and_ticks_go_by_age_but_none_that_is_still_needed(path: Path) -> None:
+    old, young = "2020-01-01T00:00:00.000000Z", "2030-01-01T00:00:00.000000Z"
+    run_id = query(path, "SELECT max(id) FROM flow_run")[0][0]
+    for at in (old, young):
+        change(path, "INSERT INTO event (name, resource, occurred_at) VALUES ('order.placed', 'order', ?)", at)
+    change(path, "INSERT INTO event (name, resource, occurred_at) VALUES ('not.seen', 'order', ?)", old)
+    seen_to = query(path, "SELECT max(id) - 1 FROM event")[0][0]
+    change(
+        path,
+        "INSERT INTO automation (id, name, definition, active, wants_tasks, seen_to, state, created_at, updated_at)"
+        " VALUES (1, 'a', '{}', 1, 0, ?, '{}', ?, ?)",
+        seen_to, old, old,
+    )  # fmt: skip
+    for state, at in (("done", old), ("pending", old), ("done", young)):
+        change(
+            path,
+            "INSERT INTO firing (automation_id, context, state, actions_done, results, fired_at)"
+            " VALUES (1, '{}', ?, 0, '[]', ?)",
+            state, at,
+        )  # fmt: skip
+    change(
+        path,
+        "INSERT INTO deployment (id, flow_id, name, parameters, created_at, updated_at)"
+        " SELECT 1, min(id), 'd', '{}', ?, ? FROM flow",
+        old, old,
+    )  # fmt: skip
+    change(
+        path,
+        "INSERT INTO schedule (id, deployment_id, kind, rule, timezone, day_or, parameters, slug, active, decided_to,"
+        " created_at) VALUES (1, 1, 'interval', '60', 'UTC', 1, '{}', '', 1, '2025-01-01T00:00:00.000000Z', ?)",
+        old,
+    )
+    for nominal_at, run in (("2020-01-01", None), ("2020-01-02", run_id), ("2020-01-03", 10**6), ("2026-01-01", None)):
+        change(path, "INSERT INTO tick VALUES (1, ?, 'started', NULL, ?, ?)", f"{nominal_at}T00:00:00.000000Z", run, old)
+
+    assert pruned(path, Rule(ended_before="2026-06-01T00:00:00.000000Z")).events == 4
+    assert query(path, "SELECT name FROM event WHERE flow_run_id IS NULL ORDER BY id") == [("order.placed",), ("not.seen",)]
+    assert query(path, "SELECT state, fired_at FROM firing ORDER BY id") == [("pending", old), ("done", young)]
+    assert query(path, "SELECT substr(nominal_at, 1, 10) FROM tick") == [("2020-01-02",), ("2026-01-01",)]
+
+
+def test_events_of_a_run_go_with_it(path: Path) -> None:
+    assert query(path, "SELECT count(*) > 0 FROM event") == [(1,)]
+    pruned(path, Rule(ended_before=LATER))
+    assert query(path, "SELECT count(*) FROM event WHERE flow_run_id NOT IN (SELECT id FROM flow_run)") == [(0,)]

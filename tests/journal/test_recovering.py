@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.journal.files_program import FLOWS, python
-from wfengine_journal.connection import PAGE_BYTES
+from wfengine_journal.connection import FORMAT_VERSION, PAGE_BYTES
 from wfengine_journal.errors import JournalNotFoundError, NotAJournalError, UsageError
 from wfengine_journal.recovering import LOST, Recovered, recover
 
@@ -181,7 +181,7 @@ def test_an_older_format_is_saved_into_the_present_one(tmp_path: Path) -> None:
     old.write_bytes(gzip.decompress((Path(__file__).parent / "fixtures" / "format-1.db.gz").read_bytes()))
     recover(old, tmp_path / "rescued.db")
     assert query(tmp_path / "rescued.db", "SELECT count(*) FROM task_run") == query(old, "SELECT count(*) FROM task_run")
-    assert query(tmp_path / "rescued.db", "PRAGMA user_version") == [(3,)]
+    assert query(tmp_path / "rescued.db", "PRAGMA user_version") == [(FORMAT_VERSION,)]
 
 
 def test_what_is_no_journal_is_refused_and_nothing_is_left(source: Path, tmp_path: Path) -> None:

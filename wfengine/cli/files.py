@@ -165,6 +165,7 @@ def prune(settings: Settings, older_than: str | None, keep: int, keep_failed: bo
         return ExitCode.OK
     parts = [f"{done.runs:,} runs", f"{done.subflow_runs:,} subflow runs", f"{done.task_runs:,} calls"]
     parts += [f"{done.values:,} values", f"{done.errors:,} errors"]
+    parts += [f"{done.events:,} events, firings and ticks"] if done.events else []
     verb = "would delete" if dry_run else "deleted"
     size = f"about {size_text(done.bytes)}" if dry_run else f"the file is {size_text(done.bytes)} smaller"
     say(f"{verb} {', '.join(parts)}: {size}")
