@@ -265,8 +265,8 @@ class _DeleteRuns:
 _EVENTS = (
     "DELETE FROM event WHERE id IN (SELECT id FROM event WHERE flow_run_id IS NULL AND occurred_at < ? AND id <= coalesce("
     "(SELECT min(seen_to) FROM automation WHERE active = 1 AND removed_at IS NULL), id) AND id NOT IN ("
-    "SELECT max(id) FROM event WHERE name IN ('file.added', 'file.changed', 'file.deleted') AND idempotency_key IS NOT NULL GROUP BY resource"
-    " HAVING count(*) > 1 OR max(name) <> 'file.deleted') LIMIT ?)",
+    "SELECT max(id) FROM event WHERE name IN ('file.added', 'file.changed', 'file.deleted') AND idempotency_key IS NOT NULL"
+    " GROUP BY resource HAVING count(*) > 1 OR max(name) <> 'file.deleted') LIMIT ?)",
     "DELETE FROM firing WHERE id IN (SELECT id FROM firing WHERE state <> 'pending' AND fired_at < ? LIMIT ?)",
     "DELETE FROM tick WHERE (schedule_id, nominal_at) IN (SELECT t.schedule_id, t.nominal_at FROM tick t"
     " JOIN schedule s ON s.id = t.schedule_id AND t.nominal_at <= s.decided_to"
