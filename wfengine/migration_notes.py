@@ -42,8 +42,6 @@ NOT_YET = {
     "serve": _NO_DAEMON,
     "Flow.serve": _NO_DAEMON,
     "deployments.run_deployment": _NO_DAEMON,
-    "events": "events and automations are not built yet",
-    "automations": "events and automations are not built yet",
     "task_runners.ProcessPoolTaskRunner": "runners of processes and clusters are not built yet; tasks run in threads",
 }
 

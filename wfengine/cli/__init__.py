@@ -44,6 +44,8 @@ __all__ = ["main", "root"]
         "deployments": ("wfengine.cli.deployments:deployments", "Flows with settings of their own."),
         "limits": ("wfengine.cli.limits:limits", "How many may do something at a time, or in a time."),
         "queues": ("wfengine.cli.queues:queues", "Queues of runs, and what limits them."),
+        "events": ("wfengine.cli.events:events", "What happened, and what is made an event."),
+        "automations": ("wfengine.cli.automations:automations", "What is done when events happen."),
         "variables": ("wfengine.cli.variables:variables", "Named values that flows share."),
         "artifacts": ("wfengine.cli.artifacts:artifacts", "What runs made for people to look at."),
         "sql": ("wfengine.cli.sql:sql", "Ask the journal anything, read-only."),
