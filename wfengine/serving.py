@@ -1,0 +1,261 @@
+"""Serve deployments: make the daemon of them - scheduler, executor, automations, upkeep - and run it in this process.
+
+    etl.serve(name="nightly", cron="0 3 * * *")          # one flow
+    serve(etl.to_deployment("nightly", cron="0 3 * * *"), report.to_deployment("weekly"))
+
+What is served is recorded in the journal first. So whatever was due, begun or cut off when the process ends, in whichever way,
+is there for the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from wfengine.daemon import STOP_SECONDS, Daemon, stopping_on_signals
+from wfengine.declarations import collecting, note_declared
+from wfengine.deployments import Deployment
+from wfengine.journals import default_journal
+from wfengine.loading import is_loading, load_namespace, load_target, note_skipped_call
+from wfengine.logging import get_logger
+from wfengine.scopes import current_scope
+from wfengine.upkeep import Backups, Retention, UpkeepService
+from wfengine_journal.daemons import PauseDeployments, ids_of_flow
+from wfengine_journal.errors import MissingFlowError, UsageError
+
+if TYPE_CHECKING:
+    from wfengine.flows import AnyFlow
+    from wfengine.services import Service
+    from wfengine_journal.store import Journal
+
+_logger = logging.getLogger("wfengine.daemon")
+
+#: Runs that a daemon executes at a time unless it is told otherwise.
+DEFAULT_LIMIT = 10
+#: Which runs a daemon takes up whose process died: those of what it serves, every one, or none.
+RECOVER = ("own", "all", "none")
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What a daemon serves. `deployment_ids` None: every deployment in the journal."""
+
+    name: str
+    deployment_ids: tuple[int, ...] | None = None
+    flows: Mapping[str, AnyFlow] = field(default_factory=dict)  # at hand in this process, by name
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """How a daemon serves."""
+
+    queues: tuple[str, ...] = ()  # none: those of what it serves
+    limit: int | None = None
+    recover: str = "own"
+    stop_timeout: float = STOP_SECONDS
+    retention: Retention | None = None
+    backups: Backups | None = None
+    parent_pid: int | None = None
+
+
+# ------------------------------------------------------------------------------------------- from Python
+
+
+def serve(
+    *deployments: Deployment,
+    pause_on_shutdown: bool = False,
+    print_starting_message: bool = True,
+    limit: int | None = None,
+    **options: object,
+) -> Coroutine[None, None, None] | None:
+    """Record these deployments and serve them - schedules, runs, recovery - in this process until it is stopped.
+
+    Blocks; in an event loop it returns a coroutine to await, as `aserve` does. SIGTERM and Ctrl-C stop it in order: runs under
+    way may end, for at most 30 seconds (`stop_timeout`), and what is left goes on in the next daemon; a second signal ends it
+    at once. `limit`: so many runs at a time. `pause_on_shutdown`: what falls due while nobody serves is skipped; else the
+    schedule's catch-up decides about it. `recover`: "own" (default) takes up runs of these deployments whose process died,
+    "all" every such run, "none" none. While a file is loaded to find its flows, this does nothing.
+    """
+    if is_loading():
+        _note(deployments)
+        return None
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        _Serving(deployments, pause_on_shutdown, print_starting_message, limit, options).run()
+        return None
+    return aserve(
+        *deployments,
+        pause_on_shutdown=pause_on_shutdown,
+        print_starting_message=print_starting_message,
+        limit=limit,
+        **options,
+    )
+
+
+def serve_flow(
+    flow: AnyFlow, name: str | None, settings: Mapping[str, object], **options: Any
+) -> Coroutine[None, None, None] | None:
+    """Do what `Flow.serve` does."""
+    named = flow.name if name is None else Path(name).stem if Path(name).is_file() else name
+    return serve(cast(Any, flow).to_deployment(named, **settings), **options)
+
+
+async def aserve(
+    *deployments: Deployment,
+    pause_on_shutdown: bool = False,
+    print_starting_message: bool = True,
+    limit: int | None = None,
+    **options: object,
+) -> None:
+    """Do what `serve` does without stopping the event loop. Cancelled, it stops in order."""
+    if is_loading():
+        _note(deployments)
+        return
+    serving = _Serving(deployments, pause_on_shutdown, print_starting_message, limit, options)
+    with stopping_on_signals(serving.daemon):
+        running = asyncio.get_running_loop().run_in_executor(None, serving.run)
+        try:
+            await asyncio.shield(running)
+        except asyncio.CancelledError:
+            serving.daemon.stop()
+            await running
+            raise
+
+
+def _note(deployments: Sequence[Deployment]) -> None:
+    for deployment in deployments:
+        note_declared(deployment)
+    note_skipped_call()
+
+
+class _Serving:
+    """One call of `serve`: what it records, and its daemon."""
+
+    def __init__(
+        self, deployments: Sequence[Deployment], pause: bool, announce: bool, limit: int | None, options: Mapping[str, object]
+    ) -> None:
+        if current_scope() is not None:
+            raise UsageError("serve() was called in a flow or task, which would never end. Call it in a process of its own.")
+        if not deployments:
+            raise UsageError(
+                "There is nothing to serve. Name deployments: serve(etl.to_deployment('nightly', cron='0 3 * * *'))"
+            )
+        for each in deployments:
+            if not isinstance(each, Deployment):
+                raise UsageError(f"serve() takes deployments, made by my_flow.to_deployment(NAME), and not {each!r}.")
+        unknown = sorted(set(options) - {"recover", "stop_timeout", "queues"} - WITHOUT_MEANING)
+        if unknown:
+            raise UsageError(f"serve() has no option {', '.join(unknown)}. See: help(wfengine.serve)")
+        get_logger()  # shows on stderr what is logged, unless the program has configured logging
+        self._journal = default_journal()
+        self._pause = pause
+        self.ids = apply_all(deployments)
+        flows = {each.flow_name: each.flow for each in deployments if each.flow is not None}
+        names = ", ".join(f"{each.flow_name}/{each.name}" for each in deployments)
+        serve_options = ServeOptions(limit=limit, **{name: options[name] for name in options if name not in WITHOUT_MEANING})  # type: ignore[arg-type]  # checked by who uses them
+        self.daemon = make_daemon(self._journal, Served(names, self.ids, flows), serve_options)
+        if announce:
+            _logger.info(
+                "serving %s; start a run with: wfengine deployments run %s/%s",
+                names, deployments[0].flow_name, deployments[0].name, extra={"event": "daemon.serving"},
+            )  # fmt: skip
+
+    def run(self) -> None:
+        """Serve until stopped."""
+        try:
+            self.daemon.run()
+        finally:
+            if self._pause:
+                pause = PauseDeployments(self.ids, paused=True, at=self._journal.clock.now_text())
+                self._journal.write(pause, synced=True)
+
+
+#: Options of Prefect's `serve` that name a server or a port: there is none here.
+WITHOUT_MEANING = frozenset({"webserver", "enforce_parameter_schema", "entrypoint_type"})
+
+
+def apply_all(deployments: Sequence[Deployment]) -> tuple[int, ...]:
+    """Record deployments, and return their ids."""
+    return tuple(cast(int, cast(Any, each).apply(_sync=True)) for each in deployments)
+
+
+# ------------------------------------------------------------------------------------------- from files
+
+
+def find_served(targets: Sequence[str], name: str | None = None) -> tuple[list[Deployment], list[AnyFlow]]:
+    """Load files or modules; return the deployments they declare, and their flows that they declare none of.
+
+    A deployment is declared by `flow.serve(...)`, `serve(...)` or `apply()` at module level, which do nothing while the file is
+    loaded, or by a variable that holds one. Raises EntrypointError.
+    """
+    declared: list[Deployment] = []
+    flows: list[AnyFlow] = []
+    for target in targets:
+        with collecting() as found:
+            namespace = load_namespace(target)
+        found += [value for value in namespace.values() if isinstance(value, Deployment)]
+        declared += [each for each in found if not any(known is each for known in declared)]
+        try:
+            flows += cast("tuple[AnyFlow, ...]", load_target(target))
+        except MissingFlowError:
+            if not found:
+                raise
+    named = {each.flow_name for each in declared}
+    return _newest_of_each(declared), [flow for flow in flows if flow.name not in named]
+
+
+def _newest_of_each(declared: Sequence[Deployment]) -> list[Deployment]:
+    """Return one deployment of each name: a file that is run has the last one."""
+    return list({(each.flow_name, each.name): each for each in declared}.values())
+
+
+def serve_files(targets: Sequence[str], name: str | None) -> Served:
+    """Record what files declare and return what is to be served of them.
+
+    A flow that they declare no deployment of is served by the deployments it has in the journal already; one that has none gets
+    one, named like its file, without a schedule.
+    """
+    declared, others = find_served(targets)
+    journal = default_journal()
+    stem = Path(targets[0].rpartition(":")[0] or targets[0]).stem.rpartition(".")[2]
+    known: list[int] = []
+    for flow in others:
+        ids = _ids_of(journal, flow)
+        known += ids
+        if not ids:
+            declared.append(flow.to_deployment(stem))
+    flows = {each.flow_name: each.flow for each in declared if each.flow is not None} | {flow.name: flow for flow in others}
+    return Served(name or ", ".join(targets), tuple(dict.fromkeys([*apply_all(declared), *known])), flows)
+
+
+def _ids_of(journal: Journal, flow: AnyFlow) -> list[int]:
+    return cast("list[int]", journal.read(lambda connection: ids_of_flow(connection, flow.name)))
+
+
+def daemon_of(
+    files: Sequence[str], *, name: str | None, no_config: bool, limit: int, recover: str, queues: tuple[str, ...],
+    stop_timeout: float, parent_pid: int | None,
+) -> Daemon:  # fmt: skip
+    """Return the daemon of a command line: of files, or of every deployment in the journal and in wfengine.toml."""
+    journal = default_journal()
+    served = serve_files(files, name) if files else Served(name or "all deployments")
+    options = ServeOptions(queues, limit, recover, stop_timeout, parent_pid=parent_pid)
+    return make_daemon(journal, served, options)
+
+
+def make_daemon(journal: Journal, served: Served, options: ServeOptions) -> Daemon:
+    """Return the daemon of what is to be served: which services it has, and what each is told."""
+    if options.recover not in RECOVER:
+        raise UsageError(f"recover must be {', '.join(map(repr, RECOVER))}, not {options.recover!r}.")
+    if options.limit is not None and not 1 <= options.limit <= 1000:
+        raise UsageError(f"limit is a number of runs from 1 to 1000, not {options.limit!r}.")
+    services: list[Service] = []
+    upkeep = UpkeepService(journal, retention=options.retention, backups=options.backups)
+    if upkeep.is_configured:
+        services.append(upkeep)
+    return Daemon(journal, services, served.name, stop_timeout=options.stop_timeout, parent_pid=options.parent_pid)
