@@ -153,8 +153,10 @@ class _Serving:
             raise UsageError(f"serve() has no option {', '.join(unknown)}. See: help(wfengine.serve)")
         get_logger()  # shows on stderr what is logged, unless the program has configured logging
         self._journal = default_journal()
-        self._pause = pause
         self.ids = apply_all(deployments)
+        # Those that their author did not pause: paused when this ends, and so to be let go on now.
+        self._pause = tuple(id_ for id_, each in zip(self.ids, deployments, strict=True) if pause and not each.paused)
+        self._set_paused(paused=False)
         flows = {each.flow_name: each.flow for each in deployments if each.flow is not None}
         names = ", ".join(f"{each.flow_name}/{each.name}" for each in deployments)
         serve_options = ServeOptions(limit=limit, **{name: options[name] for name in options if name not in WITHOUT_MEANING})  # type: ignore[arg-type]  # checked by who uses them
@@ -170,9 +172,11 @@ class _Serving:
         try:
             self.daemon.run()
         finally:
-            if self._pause:
-                pause = PauseDeployments(self.ids, paused=True, at=self._journal.clock.now_text())
-                self._journal.write(pause, synced=True)
+            self._set_paused(paused=True)
+
+    def _set_paused(self, *, paused: bool) -> None:
+        if self._pause:
+            self._journal.write(PauseDeployments(self._pause, paused=paused, at=self._journal.clock.now_text()), synced=True)
 
 
 #: Options of Prefect's `serve` that name a server or a port: there is none here.
