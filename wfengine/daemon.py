@@ -217,7 +217,7 @@ class Daemon:
             service.stop_taking()
         with contextlib.suppress(JournalError):  # then nothing can be written: the fault says so
             self._say("stopping")
-        running = sum(_number_running(service) for service in started)
+        running = sum(_number_running(_report_of(service)) for service in started)
         if running and self._fault is None:
             _logger.info(
                 "stopping: up to %g s are left for what runs (%d)", self.stop_timeout, running,
@@ -285,8 +285,8 @@ def _report_of(service: Service) -> object:
         return {"error": f"{type(error).__name__}: {error}"}
 
 
-def _number_running(service: Service) -> int:
-    report = _report_of(service)
+def _number_running(report: object) -> int:
+    """Return how many runs a service has, by its report: a number, or their ids."""
     found = report.get("running", 0) if isinstance(report, dict) else 0
     return len(found) if isinstance(found, list) else found if isinstance(found, int) else 0
 
@@ -300,9 +300,7 @@ def _left_by(service: Service) -> list[int]:
 def _status_line(state: str, report: dict[str, object]) -> str:
     services = report["services"]
     assert isinstance(services, dict)
-    running = sum(
-        one.get("running", 0) for one in services.values() if isinstance(one, dict) and isinstance(one.get("running"), int)
-    )
+    running = sum(map(_number_running, services.values()))
     due = report["next_due"]
     return f"{state}; {running} runs; next due {str(due)[:19] + 'Z' if due else 'never'}"
 

@@ -167,7 +167,7 @@ class UpkeepService:
         return cast("tuple[str | None, Upkeep]", self._journal.read(lambda connection: get_upkeep(connection, kind)))
 
     def _seconds_left(self, job: _Job, upkeep: Upkeep) -> float:
-        """Return how long until something is due. Where the last time lies more than an interval ahead, a wrong clock wrote it."""
+        """Return how long until something is due. A last time that lies more than an interval ahead was a wrong clock's."""
         now = self._journal.clock.wall_seconds()
         left = 0.0
         if upkeep.done_at is not None:

@@ -83,7 +83,7 @@ def test_what_is_not_there_is_refused(tmp_path: Path, target: str) -> None:
     ("call", "text"),
     [
         (lambda: serve(), "nothing to serve"),
-        (lambda: serve(etl), "takes deployments"),
+        (lambda: serve(etl), "takes deployments"),  # type: ignore[arg-type]  # as a user without a checker does
         (lambda: serve(etl.to_deployment("x"), port=1), "no option port"),
         (lambda: serve(etl.to_deployment("x"), recover="some"), "recover must be"),
         (lambda: serve(etl.to_deployment("x"), limit=0), "limit is a number"),
