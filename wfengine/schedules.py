@@ -1,7 +1,8 @@
-"""When a deployment is due: every so often, by a cron expression, or by a rule of RFC 5545.
+"""When a deployment is due: every so often, by a cron expression, by a rule of RFC 5545, or once.
 
-A schedule is data. It is checked when it is made, so that nonsense is refused where it stands; what makes runs of it is not
-here. `Interval`, `Cron` and `RRule` make one; `IntervalSchedule`, `CronSchedule` and `RRuleSchedule` are the older names.
+A schedule is data. It is checked when it is made, so that nonsense is refused where it stands: what it means is decided in
+`wfengine_scheduler`, and what makes runs of it is not here either. `Interval`, `Cron`, `RRule` and `Once` make one;
+`IntervalSchedule`, `CronSchedule` and `RRuleSchedule` are the older names.
 """
 
 from __future__ import annotations
@@ -9,35 +10,61 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta, tzinfo
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 from wfengine_journal.errors import ScheduleError
+from wfengine_scheduler.intervals import check_interval, interval_text
+from wfengine_scheduler.recurrence_text import zone_named_in
+from wfengine_scheduler.rules import check_rule
+from wfengine_scheduler.zones import find_zone
 
 __all__ = [
-    "Cron", "CronSchedule", "Interval", "IntervalSchedule", "RRule", "RRuleSchedule", "Schedule", "construct_schedule",
+    "Cron", "CronSchedule", "Interval", "IntervalSchedule", "Once", "RRule", "RRuleSchedule", "Schedule", "construct_schedule",
 ]  # fmt: skip
 
-#: Characters of a cron expression and of an RFC 5545 rule at the most.
-CRON_CHARACTERS = 256
-RRULE_CHARACTERS = 6500
-#: What may stand in the place of a cron expression's five fields.
-CRON_NAMES = frozenset({"@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually"})
+Kind = Literal["interval", "cron", "rrule", "once"]
+CatchUp = Literal["none", "last", "all"]
+Overlap = Literal["skip", "queue", "cancel", "allow"]
 
-Kind = Literal["interval", "cron", "rrule"]
+CATCH_UPS: tuple[CatchUp, ...] = ("none", "last", "all")
+OVERLAPS: tuple[Overlap, ...] = ("skip", "queue", "cancel", "allow")
+_KINDS: tuple[Kind, ...] = ("interval", "cron", "rrule", "once")
+
+#: Late ticks that `catch_up="all"` runs at the most, and what may be asked for at the most.
+CATCH_UP_LIMIT = 100
+LARGEST_CATCH_UP_LIMIT = 100_000
+
+
+class ScheduleOptions(TypedDict, total=False):
+    """The options that every kind of schedule has; `Schedule` says what they mean."""
+
+    jitter: timedelta | float
+    start: datetime | None
+    end: datetime | None
+    misfire_grace: timedelta | float
+    catch_up: CatchUp
+    catch_up_limit: int
+    overlap: Overlap
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """When a deployment is due. Exactly one of `interval`, `cron` and `rrule` is given.
+    """When a deployment is due. Exactly one of `interval`, `cron`, `rrule` and `once` is given.
 
-    - `interval`: a timedelta or a number of seconds, counted from `anchor_date` (default: when it is first applied). An
-      anchor without a time zone is meant in the schedule's.
-    - `timezone`: an IANA name; the default is that of the anchor, else UTC.
+    - `interval`: a timedelta or a number of seconds, counted from `anchor_date` (default: when it is first applied).
+    - `once`: a datetime. One without a time zone is meant in the schedule's; so are `anchor_date`, `start` and `end`.
+    - `timezone`: an IANA name; the default is that of the datetime, else the one the rule names, else UTC.
     - `day_or`: whether day of month and day of week, both restricted in `cron`, mean either (True) or both.
     - `active`: False to keep it without its being due. `parameters` go before those of the deployment. `slug`: a name of
       one's own.
+    - `jitter`: a run starts so much after its instant at the most, each by another part of it. `start`, `end`: nothing is due
+      before, or after.
+    - `misfire_grace`: a run that could not be started so long after its instant is late (default 60 s). `catch_up`: of late
+      ones 'none', the 'last' (default), or 'all' are run, and of all no more than `catch_up_limit`.
+    - `overlap`: what becomes of a run that is due while one of the same schedule has not ended: 'skip' it, 'queue' it (the
+      default), 'cancel' the older one, or 'allow' both.
 
     Raises ScheduleError.
     """
@@ -51,50 +78,99 @@ class Schedule:
     active: bool = True
     parameters: dict[str, Any] = field(default_factory=dict)
     slug: str | None = None
+    once: datetime | None = field(default=None, kw_only=True)
+    jitter: timedelta | float = field(default=timedelta(0), kw_only=True)
+    start: datetime | None = field(default=None, kw_only=True)
+    end: datetime | None = field(default=None, kw_only=True)
+    misfire_grace: timedelta | float = field(default=timedelta(seconds=60), kw_only=True)
+    catch_up: CatchUp = field(default="last", kw_only=True)
+    catch_up_limit: int = field(default=CATCH_UP_LIMIT, kw_only=True)
+    overlap: Overlap = field(default="queue", kw_only=True)
 
     def __post_init__(self) -> None:
-        given = [name for name in ("interval", "cron", "rrule") if getattr(self, name) is not None]
+        given = [name for name in _KINDS if getattr(self, name) is not None]
         if len(given) != 1:
             raise ScheduleError(
-                f"A schedule has exactly one of interval, cron and rrule; {' and '.join(given) or 'none of them'} was given. "
-                "Make it with Interval(...), Cron(...) or RRule(...)."
+                f"A schedule has exactly one of interval, cron, rrule and once; {' and '.join(given) or 'none of them'} was "
+                "given. Make it with Interval(...), Cron(...), RRule(...) or Once(...)."
             )
         put = object.__setattr__
         if self.interval is not None:
             put(self, "interval", _checked_interval(self.interval))
-        if self.anchor_date is not None:
-            if self.interval is None:
-                raise ScheduleError("anchor_date is counted from by an interval; a cron expression and a rule have none.")
-            put(self, "anchor_date", _checked_anchor(self.anchor_date))
-        put(self, "timezone", _checked_zone(self.timezone if self.timezone is not None else _zone_of(self.anchor_date)))
-        if self.cron is not None:
-            put(self, "cron", _checked_cron(self.cron))
-        if self.rrule is not None:
-            put(self, "rrule", _checked_rrule(self.rrule))
+        for name in ("anchor_date", "once", "start", "end"):
+            _check_datetime(name, getattr(self, name))
+        if self.anchor_date is not None and self.interval is None:
+            raise ScheduleError("anchor_date is counted from by an interval; only an interval has one.")
+        put(self, "timezone", find_zone(self.timezone if self.timezone is not None else self._own_zone()).name)
+        put(self, "jitter", _checked_duration("jitter", self.jitter))
+        put(self, "misfire_grace", _checked_duration("misfire_grace", self.misfire_grace))
+        _check_choice("catch_up", self.catch_up, CATCH_UPS)
+        _check_choice("overlap", self.overlap, OVERLAPS)
+        _check_limit(self.catch_up_limit)
         if not isinstance(self.parameters, Mapping):
             raise ScheduleError(f"The parameters of a schedule are a dict by name, not {self.parameters!r}.")
+        text = check_rule(
+            self.kind, self.rule, timezone=self.timezone or "UTC", day_or=self.day_or, anchor_at=self.anchor_at,
+            starts_at=self.starts_at, ends_at=self.ends_at,
+        )  # fmt: skip
+        if self.kind in ("cron", "rrule"):
+            put(self, self.kind, text)
+
+    def _own_zone(self) -> str:
+        """Return the zone that the datetime or the rule names; UTC where it has only an offset, or none."""
+        named = zone_named_in(self.rrule) if isinstance(self.rrule, str) else None
+        moment = self.anchor_date if self.anchor_date is not None else self.once
+        zone: tzinfo | None = None if moment is None else moment.tzinfo
+        key = getattr(zone, "key", None)
+        return named or (key if isinstance(key, str) else "UTC")
 
     @property
     def kind(self) -> Kind:
-        """Which of the three it is."""
-        return "interval" if self.interval is not None else "cron" if self.cron is not None else "rrule"
+        """Which of the four it is."""
+        return next(name for name in _KINDS if getattr(self, name) is not None)
 
     @property
     def rule(self) -> str:
-        """The rule as text: seconds, the cron expression, or the rule."""
-        if self.interval is None:
-            return self.cron or self.rrule or ""
-        seconds = self.interval.total_seconds()
-        return str(int(seconds)) if seconds.is_integer() else f"{seconds:.6f}".rstrip("0")
+        """The rule as text: seconds, the cron expression, the rule, or the instant."""
+        if self.interval is not None:
+            return interval_text(self.interval)
+        if self.once is not None:
+            return self._instant(self.once).isoformat().replace("+00:00", "Z")
+        return self.cron if self.cron is not None else self.rrule or ""
 
     @property
     def anchor_at(self) -> datetime | None:
         """The anchor with a time zone; None where none was given."""
-        if self.anchor_date is None or self.anchor_date.tzinfo is not None:
-            return self.anchor_date
-        from zoneinfo import ZoneInfo  # only schedules need zones
+        return None if self.anchor_date is None else self._instant(self.anchor_date)
 
-        return self.anchor_date.replace(tzinfo=ZoneInfo(self.timezone or "UTC"))
+    @property
+    def starts_at(self) -> datetime | None:
+        """The instant before which nothing is due; None: there is none."""
+        return None if self.start is None else self._instant(self.start)
+
+    @property
+    def ends_at(self) -> datetime | None:
+        """The instant after which nothing is due; None: there is none."""
+        return None if self.end is None else self._instant(self.end)
+
+    @property
+    def jitter_seconds(self) -> float:
+        """The jitter in seconds."""
+        return _timedelta("jitter", self.jitter).total_seconds()
+
+    @property
+    def misfire_grace_seconds(self) -> float:
+        """The misfire grace in seconds."""
+        return _timedelta("misfire_grace", self.misfire_grace).total_seconds()
+
+    def _instant(self, moment: datetime) -> datetime:
+        """Return a datetime in UTC; one without a time zone is wall time of the schedule's."""
+        try:
+            if moment.utcoffset() is None:
+                return find_zone(self.timezone or "UTC").first_instant(moment.replace(tzinfo=None))
+            return moment.astimezone(UTC)
+        except OverflowError as error:
+            raise ScheduleError(f"{moment!r} lies outside of the calendar.") from error
 
 
 def Interval(
@@ -105,11 +181,16 @@ def Interval(
     active: bool = True,
     parameters: dict[str, Any] | None = None,
     slug: str | None = None,
+    **options: Unpack[ScheduleOptions],
 ) -> Schedule:
-    """Return a schedule that is due every so often: `Interval(timedelta(hours=1))`, `Interval(90)` (seconds)."""
+    """Return a schedule that is due every so often: `Interval(timedelta(hours=1))`, `Interval(90)` (seconds).
+
+    A whole number of days keeps its wall time in the zone. The options are those of `Schedule`.
+    """
+    _check_options("Interval", options)
     return Schedule(
         interval=_checked_interval(interval), anchor_date=anchor_date, timezone=timezone, active=active,
-        parameters=parameters or {}, slug=slug,
+        parameters=parameters or {}, slug=slug, **options,
     )  # fmt: skip
 
 
@@ -121,9 +202,13 @@ def Cron(
     active: bool = True,
     parameters: dict[str, Any] | None = None,
     slug: str | None = None,
+    **options: Unpack[ScheduleOptions],
 ) -> Schedule:
-    """Return a schedule by a cron expression: `Cron("0 7 * * mon-fri", timezone="Europe/Berlin")`."""
-    return Schedule(cron=cron, timezone=timezone, day_or=day_or, active=active, parameters=parameters or {}, slug=slug)
+    """Return a schedule by a cron expression: `Cron("0 7 * * mon-fri", timezone="Europe/Berlin", overlap="skip")`."""
+    _check_options("Cron", options)
+    return Schedule(
+        cron=cron, timezone=timezone, day_or=day_or, active=active, parameters=parameters or {}, slug=slug, **options
+    )
 
 
 def RRule(
@@ -133,9 +218,28 @@ def RRule(
     active: bool = True,
     parameters: dict[str, Any] | None = None,
     slug: str | None = None,
+    **options: Unpack[ScheduleOptions],
 ) -> Schedule:
     """Return a schedule by a rule of RFC 5545: `RRule("FREQ=MONTHLY;BYDAY=-1FR;BYHOUR=17")`."""
-    return Schedule(rrule=rrule, timezone=timezone, active=active, parameters=parameters or {}, slug=slug)
+    _check_options("RRule", options)
+    return Schedule(rrule=rrule, timezone=timezone, active=active, parameters=parameters or {}, slug=slug, **options)
+
+
+def Once(
+    at: datetime | str,
+    /,
+    timezone: str | None = None,
+    active: bool = True,
+    parameters: dict[str, Any] | None = None,
+    slug: str | None = None,
+    **options: Unpack[ScheduleOptions],
+) -> Schedule:
+    """Return a schedule that is due at one instant: `Once(datetime(2026, 12, 24, 18), timezone="Europe/Berlin")`."""
+    _check_options("Once", options)
+    moment = _from_text("at", at) if isinstance(at, str) else at
+    if moment is None:
+        raise ScheduleError("Once(...) is given the datetime at which it is due, and not None.")
+    return Schedule(once=moment, timezone=timezone, active=active, parameters=parameters or {}, slug=slug, **options)
 
 
 class IntervalSchedule(Schedule):
@@ -144,7 +248,7 @@ class IntervalSchedule(Schedule):
     def __init__(
         self, interval: timedelta | float, anchor_date: datetime | str | None = None, timezone: str | None = None
     ) -> None:
-        anchor = _from_text(anchor_date) if isinstance(anchor_date, str) else anchor_date
+        anchor = _from_text("anchor_date", anchor_date) if isinstance(anchor_date, str) else anchor_date
         super().__init__(interval=_checked_interval(interval), anchor_date=anchor, timezone=timezone)
 
 
@@ -158,7 +262,7 @@ class CronSchedule(Schedule):
 class RRuleSchedule(Schedule):
     """The older name of `RRule`."""
 
-    def __init__(self, rrule: str, timezone: str | None = "UTC") -> None:
+    def __init__(self, rrule: str, timezone: str | None = None) -> None:
         super().__init__(rrule=rrule, timezone=timezone)
 
 
@@ -170,7 +274,7 @@ def construct_schedule(
     timezone: str | None = None,
 ) -> Schedule:
     """Return the schedule that one of `interval`, `cron` and `rrule` makes."""
-    anchor = _from_text(anchor_date) if isinstance(anchor_date, str) else anchor_date
+    anchor = _from_text("anchor_date", anchor_date) if isinstance(anchor_date, str) else anchor_date
     seconds = None if interval is None else _checked_interval(interval)
     return Schedule(interval=seconds, anchor_date=anchor, cron=cron, rrule=rrule, timezone=timezone)
 
@@ -178,91 +282,65 @@ def construct_schedule(
 # ------------------------------------------------------------------------------------------- checks
 
 
+def _check_options(maker: str, options: Mapping[str, object]) -> None:
+    """Raise ScheduleError for an option that there is not, with the one that was probably meant."""
+    for name in options:
+        if name not in ScheduleOptions.__annotations__:
+            known = sorted({*ScheduleOptions.__annotations__, *(each.name for each in fields(Schedule))} - {*_KINDS})
+            raise ScheduleError(f"{maker}(...) has no option {name!r}.{_hint(name, known)} There are: {', '.join(known)}.")
+
+
+def _hint(given: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(given[:40].lower(), known, 1, 0.5)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def _check_choice(name: str, given: object, known: tuple[str, ...]) -> None:
+    if not isinstance(given, str) or given not in known:
+        hint = _hint(given, list(known)) if isinstance(given, str) else ""
+        raise ScheduleError(f"{name} of a schedule cannot be {given!r}.{hint} There are: {', '.join(map(repr, known))}.")
+
+
+def _check_limit(limit: object) -> None:
+    if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= LARGEST_CATCH_UP_LIMIT:
+        raise ScheduleError(
+            f"catch_up_limit is a number of runs from 1 to {LARGEST_CATCH_UP_LIMIT}, not {limit!r}. For no late runs at all, "
+            "write catch_up='none'."
+        )
+
+
+def _checked_duration(name: str, given: object) -> timedelta:
+    """Return a timedelta that is not negative, of a timedelta or a number of seconds."""
+    duration = _timedelta(name, given)
+    if duration < timedelta(0):
+        raise ScheduleError(f"{name} of a schedule cannot be negative, and this one is {duration.total_seconds()} s.")
+    return duration
+
+
 def _checked_interval(interval: object) -> timedelta:
-    if isinstance(interval, int | float) and not isinstance(interval, bool):
-        if not math.isfinite(interval):
-            raise ScheduleError(f"An interval cannot be {interval} seconds.")
+    return check_interval(_timedelta("an interval", interval))
+
+
+def _timedelta(name: str, given: object) -> timedelta:
+    if isinstance(given, int | float) and not isinstance(given, bool):
+        if not math.isfinite(given):
+            raise ScheduleError(f"{name.capitalize()} cannot be {given} seconds.")
         try:
-            interval = timedelta(seconds=interval)
+            return timedelta(seconds=given)
         except OverflowError as error:
-            raise ScheduleError(f"An interval of {interval} seconds is longer than any calendar.") from error
-    if not isinstance(interval, timedelta):
-        raise ScheduleError(f"An interval is a timedelta or a number of seconds, not {interval!r}.")
-    if interval <= timedelta(0):
-        raise ScheduleError(f"An interval has to be longer than 0 s, and this one is {interval.total_seconds()} s.")
-    return interval
+            raise ScheduleError(f"{name.capitalize()} of {given} seconds is longer than any calendar.") from error
+    if not isinstance(given, timedelta):
+        raise ScheduleError(f"{name.capitalize()} is a timedelta or a number of seconds, not {given!r}.")
+    return given
 
 
-def _checked_anchor(anchor: object) -> datetime:
-    if not isinstance(anchor, datetime):
-        raise ScheduleError(f"anchor_date is a datetime, not {anchor!r}.")
-    return anchor
+def _check_datetime(name: str, given: object) -> None:
+    if given is not None and not isinstance(given, datetime):
+        raise ScheduleError(f"{name} is a datetime, not {given!r}.")
 
 
-def _from_text(text: str) -> datetime:
+def _from_text(name: str, text: str) -> datetime:
     try:
         return datetime.fromisoformat(text)
     except ValueError as error:
-        raise ScheduleError(f"anchor_date {text!r} is no ISO-8601 instant, such as 2026-11-22T07:00:00+01:00.") from error
-
-
-def _zone_of(anchor: datetime | None) -> str:
-    """Return the name of an anchor's zone; UTC for one that has only an offset, and for none."""
-    zone: tzinfo | None = None if anchor is None else anchor.tzinfo
-    key = getattr(zone, "key", None)
-    return key if isinstance(key, str) else "UTC"
-
-
-def _checked_zone(name: object) -> str:
-    from zoneinfo import ZoneInfo, available_timezones  # only schedules need zones
-
-    try:
-        if isinstance(name, str):
-            return str(ZoneInfo(name).key)
-    except (KeyError, ValueError, OSError):
-        near = difflib.get_close_matches(str(name), sorted(available_timezones()), 1, 0.5)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ScheduleError(f"There is no time zone {name!r}.{hint} Use an IANA name, such as 'Europe/Berlin'.") from None
-    raise ScheduleError(f"timezone is the IANA name of a time zone, such as 'Europe/Berlin', not {name!r}.")
-
-
-def _checked_cron(expression: object) -> str:
-    from croniter import CroniterError, croniter  # slow to import
-
-    if not isinstance(expression, str):
-        raise ScheduleError(f"A cron expression is text, such as '0 7 * * *', not {expression!r}.")
-    text = " ".join(expression.split())
-    if len(text) > CRON_CHARACTERS:
-        raise ScheduleError(f"A cron expression has at most {CRON_CHARACTERS} characters, and this one {len(text)}.")
-    if text.startswith("@"):
-        if text.lower() not in CRON_NAMES:
-            raise ScheduleError(f"There is no {text!r} in cron. There are: {', '.join(sorted(CRON_NAMES))}.")
-        return text.lower()
-    fields = len(text.split())
-    if fields != 5:
-        finer = " For seconds use an interval." if fields > 5 else ""
-        raise ScheduleError(
-            f"A cron expression has five fields (minute, hour, day, month, weekday); {expression!r} has {fields}.{finer}"
-        )
-    try:
-        croniter(text, datetime(2000, 1, 1, tzinfo=UTC), hash_id=b"wfengine").get_next()
-    except (CroniterError, ValueError, TypeError, KeyError) as error:
-        raise ScheduleError(f"{expression!r} is no cron expression that is ever due: {error}") from error
-    return text
-
-
-def _checked_rrule(rule: object) -> str:
-    from dateutil.rrule import rrulestr  # slow to import
-
-    if not isinstance(rule, str):
-        raise ScheduleError(f"A rule is text, such as 'FREQ=WEEKLY;BYDAY=MO', not {rule!r}.")
-    text = rule.strip()
-    if len(text) > RRULE_CHARACTERS:
-        raise ScheduleError(f"A rule has at most {RRULE_CHARACTERS} characters, and this one {len(text)}.")
-    try:
-        rrulestr(text, dtstart=datetime.fromisoformat("2000-01-01"), ignoretz=True)
-    except Exception as error:  # dateutil raises what its parser happens to meet
-        raise ScheduleError(
-            f"{rule!r} is no rule of RFC 5545: {error}. One looks like: FREQ=WEEKLY;BYDAY=MO;BYHOUR=7"
-        ) from error
-    return text
+        raise ScheduleError(f"{name} {text!r} is no ISO-8601 instant, such as 2026-11-22T07:00:00+01:00.") from error

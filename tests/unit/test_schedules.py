@@ -57,7 +57,7 @@ def test_what_cron_allows_is_accepted(expression: str) -> None:
 
 
 BAD: list[tuple[str, Callable[[], object], str]] = [
-    ("nothing", lambda: Schedule(), "exactly one of interval, cron and rrule; none"),
+    ("nothing", lambda: Schedule(), "exactly one of interval, cron, rrule and once; none"),
     ("two", lambda: Schedule(interval=timedelta(1), cron="@daily"), "interval and cron"),
     ("zero", lambda: Interval(0), "longer than 0 s"),
     ("negative", lambda: Interval(timedelta(seconds=-1)), "longer than 0 s"),
