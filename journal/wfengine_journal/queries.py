@@ -292,7 +292,7 @@ def list_executions(connection: sqlite3.Connection, run_id: int) -> list[Executi
     """Return the starts of a run's body, oldest first."""
     rows = connection.execute(
         """
-        SELECT x.epoch, x.reason, x.started_at, o.pid, o.host
+        SELECT x.epoch, x.reason, x.started_at, o.pid, o.host, x.exit_code, x.peak_memory_bytes, x.output
         FROM execution x JOIN owner o ON o.id = x.owner_id WHERE x.flow_run_id = ? ORDER BY x.epoch
         """,
         (run_id,),

@@ -130,6 +130,9 @@ class Execution:
     started_at: str
     pid: int
     host: str
+    exit_code: int | None  # of a process that was made for it; negative: minus a signal; null: none was, or it has not ended
+    peak_memory_bytes: int | None  # of that process; null: not known either
+    output: str | None  # the last of what that process printed
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,8 @@ class Journal:
         self.records = Records(path, self._writer.read)
         self.changes = Changes(self._writer)
         self._owner_id: int | None = None
+        #: Owners whose end this process sees to: until it has recorded that, nobody here takes them for dead.
+        self.attended: set[int] = set()
         self.id = str(self.records.rows("SELECT value FROM meta WHERE key = 'journal_id'")[0][0])
         self._ids: dict[tuple[str, str], int] = {}
         self._register_lock = threading.Lock()
@@ -116,7 +118,7 @@ class Journal:
 
     def is_owner_alive(self, owner_id: int) -> bool:
         """Tell whether the process behind an owner row lives; this process does."""
-        if owner_id == self._owner_id:
+        if owner_id == self._owner_id or owner_id in self.attended:
             return True
         row = self.find_owner(owner_id)
         if row is None or row.ended_at is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
 import sys
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from wfengine.cli.output import (
     json_value,
     shorten,
     shows_unicode,
+    size_text,
     state_color,
     state_mark,
     state_text,
@@ -39,13 +41,16 @@ from wfengine_journal.queries import (
     list_task_groups,
     list_tasks,
 )
-from wfengine_journal.rows import Run, TaskGroup, TaskRun, Transition
+from wfengine_journal.rows import Execution, Run, TaskGroup, TaskRun, Transition
 
 #: Levels of subflows that the tree opens, and subflow runs that it lists below one run.
 TREE_DEPTH = 8
 TREE_SUBFLOWS = 10
 #: Columns of the timeline at most.
 TIMELINE_WIDTH = 60
+#: Processes whose bad end is shown, and lines of what each of them printed last.
+PROCESSES = 3
+OUTPUT_LINES = 20
 #: Columns of a parameter or result.
 VALUE_WIDTH = 300
 
@@ -77,7 +82,8 @@ def show(settings: Settings, run: str, tasks: bool, history: bool, timeline: boo
         for line in [*_head(connection, ending, shown_path(path)), "", *_tree(connection, ending.run, groups, 0)]:
             write(line)
         sections = [
-            ("timeline", _timeline(ending.run, _every_bar(connection, ending.run, limit) if timeline else _group_bars(groups)))
+            ("processes that ended badly", _process_lines(list_executions(connection, ending.run.id))),
+            ("timeline", _timeline(ending.run, _every_bar(connection, ending.run, limit) if timeline else _group_bars(groups))),
         ]
         if tasks:
             sections.append(("tasks", _task_lines(list_tasks(connection, ending.run.id, limit=limit))))
@@ -144,6 +150,27 @@ def _head(connection: sqlite3.Connection, ending: Ending, path: str) -> list[str
         f"{title}  {state_text(run.state, run.state_name)}",
         *(f"  {name:<10}  {text}" for name, text in facts if text),
     ]
+
+
+def _process_lines(executions: Sequence[Execution]) -> list[str]:
+    """Return how processes ended that were made for this run alone, as far as something went wrong."""
+    lines = []
+    for execution in [execution for execution in executions if execution.exit_code][-PROCESSES:]:
+        memory = "" if execution.peak_memory_bytes is None else f"  {size_text(execution.peak_memory_bytes)} of memory"
+        how = _exit_text(execution.exit_code or 0)
+        lines.append(f"  attempt {execution.attempt}  pid {execution.pid}  {how}{memory}")
+        output = clean_lines(execution.output or "").strip().splitlines()
+        lines.extend(f"    {shorten(line, VALUE_WIDTH)}" for line in output[-OUTPUT_LINES:])
+    return lines
+
+
+def _exit_text(code: int) -> str:
+    if code > 0:
+        return f"exit code {code}"
+    try:
+        return f"ended by {signal.Signals(-code).name} (exit code {code})"
+    except ValueError:
+        return f"ended by signal {-code} (exit code {code})"
 
 
 def _indented(text: str) -> str:
