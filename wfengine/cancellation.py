@@ -83,7 +83,7 @@ def cancel_run(journal: Journal, run_id: int, reason: str | None = None) -> Stat
     """Do what `cancel` does, in a journal and by id."""
     sweep(journal)
     row = journal.records.get_flow_run(run_id)
-    request = RequestCancel(run_id, message=_message("cancelled", reason), at=journal.clock.now_text())
+    request = RequestCancel(run_id, message=requested("cancelled", reason), at=journal.clock.now_text())
     try:
         journal.write(request, synced=True)
     except WriteRefused:
@@ -92,10 +92,15 @@ def cancel_run(journal: Journal, run_id: int, reason: str | None = None) -> Stat
             f"Flow run {row.id} '{row.name}' cannot be cancelled: it has ended ({_shown(row)}). "
             f"See it: wfengine runs show {typed(row.id, row.name)}"
         ) from None
+    after_cancel(journal, request)
+    return _state(journal.records.get_flow_run(run_id))
+
+
+def after_cancel(journal: Journal, request: RequestCancel) -> None:
+    """Do what follows the commit of a cancellation: stop what this process executes, and call hooks of what nobody did."""
     notice(journal)
     for ended_id in reversed(request.ended):  # subflows before the run that called them
         _call_hooks(journal, journal.records.get_flow_run(ended_id))
-    return _state(journal.records.get_flow_run(run_id))
 
 
 def _call_hooks(journal: Journal, row: FlowRunRow) -> None:
@@ -135,7 +140,7 @@ def pause_run(journal: Journal, run_id: int, reason: str | None = None) -> State
     sweep(journal)
     row = journal.records.get_flow_run(run_id)
     _refuse_subflow(row, "pause")
-    request = RequestPause(run_id, message=_message("paused", reason), at=journal.clock.now_text())
+    request = RequestPause(run_id, message=requested("paused", reason), at=journal.clock.now_text())
     try:
         journal.write(request, synced=True)
     except WriteRefused:
@@ -151,24 +156,30 @@ def pause_run(journal: Journal, run_id: int, reason: str | None = None) -> State
 def let_wait_again(journal: Journal, run_id: int) -> State[object] | None:
     """Let a paused run wait again for what it waited for; None where it is to be resumed: it was paused while it ran."""
     for _ in range(TRIES):
-        row = journal.records.get_flow_run(run_id)
-        _refuse_subflow(row, "unpause")
-        before = find_before(journal.records, run_id)
-        if before is None or row.state_name not in (None, "Paused"):
-            raise UsageError(_not_paused(row))
-        target = _waited_for(before)
-        if target is None:
+        change = change_to_wait_again(journal, run_id, requested("unpaused", None))
+        if change is None:
             return None
-        change = ReturnToWaiting(
-            run_id, version=row.version, state=target[0], state_name=target[1], message=_message("unpaused", None),
-            at=journal.clock.now_text(),
-        )  # fmt: skip
         try:
             journal.write(change, synced=True)
         except WriteRefused:
             continue
         return _state(journal.records.get_flow_run(run_id))
     raise UsageError(f"Flow run {run_id} changes all the time. See it: wfengine runs show {run_id}")
+
+
+def change_to_wait_again(journal: Journal, run_id: int, message: str) -> ReturnToWaiting | None:
+    """Return the change that lets a paused run wait again; None where it is to be resumed. Raises UsageError."""
+    row = journal.records.get_flow_run(run_id)
+    _refuse_subflow(row, "unpause")
+    before = find_before(journal.records, run_id)
+    if before is None or row.state_name not in (None, "Paused"):
+        raise UsageError(_not_paused(row))
+    target = _waited_for(before)
+    if target is None:
+        return None
+    return ReturnToWaiting(
+        run_id, version=row.version, state=target[0], state_name=target[1], message=message, at=journal.clock.now_text()
+    )
 
 
 def _waited_for(before: Before) -> tuple[str, str | None] | None:
@@ -204,7 +215,7 @@ def _refuse_subflow(row: FlowRunRow, verb: str) -> None:
 # ------------------------------------------------------------------------------------------- small helpers
 
 
-def _message(what: str, reason: str | None) -> str:
+def requested(what: str, reason: str | None) -> str:
     """Return what the history says of it: who asked, and why."""
     try:
         who = getpass.getuser()
@@ -222,4 +233,15 @@ def _state(row: FlowRunRow) -> State[object]:
     return State(StateType(row.state), row.state_name, row.state_message, flow_run_id=row.id)
 
 
-__all__ = ["cancel", "cancel_run", "let_wait_again", "pause", "pause_run", "unpause", "wait_until_ended"]
+__all__ = [
+    "after_cancel",
+    "cancel",
+    "cancel_run",
+    "change_to_wait_again",
+    "let_wait_again",
+    "pause",
+    "pause_run",
+    "requested",
+    "unpause",
+    "wait_until_ended",
+]

@@ -45,6 +45,8 @@ else:
 
 #: The byte that the one checkpointing process locks; owner n locks byte n, and ids begin at 1.
 CHECKPOINT_BYTE = 0
+#: The byte that the process holds which does what automations say: far beyond those of owners.
+AUTOMATIONS_BYTE = 1 << 40
 #: How often a held byte is asked about again before its holder counts as alive.
 LIVENESS_TRIES = 20
 

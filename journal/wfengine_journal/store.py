@@ -132,6 +132,14 @@ class Journal:
             finally:
                 self._lock_file.release(owners.CHECKPOINT_BYTE)
 
+    def lead_automations(self) -> bool:
+        """Become, or stay, the one process of this journal that does what automations say; tell whether it is so."""
+        return self._lock_file.hold(owners.AUTOMATIONS_BYTE)
+
+    def leave_automations(self) -> None:
+        """Let another process do what automations say."""
+        self._lock_file.release(owners.AUTOMATIONS_BYTE)
+
     def probe_commits(self, probe: CommitProbe) -> None:
         """Have a function called just before and just after each commit from now on: for tests that crash there."""
         self._writer.probe = probe

@@ -34,6 +34,8 @@ Values: TypeAlias = "Sequence[object] | Mapping[str, object]"
 
 #: What the names of a user's own tables, indexes, views and triggers begin with.
 PREFIX = "user_"
+#: What the names of the triggers begin with that make events of new rows, see `event_tables`.
+EVENT_TRIGGER = "user_wfengine_event_"
 #: How long a transaction may be held before a warning, in seconds: a commit takes a thousandth of it.
 WARNING_SECONDS = 1.0
 #: Virtual-machine steps of SQLite between two looks at the clock and at Ctrl-C; about a millisecond.
@@ -257,6 +259,8 @@ class Guard:
         if action == sqlite3.SQLITE_READ:
             # No column: SQLite tells of a table in a view whose columns it does not need, without the view; or of a count.
             return None if not second else self._judge_read(first or "", inside)
+        if action == sqlite3.SQLITE_INSERT and first == "event" and (inside or "").startswith(EVENT_TRIGGER):
+            return None  # a table that is watched
         if action in _CHANGES:
             return self._judge_change(_CHANGES[action], first or "")
         if action in _SCHEMA_CHANGES:
@@ -286,6 +290,8 @@ class Guard:
         return f"{verb} {table}"
 
     def _judge_schema(self, action: int, name: str, table: str | None) -> str | None:
+        if action == sqlite3.SQLITE_CREATE_TRIGGER and name.lower().startswith(EVENT_TRIGGER):
+            return f"create trigger {name}, whose name is kept for what wfengine.events.watch_table makes"
         is_automatic = name.lower().startswith("sqlite_autoindex_")  # made by SQLite for a PRIMARY KEY or UNIQUE
         if (is_users(name) or is_automatic) and (action not in _OF_A_TABLE or is_users(table)):
             self._alters = True
