@@ -4,8 +4,8 @@ It registers itself in the journal and says there every some seconds how it does
 decided by that: whether it lives, others ask of the operating system.
 
 Told to stop (SIGTERM, Ctrl-C, `stop`), it lets its services take up nothing more, gives what is under way so many seconds, and
-leaves the rest such that another daemon goes on with it. Told so a second time, it gives them none. SIGHUP changes nothing: a
-daemon whose configuration or code was changed is started anew.
+leaves the rest such that another daemon goes on with it. Told so a second time, it gives them none. A terminal that is closed
+(SIGHUP) counts as being told, except under nohup: a daemon whose configuration or code was changed is started anew.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from wfengine._version import __version__
 from wfengine.listeners import Event, add_listener, remove_listener
 from wfengine.services import Service
 from wfengine.supervision import Supervisor
-from wfengine_journal.daemons import PutDaemon, deployment_of_run, next_due
+from wfengine_journal.daemons import PutDaemon, RunNames, names_of_run, next_due
 from wfengine_journal.errors import JournalError, UsageError, WfengineError
 from wfengine_journal.threads import start_thread
 
@@ -75,6 +75,7 @@ class Daemon:
         self.stopped_by: int | None = None  # the signal that asked first
         self.left: list[int] = []  # runs that went on when it ended, and were left to the next daemon
         self.is_ready = threading.Event()  # it has said so
+        self.is_hanging = False  # it ended, and a service did not
         self._supervisor = Supervisor() if supervisor is None else supervisor
         self._parent_pid = parent_pid
         self._stops = 0
@@ -196,15 +197,20 @@ class Daemon:
                 kind, event = self._mail.get_nowait()
 
     def _log(self, event: Event) -> None:
-        found = self.journal.read(lambda connection: deployment_of_run(connection, event.flow_run_id))
-        flow, deployment = cast("tuple[str, str | None] | None", found) or ("", None)
+        try:
+            found = self.journal.read(lambda connection: names_of_run(connection, event.flow_run_id))
+        except JournalError:
+            return  # whoever writes next meets it, and says so
+        if found is None:
+            return  # pruned meanwhile
+        names = cast(RunNames, found)
         state = event.state_name or event.state.capitalize()
         _logger.log(
-            _LEVELS.get(event.state, logging.INFO), "flow run %d '%s' of %s: %s", event.flow_run_id, event.name,
-            deployment or flow, state,
+            _LEVELS.get(event.state, logging.INFO), "flow run %d '%s' of %s: %s", event.flow_run_id, names.run,
+            names.deployment or names.flow, state,
             extra={
-                "event": f"run.{state.lower()}", "flow_run_id": event.flow_run_id, "flow_run_name": event.name,
-                "flow_name": flow, "deployment": deployment, "state": event.state,
+                "event": f"run.{state.lower()}", "flow_run_id": event.flow_run_id, "flow_run_name": names.run,
+                "flow_name": names.flow, "deployment": names.deployment, "state": event.state,
             },
         )  # fmt: skip
 
@@ -257,6 +263,7 @@ class Daemon:
             if self._stops >= 2 and not at_once:
                 at_once, until = True, clock.monotonic_seconds()
                 start_thread("wfengine-stop-now", lambda: _stop_now(started))
+        self.is_hanging = not ended.is_set()
 
 
 #: How loud a state of a run is in the log.
@@ -307,7 +314,7 @@ def _status_line(state: str, report: dict[str, object]) -> str:
 
 @contextlib.contextmanager
 def stopping_on_signals(daemon: Daemon) -> Iterator[None]:
-    """Let SIGTERM and Ctrl-C stop the daemon, when entered on the main thread; SIGHUP does nothing."""
+    """Let SIGTERM, Ctrl-C and SIGHUP stop the daemon, when entered on the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -316,9 +323,10 @@ def stopping_on_signals(daemon: Daemon) -> Iterator[None]:
         daemon.stopped_by = daemon.stopped_by or number
         daemon.stop()
 
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-    if hasattr(signal, "SIGHUP"):
-        previous[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    previous = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield
     finally:

@@ -68,7 +68,8 @@ class Executor(RunWorker):
     """Runs of deployments, taken out of `queues` (None: all but those of background tasks), at most `limit` at a time.
 
     `flows`: code that is at hand, by the flow's name. `isolate` makes what gives runs processes of their own; it is called
-    when the first such run is found. Its methods may be called from any thread.
+    when the first such run is found. `deployment_ids`: only runs of these deployments (None: of any). Its methods may be
+    called from any thread.
     """
 
     name = "executor"
@@ -85,12 +86,14 @@ class Executor(RunWorker):
         flows: Mapping[str, AnyFlow] | None = None,
         isolate: Callable[[Journal], Launcher] | None = None,
         recover: Recover = "own",
+        deployment_ids: Sequence[int] | None = None,
     ) -> None:
         super().__init__(limit)
         if recover not in RECOVER:
             raise UsageError(f"recover must be 'own', 'all' or 'none', not {recover!r}.")
         self.queues = None if queues is None else _checked_queues(queues)
         self.recover = recover
+        self.deployment_ids = None if deployment_ids is None else list(deployment_ids)
         self._journal = journal
         self._flows = dict(flows or {})
         self._isolate = isolate
@@ -104,6 +107,11 @@ class Executor(RunWorker):
         self._thread: threading.Thread | None = None
 
     # ---- a part of the daemon
+
+    @property
+    def is_ready(self) -> bool:
+        """Tell whether it has looked for runs whose process died."""
+        return self._sweep_at > 0.0
 
     def start(self) -> None:
         """Begin, on threads of its own, and return at once."""
@@ -173,7 +181,7 @@ class Executor(RunWorker):
         clock = journal.clock
         return Asked(
             clock.now_text(), clock.wall_seconds(), free, list(self._begun.values()), frozenset(passed_over), self.queues,
-            self.recover, self._turns,
+            self.recover, self._turns, self.deployment_ids,
         )  # fmt: skip
 
     def begin_what_waits(self, journal: Journal, runner: ThreadTaskRunner) -> bool:

@@ -16,28 +16,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from wfengine.automations.service import Automations
 from wfengine.daemon import STOP_SECONDS, Daemon, stopping_on_signals
 from wfengine.declarations import collecting, note_declared
 from wfengine.deployments import Deployment
+from wfengine.executor import RECOVER, Executor
+from wfengine.isolation import Children
 from wfengine.journals import default_journal
 from wfengine.loading import is_loading, load_namespace, load_target, note_skipped_call
 from wfengine.logging import get_logger
+from wfengine.run_worker import DEFAULT_LIMIT
 from wfengine.scopes import current_scope
 from wfengine.upkeep import Backups, Retention, UpkeepService
 from wfengine_journal.daemons import PauseDeployments, ids_of_flow
 from wfengine_journal.errors import MissingFlowError, UsageError
 
 if TYPE_CHECKING:
+    from wfengine.executor import Recover
     from wfengine.flows import AnyFlow
     from wfengine.services import Service
     from wfengine_journal.store import Journal
 
 _logger = logging.getLogger("wfengine.daemon")
-
-#: Runs that a daemon executes at a time unless it is told otherwise.
-DEFAULT_LIMIT = 10
-#: Which runs a daemon takes up whose process died: those of what it serves, every one, or none.
-RECOVER = ("own", "all", "none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,10 +256,20 @@ def make_daemon(journal: Journal, served: Served, options: ServeOptions) -> Daem
     """Return the daemon of what is to be served: which services it has, and what each is told."""
     if options.recover not in RECOVER:
         raise UsageError(f"recover must be {', '.join(map(repr, RECOVER))}, not {options.recover!r}.")
-    if options.limit is not None and not 1 <= options.limit <= 1000:
-        raise UsageError(f"limit is a number of runs from 1 to 1000, not {options.limit!r}.")
-    services: list[Service] = []
+    limit = DEFAULT_LIMIT if options.limit is None else options.limit
+    services: list[Service] = [Automations(journal)]
     upkeep = UpkeepService(journal, retention=options.retention, backups=options.backups)
     if upkeep.is_configured:
         services.append(upkeep)
+    services.append(  # the last to be stopped, so that what the others began may end
+        Executor(
+            journal,
+            queues=options.queues or None,
+            limit=limit,
+            flows=served.flows,
+            recover=cast("Recover", options.recover),
+            isolate=Children,
+            deployment_ids=served.deployment_ids,
+        )
+    )
     return Daemon(journal, services, served.name, stop_timeout=options.stop_timeout, parent_pid=options.parent_pid)

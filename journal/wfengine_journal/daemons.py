@@ -19,9 +19,12 @@ from wfengine_journal.clock import instant_from_text
 from wfengine_journal.errors import JournalCorruptError
 from wfengine_journal.health import wal_bytes
 from wfengine_journal.tickets import WriteRefused
+from wfengine_journal.transitions import utf8_text
 
 #: Daemons that are read at the most: those that said something last.
 LISTED_DAEMONS = 1000
+#: Characters of a daemon's name that are kept.
+NAME_CHARACTERS = 200
 
 
 class PutDaemon:
@@ -32,7 +35,7 @@ class PutDaemon:
     def __init__(self, owner_id: int, name: str, state: str, report: Mapping[str, object], *, at: str) -> None:
         """`state`: 'running', 'stopping' or 'stopped'; `report`: JSON values."""
         self.owner_id = owner_id
-        self.name = name
+        self.name = utf8_text(name)[:NAME_CHARACTERS]
         self.state = state
         self.report = json.dumps(report, default=str)
         self.at = at
@@ -239,14 +242,23 @@ def next_due(connection: sqlite3.Connection) -> str | None:
     return None if row[0] is None else str(row[0])
 
 
-def deployment_of_run(connection: sqlite3.Connection, flow_run_id: int) -> tuple[str, str | None] | None:
-    """Return the flow of a run, and the full name of its deployment (null: none); null: there is no such run."""
+class RunNames(NamedTuple):
+    """What a run is called by people. `deployment`: its full name; null: none."""
+
+    run: str
+    flow: str
+    deployment: str | None
+
+
+def names_of_run(connection: sqlite3.Connection, flow_run_id: int) -> RunNames | None:
+    """Return the names of a run; null: there is no such run."""
     row = connection.execute(
-        "SELECT f.name, d.name FROM flow_run r JOIN flow f ON f.id = r.flow_id LEFT JOIN deployment d ON d.id = r.deployment_id"
+        "SELECT r.name, f.name, d.name FROM flow_run r JOIN flow f ON f.id = r.flow_id"
+        " LEFT JOIN deployment d ON d.id = r.deployment_id"
         " WHERE r.id = ?",
         (flow_run_id,),
     ).fetchone()
-    return None if row is None else (str(row[0]), None if row[1] is None else f"{row[0]}/{row[1]}")
+    return None if row is None else RunNames(str(row[0]), str(row[1]), None if row[2] is None else f"{row[1]}/{row[2]}")
 
 
 def ids_of_flow(connection: sqlite3.Connection, flow_name: str) -> list[int]:

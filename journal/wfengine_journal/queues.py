@@ -186,6 +186,7 @@ class Asked(NamedTuple):
     queues: Sequence[str] | None  # null: all but those of background tasks
     recover: str  # whose runs are taken up that crashed, or slept enough: 'own' those of deployments, 'all', 'none'
     turns: Mapping[str, int]  # by queue: when it had its last turn; the longest ago comes first
+    deployment_ids: Sequence[int] | None = None  # only runs of these; null: of any, and of none
 
 
 class Look(NamedTuple):
@@ -275,6 +276,7 @@ class _Line:
             " AND (r.partition_key IS NULL OR r.partition_key NOT IN (SELECT value FROM json_each(?)))"
             " AND (r.deployment_id IS NULL OR r.deployment_id NOT IN (SELECT value FROM json_each(?)))"
             " AND r.id NOT IN (SELECT value FROM json_each(?))"
+            " AND (? IS NULL OR r.deployment_id IN (SELECT value FROM json_each(?)))"
             " ORDER BY r.priority DESC, r.id LIMIT ?",
             (
                 self.queue,
@@ -282,6 +284,7 @@ class _Line:
                 json.dumps(sorted(self._full_partitions)),
                 json.dumps(sorted(self.full_deployments)),
                 json.dumps(sorted(self._passed_over)),
+                *[None if self._asked.deployment_ids is None else json.dumps(list(self._asked.deployment_ids))] * 2,
                 self._most,
             ),
         ).fetchall()
@@ -320,11 +323,14 @@ def _list_queues(connection: sqlite3.Connection, queues: Sequence[str] | None) -
 def _is_mine(asked: Asked) -> tuple[str, tuple[object, ...]]:
     """Return the condition on crashed and sleeping runs that are taken up by themselves."""
     condition = "r.parent_task_run_id IS NULL AND (r.queue IS NULL OR substr(r.queue, 1, 5) <> 'task:')"
-    if asked.recover == "own":
-        condition += " AND r.deployment_id IS NOT NULL"
-    if asked.queues is not None and asked.recover == "own":
-        return f"{condition} AND r.queue IN (SELECT value FROM json_each(?))", (json.dumps(list(asked.queues)),)
-    return condition, ()
+    if asked.recover != "own":
+        return condition, ()
+    condition, values = f"{condition} AND r.deployment_id IS NOT NULL", []
+    for column, wanted in (("r.queue", asked.queues), ("r.deployment_id", asked.deployment_ids)):
+        if wanted is not None:
+            condition += f" AND {column} IN (SELECT value FROM json_each(?))"
+            values.append(json.dumps(list(wanted)))
+    return condition, tuple(values)
 
 
 def _list_resumable(connection: sqlite3.Connection, asked: Asked) -> list[FoundRun]:

@@ -94,7 +94,9 @@ def test_a_crash_costs_one_attempt_and_the_next_goes_on_from_what_is_recorded(
     found, _, output = bench.end(run_id)
     assert found == code
     assert str(output).startswith("about to crash\n")
-    assert rows("SELECT crashes, interruptions FROM flow_run r JOIN task_run t ON t.flow_run_id = r.id WHERE t.state = 'CRASHED'")
+    assert rows(
+        "SELECT crashes, interruptions FROM flow_run r JOIN task_run t ON t.flow_run_id = r.id WHERE t.state = 'CRASHED'"
+    )
     assert bench.live(run_id) == ("COMPLETED", None)
     assert rows.value("SELECT result FROM flow_run") == "6"
     assert bench.effects == ["step1", "step3"]

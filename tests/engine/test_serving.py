@@ -86,7 +86,7 @@ def test_what_is_not_there_is_refused(tmp_path: Path, target: str) -> None:
         (lambda: serve(etl), "takes deployments"),  # type: ignore[arg-type]  # as a user without a checker does
         (lambda: serve(etl.to_deployment("x"), port=1), "no option port"),
         (lambda: serve(etl.to_deployment("x"), recover="some"), "recover must be"),
-        (lambda: serve(etl.to_deployment("x"), limit=0), "limit is a number"),
+        (lambda: serve(etl.to_deployment("x"), limit=0), "limit must be a number"),
         (lambda: serve(etl.to_deployment("x"), stop_timeout=-1), "time to stop in"),
         (lambda: etl.serve("a/b"), "without '/'"),
         (lambda: etl.serve("x", cron="soon"), "cron"),

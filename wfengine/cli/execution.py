@@ -127,6 +127,7 @@ class DaemonLike(Protocol):
 
     name: str
     left: list[int]
+    is_hanging: bool
     stopped_by: int | None
 
     def run(self, timeout: float | None = None) -> None: ...

@@ -73,7 +73,7 @@ def serve(
     if settings.as_json:
         write_json("serve", {"journal": str(path), "name": daemon.name, "left": daemon.left})
     code = ExitCode.INTERRUPTED if daemon.stopped_by == signal.SIGINT else ExitCode.OK
-    if daemon.left:
+    if daemon.left or daemon.is_hanging:
         execution.leave_behind(code)
     return code
 
