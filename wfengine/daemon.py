@@ -64,14 +64,10 @@ class Daemon:
         parent_pid: int | None = None,
     ) -> None:
         """`services` in the order in which they are started, and stopped. `parent_pid`: ends when that process does."""
-        if not 0 <= stop_timeout <= MOST_STOP_SECONDS:
-            raise UsageError(
-                f"The time to stop in is a number of seconds from 0 to {MOST_STOP_SECONDS:.0f}, not {stop_timeout}."
-            )
         self.journal = journal
         self.services = tuple(services)
         self.name = name
-        self.stop_timeout = stop_timeout
+        self.stop_timeout = checked_stop_timeout(stop_timeout)
         self.stopped_by: int | None = None  # the signal that asked first
         self.left: list[int] = []  # runs that went on when it ended, and were left to the next daemon
         self.is_ready = threading.Event()  # it has said so
@@ -264,6 +260,13 @@ class Daemon:
                 at_once, until = True, clock.monotonic_seconds()
                 start_thread("wfengine-stop-now", lambda: _stop_now(started))
         self.is_hanging = not ended.is_set()
+
+
+def checked_stop_timeout(seconds: object) -> float:
+    """Return how long a daemon may take to stop, in seconds. Raises UsageError."""
+    if isinstance(seconds, int | float) and 0 <= seconds <= MOST_STOP_SECONDS:
+        return float(seconds)
+    raise UsageError(f"The time to stop in is a number of seconds from 0 to {MOST_STOP_SECONDS:.0f}, not {seconds!r}.")
 
 
 #: How loud a state of a run is in the log.

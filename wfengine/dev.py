@@ -19,6 +19,7 @@ from typing import TypeAlias
 
 from wfengine.supervision import Supervisor
 from wfengine_journal.clock import Clock, SystemClock
+from wfengine_journal.errors import UsageError
 
 #: How often the files are looked at, in seconds.
 LOOK_SECONDS = 0.3
@@ -52,6 +53,8 @@ def watched_folders(files: Sequence[str]) -> list[Path]:
     folders: dict[Path, None] = {}
     for target in files:
         path = Path(target if Path(target).exists() else target.rpartition(":")[0] or target)
+        if path.suffix == ".py" and not path.is_file():
+            raise UsageError(f"There is no file {path}. Make it first: an empty one will do.")
         folders[path.resolve() if path.is_dir() else path.resolve().parent if path.exists() else Path.cwd()] = None
     return list(folders)
 
@@ -101,10 +104,10 @@ class Reloader:
 
     def run(self) -> None:
         """Serve until SIGTERM or Ctrl-C."""
+        folders = watched_folders(self._served.files)
         previous = {
             number: signal.signal(number, lambda got, _: self._mail.put(got)) for number in (signal.SIGTERM, signal.SIGINT)
         }
-        folders = watched_folders(self._served.files)
         seen = snapshot(folders)
         try:
             self._say(f"watching {', '.join(map(str, folders))} ({len(seen)} files); Ctrl-C ends")

@@ -91,7 +91,7 @@ class Executor(RunWorker):
         super().__init__(limit)
         if recover not in RECOVER:
             raise UsageError(f"recover must be 'own', 'all' or 'none', not {recover!r}.")
-        self.queues = None if queues is None else _checked_queues(queues)
+        self.queues = None if queues is None else checked_queues(queues)
         self.recover = recover
         self.deployment_ids = None if deployment_ids is None else list(deployment_ids)
         self._journal = journal
@@ -331,7 +331,8 @@ def _lived(flow: AnyFlow, journal: Journal, run: FoundRun) -> Steps[Outcome]:
     return ended.outcome
 
 
-def _checked_queues(queues: Sequence[str]) -> list[str]:
+def checked_queues(queues: Sequence[str]) -> list[str]:
+    """Return names of queues of deployments. Raises UsageError."""
     names = [queues] if isinstance(queues, str) else list(queues)
     for name in names:
         if not isinstance(name, str) or not name or name.startswith("task:"):

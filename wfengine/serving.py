@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from wfengine.automations.service import Automations
-from wfengine.daemon import STOP_SECONDS, Daemon, stopping_on_signals
+from wfengine.daemon import STOP_SECONDS, Daemon, checked_stop_timeout, stopping_on_signals
 from wfengine.declarations import collecting, note_declared
 from wfengine.deployments import Deployment
-from wfengine.executor import RECOVER, Executor
+from wfengine.executor import RECOVER, Executor, checked_queues
 from wfengine.isolation import Children
-from wfengine.journals import default_journal
+from wfengine.journals import default_journal, use_journal
 from wfengine.loading import is_loading, load_namespace, load_target, note_skipped_call
 from wfengine.logging import get_logger
-from wfengine.run_worker import DEFAULT_LIMIT
+from wfengine.run_worker import DEFAULT_LIMIT, checked_limit
 from wfengine.scopes import current_scope
 from wfengine.upkeep import Backups, Retention, UpkeepService
 from wfengine_journal.daemons import PauseDeployments, ids_of_flow
@@ -60,6 +60,14 @@ class ServeOptions:
     retention: Retention | None = None
     backups: Backups | None = None
     parent_pid: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense before anything is written."""
+        if self.recover not in RECOVER:
+            raise UsageError(f"recover must be {', '.join(map(repr, RECOVER))}, not {self.recover!r}.")
+        checked_limit(self.limit)
+        checked_queues(self.queues)
+        checked_stop_timeout(self.stop_timeout)
 
 
 # ------------------------------------------------------------------------------------------- from Python
@@ -151,6 +159,8 @@ class _Serving:
         unknown = sorted(set(options) - {"recover", "stop_timeout", "queues"} - WITHOUT_MEANING)
         if unknown:
             raise UsageError(f"serve() has no option {', '.join(unknown)}. See: help(wfengine.serve)")
+        given = {name: options[name] for name in options if name not in WITHOUT_MEANING}
+        serve_options = ServeOptions(limit=limit, **given)  # type: ignore[arg-type]  # it checks them
         get_logger()  # shows on stderr what is logged, unless the program has configured logging
         self._journal = default_journal()
         self.ids = apply_all(deployments)
@@ -159,7 +169,6 @@ class _Serving:
         self._set_paused(paused=False)
         flows = {each.flow_name: each.flow for each in deployments if each.flow is not None}
         names = ", ".join(f"{each.flow_name}/{each.name}" for each in deployments)
-        serve_options = ServeOptions(limit=limit, **{name: options[name] for name in options if name not in WITHOUT_MEANING})  # type: ignore[arg-type]  # checked by who uses them
         self.daemon = make_daemon(self._journal, Served(names, self.ids, flows), serve_options)
         if announce:
             _logger.info(
@@ -191,72 +200,81 @@ def apply_all(deployments: Sequence[Deployment]) -> tuple[int, ...]:
 # ------------------------------------------------------------------------------------------- from files
 
 
-def find_served(targets: Sequence[str], name: str | None = None) -> tuple[list[Deployment], list[AnyFlow]]:
-    """Load files or modules; return the deployments they declare, and their flows that they declare none of.
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What files have to be served."""
+
+    declared: list[Deployment]
+    others: list[tuple[AnyFlow, str]]  # flows that none of these is of, each with the name of its file
+
+
+def find_served(targets: Sequence[str]) -> Found:
+    """Load files or modules and return what they have to be served; nothing is written.
 
     A deployment is declared by `flow.serve(...)`, `serve(...)` or `apply()` at module level, which do nothing while the file is
     loaded, or by a variable that holds one. Raises EntrypointError.
     """
     declared: list[Deployment] = []
-    flows: list[AnyFlow] = []
+    flows: dict[int, tuple[AnyFlow, str]] = {}
     for target in targets:
         with collecting() as found:
             namespace = load_namespace(target)
         found += [value for value in namespace.values() if isinstance(value, Deployment)]
         declared += [each for each in found if not any(known is each for known in declared)]
         try:
-            flows += cast("tuple[AnyFlow, ...]", load_target(target))
+            own = cast("tuple[AnyFlow, ...]", load_target(target))
         except MissingFlowError:
             if not found:
                 raise
+        else:
+            flows |= {id(flow): (flow, _name_of_place(target)) for flow in own}
+    # The last one of a name counts, as it does when the file is run.
+    declared = list({(each.flow_name, each.name): each for each in declared}.values())
     named = {each.flow_name for each in declared}
-    return _newest_of_each(declared), [flow for flow in flows if flow.name not in named]
+    return Found(declared, [(flow, place) for flow, place in flows.values() if flow.name not in named])
 
 
-def _newest_of_each(declared: Sequence[Deployment]) -> list[Deployment]:
-    """Return one deployment of each name: a file that is run has the last one."""
-    return list({(each.flow_name, each.name): each for each in declared}.values())
+def _name_of_place(target: str) -> str:
+    """Return what a file or module, of which a flow may be named, is called."""
+    place, colon, _ = target.rpartition(":")
+    if not colon or Path(target).is_file():
+        place = target
+    return Path(place).stem if place.endswith(".py") or Path(place).is_file() else place.rpartition(".")[2]
 
 
-def serve_files(targets: Sequence[str], name: str | None) -> Served:
+def _record(found: Found, name: str) -> Served:
     """Record what files declare and return what is to be served of them.
 
     A flow that they declare no deployment of is served by the deployments it has in the journal already; one that has none gets
     one, named like its file, without a schedule.
     """
-    declared, others = find_served(targets)
     journal = default_journal()
-    stem = Path(targets[0].rpartition(":")[0] or targets[0]).stem.rpartition(".")[2]
-    known: list[int] = []
-    for flow in others:
-        ids = _ids_of(journal, flow)
+    declared, known = list(found.declared), []
+    for flow, place in found.others:
+        ids = cast("list[int]", journal.read(lambda connection, flow=flow: ids_of_flow(connection, flow.name)))  # type: ignore[misc]  # bound per turn
         known += ids
         if not ids:
-            declared.append(flow.to_deployment(stem))
-    flows = {each.flow_name: each.flow for each in declared if each.flow is not None} | {flow.name: flow for flow in others}
-    return Served(name or ", ".join(targets), tuple(dict.fromkeys([*apply_all(declared), *known])), flows)
+            declared.append(flow.to_deployment(place))
+    flows = {each.flow_name: each.flow for each in declared if each.flow is not None}
+    flows |= {flow.name: flow for flow, _ in found.others}
+    return Served(name, tuple(dict.fromkeys([*apply_all(declared), *known])), flows)
 
 
-def _ids_of(journal: Journal, flow: AnyFlow) -> list[int]:
-    return cast("list[int]", journal.read(lambda connection: ids_of_flow(connection, flow.name)))
+def daemon_of(path: Path, files: Sequence[str], *, name: str | None, no_config: bool, **options: Any) -> Daemon:
+    """Return the daemon of a command line: of files, or of every deployment in the journal and in wfengine.toml.
 
-
-def daemon_of(
-    files: Sequence[str], *, name: str | None, no_config: bool, limit: int, recover: str, queues: tuple[str, ...],
-    stop_timeout: float, parent_pid: int | None,
-) -> Daemon:  # fmt: skip
-    """Return the daemon of a command line: of files, or of every deployment in the journal and in wfengine.toml."""
-    journal = default_journal()
-    served = serve_files(files, name) if files else Served(name or "all deployments")
-    options = ServeOptions(queues, limit, recover, stop_timeout, parent_pid=parent_pid)
-    return make_daemon(journal, served, options)
+    `options`: those of `ServeOptions`. Files that cannot be loaded, and options that make no sense, are refused before
+    anything is written.
+    """
+    chosen = ServeOptions(**options)
+    found = find_served(files)
+    journal = use_journal(path)
+    served = _record(found, name or ", ".join(files)) if files else Served(name or "all deployments")
+    return make_daemon(journal, served, chosen)
 
 
 def make_daemon(journal: Journal, served: Served, options: ServeOptions) -> Daemon:
     """Return the daemon of what is to be served: which services it has, and what each is told."""
-    if options.recover not in RECOVER:
-        raise UsageError(f"recover must be {', '.join(map(repr, RECOVER))}, not {options.recover!r}.")
-    limit = DEFAULT_LIMIT if options.limit is None else options.limit
     services: list[Service] = [Automations(journal)]
     upkeep = UpkeepService(journal, retention=options.retention, backups=options.backups)
     if upkeep.is_configured:
@@ -265,7 +283,7 @@ def make_daemon(journal: Journal, served: Served, options: ServeOptions) -> Daem
         Executor(
             journal,
             queues=options.queues or None,
-            limit=limit,
+            limit=DEFAULT_LIMIT if options.limit is None else options.limit,
             flows=served.flows,
             recover=cast("Recover", options.recover),
             isolate=Children,

@@ -25,8 +25,8 @@ def served(folder: Path, name: str, text: str, *, target: str = "") -> tuple[lis
     """Return what a file declares: deployments, and flows without one."""
     file = folder / f"{name}.py"
     file.write_text(textwrap.dedent(text))
-    deployments, flows = find_served([f"{file}{target}"])
-    return [f"{each.flow_name}/{each.name}" for each in deployments], [each.name for each in flows]
+    found = find_served([f"{file}{target}"])
+    return [f"{each.flow_name}/{each.name}" for each in found.declared], [flow.name for flow, _ in found.others]
 
 
 HEAD = """
@@ -69,8 +69,8 @@ def test_a_file_that_only_imports_its_flows_may_serve_them(tmp_path: Path) -> No
 def test_the_last_of_two_deployments_of_one_name_is_served(tmp_path: Path) -> None:
     text = HEAD + 'etl.serve("x", cron="0 3 * * *")\netl.serve("x", cron="0 4 * * *")\n'
     (tmp_path / "twice.py").write_text(textwrap.dedent(text))
-    deployments, _ = find_served([str(tmp_path / "twice.py")])
-    assert [str(each.schedule) for each in deployments] == [str(etl.to_deployment("x", cron="0 4 * * *").schedule)]
+    found = find_served([str(tmp_path / "twice.py")])
+    assert [str(each.schedule) for each in found.declared] == [str(etl.to_deployment("x", cron="0 4 * * *").schedule)]
 
 
 @pytest.mark.parametrize("target", ["nowhere.py", "no.such.module", "nowhere.py:etl", ""])

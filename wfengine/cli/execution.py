@@ -133,19 +133,19 @@ class DaemonLike(Protocol):
     def run(self, timeout: float | None = None) -> None: ...
 
 
-def make_daemon(files: Sequence[str], options: Mapping[str, object]) -> DaemonLike:
+def make_daemon(path: Path, files: Sequence[str], options: Mapping[str, object]) -> DaemonLike:
     """Record what files declare, and return the daemon that serves it; without files, all there is in the journal."""
     from wfengine.serving import daemon_of
 
-    return daemon_of(files, **dict(options))  # type: ignore[arg-type]  # their types are checked by the command line
+    return daemon_of(path, files, **dict(options))  # type: ignore[arg-type]  # their types are checked by the command line
 
 
 def what_is_served(files: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the deployments that files declare, and their flows without one; nothing is written."""
     from wfengine.serving import find_served
 
-    deployments, flows = find_served(files)
-    return [f"{each.flow_name}/{each.name}" for each in deployments], [flow.name for flow in flows]
+    found = find_served(files)
+    return [f"{each.flow_name}/{each.name}" for each in found.declared], [flow.name for flow, _ in found.others]
 
 
 def leave_behind(code: int) -> NoReturn:

@@ -67,8 +67,8 @@ def serve(
     from wfengine.cli.daemon_logs import set_up_logs
 
     set_up_logs(log_format, quiet=settings.quiet)
-    path = execution.use_journal(find_path(settings.journal))
-    daemon = execution.make_daemon(files, options)
+    path = find_path(settings.journal)
+    daemon = execution.make_daemon(path, files, options)
     daemon.run(timeout)
     if settings.as_json:
         write_json("serve", {"journal": str(path), "name": daemon.name, "left": daemon.left})
