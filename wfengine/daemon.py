@@ -322,7 +322,13 @@ def stopping_on_signals(daemon: Daemon) -> Iterator[None]:
         yield
         return
 
+    pid = os.getpid()
+
     def handle(number: int, _: FrameType | None) -> None:
+        if os.getpid() != pid:  # a child that a flow forked: it is to end as it would without a daemon
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
         daemon.stopped_by = daemon.stopped_by or number
         daemon.stop()
 

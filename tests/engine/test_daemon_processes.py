@@ -11,6 +11,7 @@ import pytest
 from tests.daemons import DaemonProcess
 from tests.engine.conftest import Program, Rows
 from wfengine import use_journal
+from wfengine_journal.deployments import DeploymentColumns, PutDeployment
 from wfengine_journal.names import new_run_name
 from wfengine_journal.queued_runs import QueueRun, RunRequest
 from wfengine_journal.store import close_all
@@ -175,3 +176,58 @@ def test_a_stopped_process_is_shown_as_silent_or_living_and_its_runs_are_its_own
             daemon.process.send_signal(signal.SIGCONT)
         (waiting.folder / "go").touch()
         wait_for_state(rows, "COMPLETED")
+
+
+def test_a_run_in_a_process_of_its_own_that_dies_costs_that_run_only(program: Program, rows: Rows) -> None:
+    program.write(
+        """
+        @flow
+        def etl():
+            note(f"etl-{os.getpid()}")
+            if first_time():
+                kill()
+
+        @flow
+        def other():
+            note(f"other-{os.getpid()}")
+        """
+    )
+    journal = use_journal(program.folder / "journal.db")
+    for number, flow in enumerate(("etl", "other")):
+        columns = DeploymentColumns("apart", f"file:{program.path}:{flow}", None, None, "{}", None, isolate=1 - number)
+        journal.write(
+            PutDeployment(journal.flow_id(flow, None), columns, [], paused=None, at=journal.clock.now_text()), synced=True
+        )
+    close_all()
+    with DaemonProcess(program.folder, "-m", "wfengine", "serve", environment=program.environment) as daemon:
+        daemon.wait_until_ready()
+        put_run(program, 1)
+        put_run(program, 2)
+        wait_for_state(rows, "COMPLETED", 1)
+        wait_for_state(rows, "COMPLETED", 2)
+        assert daemon.stop() == 0, daemon.said
+    pids = [int(effect.partition("-")[2]) for effect in program.effects if effect.startswith("etl")]
+    assert len(set(pids)) == 2
+    assert daemon.process.pid not in pids
+    assert f"other-{daemon.process.pid}" in program.effects
+
+
+def test_a_child_that_a_flow_forked_can_be_terminated(program: Program, rows: Rows) -> None:
+    program.write(
+        """
+        @flow
+        def etl():
+            child = os.fork()
+            if child == 0:
+                while True:
+                    time.sleep(0.05)
+            os.kill(child, 15)
+            note(f"status-{os.waitpid(child, 0)[1]}")
+        """
+    )
+    with serve(program) as daemon:
+        daemon.wait_until_ready()
+        put_run(program)
+        wait_for_state(rows, "COMPLETED")
+        assert daemon.stop() == 0
+    assert program.effects == ["status-15"]
