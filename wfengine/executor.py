@@ -27,7 +27,17 @@ from wfengine.steps import Outcome, Steps
 from wfengine_journal.codec import encode_error
 from wfengine_journal.errors import EntrypointError, InternalError, ParameterError, UsageError, WfengineError
 from wfengine_journal.queued_runs import RefuseRun
-from wfengine_journal.queues import Asked, CancelCollided, FoundRun, HoldRun, Look, QueueAdmission, list_given_up, look
+from wfengine_journal.queues import (
+    Asked,
+    CancelCollided,
+    FoundRun,
+    HoldRun,
+    Look,
+    QueueAdmission,
+    RestartRate,
+    list_given_up,
+    look,
+)
 from wfengine_journal.threads import start_thread
 from wfengine_journal.tickets import WriteRefused
 
@@ -192,6 +202,8 @@ class Executor(RunWorker):
         asked = self._asked(journal, free, self._refused)
         found = cast("Look", journal.read(lambda connection: look(connection, asked)))
         self._due_at = found.due_at
+        for name in found.set_back:
+            journal.write(RestartRate(name, at=asked.now), synced=False)
         for run in found.held:
             self._hold(journal, run)
         for run in found.runs:
@@ -202,7 +214,7 @@ class Executor(RunWorker):
         """Tell a run beyond its deployment's limit to wait, or cancel it, as the deployment says."""
         at = journal.clock.now_text()
         if run.collision == "cancel_new":
-            change: HoldRun | CancelCollided = CancelCollided(run, at=at, now=journal.clock.wall_seconds())
+            change: HoldRun | CancelCollided = CancelCollided(run, at=at)
         else:
             change = HoldRun(run, at=at)
         try:
@@ -268,7 +280,6 @@ class Executor(RunWorker):
         self._isolated.add(run.id)
 
         def ended() -> None:
-            self._sweep_at = 0.0  # nothing is known of the run but that its process has ended
             self.finished += 1
             self.run_ended(run.id, None, None)
 
@@ -279,9 +290,8 @@ class Executor(RunWorker):
         except (WfengineError, OSError) as error:
             self.run_ended(run.id, None, error)
 
-    def run_ended(self, run_id: int, outcome: Outcome | None, error: BaseException | None) -> None:
+    def forget(self, run_id: int) -> None:
         """See RunWorker."""
-        super().run_ended(run_id, outcome, error)
         self._isolated.discard(run_id)
         self._begun.pop(run_id, None)
 

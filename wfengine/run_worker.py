@@ -46,6 +46,10 @@ DEFAULT_LIMIT = 10
 MOST_RUNS = 1000
 #: How long a worker sleeps at the most before it looks whether it is to stop, in seconds.
 SLEEP_SECONDS = 0.1
+#: After a look a worker rests so many times as long as that took, at the most so many seconds, unless it was idle so long: each
+#: commit of its runs may have put something into a queue, and it is not to do nothing but look.
+REST_TIMES = 9.0
+MOST_REST_SECONDS = 0.005
 #: How often a worker looks for runs whose process died, in seconds. Nothing is written when a process is killed.
 SWEEP_SECONDS = 1.0
 #: How long a stopped worker waits for what it runs unless it is told otherwise, in seconds.
@@ -111,6 +115,7 @@ class RunWorker:
         self._places: dict[int, Place] = {}  # by flow run
         self._refused: set[int] = set()  # runs that this worker leaves to another one
         self._wake = threading.Event()  # something changed: in the journal, or a run of this worker ended or waits
+        self._rest = threading.Event()  # never set
         self._stops = 0  # how often it was asked to stop; the second time it waits for nothing
         self._until: float | None = None  # of the monotonic clock: when what still runs is left to the next worker
         self._sweep_at = 0.0
@@ -133,6 +138,9 @@ class RunWorker:
     def accept(self) -> None:
         """Note that a run was begun here, or that another process has it."""
 
+    def forget(self, run_id: int) -> None:
+        """Forget what is known of a run that has no place any more."""
+
     def leave_rest(self, journal: Journal, run_ids: Sequence[int]) -> list[int]:
         """Leave runs that did not end in time to the next worker; return which of them were left so."""
         return [run_id for run_id in run_ids if give_up(journal, run_id, self._left)]
@@ -147,6 +155,7 @@ class RunWorker:
         self.started = True
         try:
             while not self._stops and self.fault is None and (deadline is None or clock.monotonic_seconds() < deadline):
+                looked_at = clock.monotonic_seconds()
                 self._wake.clear()
                 mark = journal.changes.mark()
                 self._sweep_if_due(journal)
@@ -155,7 +164,11 @@ class RunWorker:
                 has_room = self.begin_what_waits(journal, runner)
                 if until_empty and was_idle and not self._places:
                     break
+                rested_at = clock.monotonic_seconds()
+                rested_at += min((rested_at - looked_at) * REST_TIMES, MOST_REST_SECONDS)
                 self._sleep(journal, mark if has_room else None, deadline)
+                if has_room and (seconds := rested_at - clock.monotonic_seconds()) > 0:
+                    self._rest.wait(seconds)
             self._finish(journal)
         finally:
             self.started = False
@@ -224,6 +237,7 @@ class RunWorker:
             self._note(run_id, outcome, error)  # first, or it could be begun again
         with self._lock:
             self._places.pop(run_id, None)
+        self.forget(run_id)
         self._wake.set()
 
     def _note(self, run_id: int, outcome: Outcome | None, error: BaseException | None) -> None:

@@ -30,7 +30,7 @@ def list_ready(records: Records, queues: Iterable[str], limit: int) -> list[Queu
             "SELECT r.id, r.queue FROM flow_run r WHERE r.state = 'SCHEDULED' AND r.queue = ?"
             " AND NOT EXISTS (SELECT 1 FROM dependency d JOIN flow_run n ON n.id = d.needs_run_id"
             "                 WHERE d.flow_run_id = r.id AND n.state NOT IN ('COMPLETED', 'FAILED', 'CANCELLED'))"
-            " ORDER BY r.id LIMIT ?",
+            " ORDER BY r.priority DESC, r.id LIMIT ?",  # as the index has them; of background tasks all are equal
             (queue, limit),
         )
         for queue in queues

@@ -121,7 +121,8 @@ class EndTimer(RecordedChange):
 class ContinueFlowRun(RecordedChange):
     """End a flow run and create the one that goes on in its place, in one transaction: never two of them, never none.
 
-    A subflow's call belongs to the new run from then on, so that whoever looks for its run finds the one that goes on.
+    A subflow's call belongs to the new run from then on, so that whoever looks for its run finds the one that goes on. A run
+    of a deployment goes on as one: with its queue and its places, and what waits for its end waits for the new one's.
     """
 
     __slots__ = ("create", "end")
@@ -138,6 +139,21 @@ class ContinueFlowRun(RecordedChange):
         self.seq = self.end.seq
         connection.execute("UPDATE flow_run SET parent_task_run_id = NULL WHERE id = ?", (self.flow_run_id,))
         self.create.apply(connection)
+        self._hand_on(connection)
+
+    def _hand_on(self, connection: sqlite3.Connection) -> None:
+        cursor = connection.execute(
+            "UPDATE flow_run SET (queue, deployment_id, priority, partition_key, nominal_at) ="
+            " (SELECT queue, deployment_id, priority, partition_key, nominal_at FROM flow_run WHERE id = ?)"
+            " WHERE id = ? AND EXISTS (SELECT 1 FROM flow_run WHERE id = ? AND deployment_id IS NOT NULL)",
+            (self.flow_run_id, self.create.flow_run_id, self.flow_run_id),
+        )
+        if cursor.rowcount == 1:
+            connection.execute(
+                "UPDATE dependency SET needs_run_id = ? WHERE needs_run_id = ? AND must_complete = 0 AND EXISTS"
+                " (SELECT 1 FROM flow_run r WHERE r.id = dependency.flow_run_id AND r.state = 'SCHEDULED')",
+                (self.create.flow_run_id, self.flow_run_id),
+            )
 
 
 # ------------------------------------------------------------------------------------------- what is read back

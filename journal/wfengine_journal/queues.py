@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from wfengine_journal.clock import Clock, seconds_from_text
-from wfengine_journal.queue_quotas import Quota, find_quota, take_start
+from wfengine_journal.quotas import QUEUE_PREFIX, QuotaRow, find_quota, rate_wait_seconds, take_rate
 from wfengine_journal.run_transitions import record_flow_transition
 from wfengine_journal.tickets import WriteRefused
 from wfengine_journal.transitions import RecordedChange
@@ -26,6 +26,8 @@ from wfengine_journal.transitions import RecordedChange
 DEFAULT_RECOVERIES = 10
 #: Runs of a deployment at its limit that are told so at one look.
 TOLD_AT_ONCE = 100
+#: Crashed, and sleeping, runs that are looked at for whether they may go on.
+RESUMED_AT_ONCE = 1000
 #: The state of a run that waits for a place, and was told for which.
 AWAITING_SLOT = "AwaitingConcurrencySlot"
 
@@ -72,16 +74,17 @@ class Refusal(NamedTuple):
 
     what: str  # 'queue': nothing of its queue may; 'partition', 'deployment'
     reason: str
-    until: float | None = None  # of the wall clock; null: until a place is free, or somebody lets it
+    wait_seconds: float | None = None  # null: until a place is free, or somebody lets it
 
 
 class Limits:
     """The places that are taken at one moment, and by what is taken from them since."""
 
-    def __init__(self, connection: sqlite3.Connection, now: float) -> None:
+    def __init__(self, connection: sqlite3.Connection, at: str) -> None:
         self._connection = connection
-        self._now = now
-        self._quotas: dict[str, Quota | None] = {}
+        self._at = at
+        self._quotas: dict[str, QuotaRow | None] = {}
+        self.set_back: set[str] = set()  # quotas with starts in the future: the clock was set back
         self._starts: Counter[str] = Counter()  # by queue: taken since, not in the file yet
         self._taken: Counter[tuple[object, ...]] = Counter()
         for queue, partition_key, deployment_id in connection.execute(
@@ -117,9 +120,9 @@ class Limits:
         if quota.slots is not None and self._taken["queue", queue] >= quota.slots:
             return Refusal("queue", f"waits for one of the {quota.slots} places of queue '{queue}'")
         if run.epoch == 0:  # a run that goes on was counted when it began
-            until = quota.next_start_at(self._now, self._starts[queue])
-            if until is not None:
-                return Refusal("queue", f"waits for the rate of queue '{queue}'", until)
+            seconds = self._rate_wait_seconds(quota, self._starts[queue])
+            if seconds > 0:
+                return Refusal("queue", f"waits for the rate of queue '{queue}'", seconds)
         key, slots = run.partition_key, quota.partition_slots
         if key is None or slots is None or self._taken["partition", queue, key] < slots:
             return None
@@ -131,9 +134,21 @@ class Limits:
             return None
         return Refusal("deployment", limit_reason(run))
 
-    def _quota(self, queue: str) -> Quota | None:
+    def _rate_wait_seconds(self, quota: QuotaRow, taken: int) -> float:
+        """Return how long one more start has to wait, after some that do not stand in the file yet."""
+        if quota.rate_count is None or not quota.rate_seconds:
+            return 0.0
+        if quota.rate_at is not None and self._at < quota.rate_at:
+            self.set_back.add(quota.name)
+        beyond = max(0, taken + 1 - quota.rate_count)  # of these, as many as it lets in at once would not wait for each other
+        return (
+            rate_wait_seconds(self._connection, quota.name, self._at, taken + 1)
+            + beyond * quota.rate_seconds / quota.rate_count
+        )
+
+    def _quota(self, queue: str) -> QuotaRow | None:
         if queue not in self._quotas:
-            self._quotas[queue] = find_quota(self._connection, f"queue:{queue}")
+            self._quotas[queue] = find_quota(self._connection, QUEUE_PREFIX + queue)
         return self._quotas[queue]
 
 
@@ -157,14 +172,14 @@ class QueueAdmission:
     def check(self, connection: sqlite3.Connection, flow_run_id: int) -> None:
         """See Admission."""
         run = _find(connection, flow_run_id)
-        if run is not None and Limits(connection, self._clock.wall_seconds()).refusal(run) is not None:
+        if run is not None and Limits(connection, self._clock.now_text()).refusal(run) is not None:
             raise WriteRefused
 
     def admit(self, connection: sqlite3.Connection, flow_run_id: int) -> None:
         """See Admission: a first start counts against the rate of its queue."""
         row = connection.execute("SELECT queue FROM flow_run WHERE id = ? AND epoch = 1", (flow_run_id,)).fetchone()
         if row is not None and row[0] is not None:
-            take_start(connection, f"queue:{row[0]}", self._clock)
+            take_rate(connection, QUEUE_PREFIX + row[0], self._clock.now_text())
 
 
 def _find(connection: sqlite3.Connection, flow_run_id: int) -> FoundRun | None:
@@ -195,11 +210,12 @@ class Look(NamedTuple):
     runs: list[FoundRun]  # which may begin, in this order
     held: list[FoundRun]  # of deployments at their limit, and not told so yet
     due_at: float | None  # of the wall clock: when something may begin though nothing changes until then
+    set_back: list[str]  # quotas whose rate waits for a future that the clock was set back from, see `RestartRate`
 
 
 def look(connection: sqlite3.Connection, asked: Asked) -> Look:
     """Return what may begin now: what crashed first, then by priority, and round robin over the queues within one priority."""
-    limits = Limits(connection, asked.now_seconds)
+    limits = Limits(connection, asked.now)
     for run in _not_claimed_yet(connection, asked.begun):
         limits.take(run)
     chosen: list[FoundRun] = []
@@ -218,10 +234,9 @@ def look(connection: sqlite3.Connection, asked: Asked) -> Look:
         line.take()
         chosen.append(run)
     full = sorted({deployment for line in lines for deployment in line.full_deployments})
-    waits_until = [line.until for line in lines if line.until is not None]
-    return Look(
-        chosen, _list_untold(connection, full, asked), min([*waits_until, *_next_due(connection, asked.now)], default=None)
-    )
+    waits_until = [asked.now_seconds + line.wait_seconds for line in lines if line.wait_seconds is not None]
+    due_at = min([*waits_until, *_next_due(connection, asked.now)], default=None)
+    return Look(chosen, _list_untold(connection, full, asked), due_at, sorted(limits.set_back))
 
 
 class _Line:
@@ -229,7 +244,7 @@ class _Line:
 
     def __init__(self, connection: sqlite3.Connection, asked: Asked, queue: str, limits: Limits) -> None:
         self.queue = queue
-        self.until: float | None = None
+        self.wait_seconds: float | None = None  # until one may begin, though nothing changes
         self.full_deployments: set[int] = set()
         self._full_partitions: set[str] = set()
         self._connection = connection
@@ -249,7 +264,7 @@ class _Line:
                 if refusal is None:
                     return run
                 if refusal.what == "queue":
-                    self.until = refusal.until
+                    self.wait_seconds = refusal.wait_seconds
                     return None
                 self._page.popleft()
                 self._pass_over(refusal, run)
@@ -342,12 +357,15 @@ def _list_resumable(connection: sqlite3.Connection, asked: Asked) -> list[FoundR
     rows = connection.execute(
         f"SELECT {_COLUMNS} WHERE r.state NOT IN ('COMPLETED', 'FAILED', 'CANCELLED') AND r.state = 'CRASHED' AND {condition}"
         f" AND r.crashes <= coalesce(d.max_recoveries, {DEFAULT_RECOVERIES})"
-        " AND r.id NOT IN (SELECT value FROM json_each(?))"
-        f" UNION ALL SELECT {_COLUMNS} WHERE r.wake_at <= ? AND r.state = 'PAUSED' AND {condition}"
-        " AND r.id NOT IN (SELECT value FROM json_each(?)) ORDER BY 1",
-        (*values, passed_over, asked.now, *values, passed_over),
+        " AND r.id NOT IN (SELECT value FROM json_each(?)) LIMIT ?",
+        (*values, passed_over, RESUMED_AT_ONCE),
     ).fetchall()
-    return [FoundRun._make(row) for row in rows]
+    rows += connection.execute(  # a question of its own: with one index for both, every run there ever was is looked at
+        f"SELECT {_COLUMNS} WHERE r.wake_at <= ? AND r.state = 'PAUSED' AND {condition}"
+        " AND r.id NOT IN (SELECT value FROM json_each(?)) LIMIT ?",
+        (asked.now, *values, passed_over, RESUMED_AT_ONCE),
+    ).fetchall()
+    return [FoundRun._make(row) for row in sorted(rows)]
 
 
 def list_given_up(connection: sqlite3.Connection, asked: Asked) -> list[tuple[int, str, int]]:
@@ -389,6 +407,25 @@ def _next_due(connection: sqlite3.Connection, now: str) -> list[float]:
 # ------------------------------------------------------------------------------------------- changes
 
 
+class RestartRate:
+    """Let what counts against a rate wear off from now on, where the clock was set back to before its last start."""
+
+    __slots__ = ("at", "name")
+
+    def __init__(self, name: str, *, at: str) -> None:
+        self.name = name
+        self.at = at
+
+    def apply(self, connection: sqlite3.Connection) -> None:
+        """See Change: asked in a transaction, the rate notes the present instant itself."""
+        rate_wait_seconds(connection, self.name, self.at)
+
+    def landed(self, connection: sqlite3.Connection) -> bool:
+        """See Change."""
+        row = find_quota(connection, self.name)
+        return row is None or row.rate_at is None or row.rate_at <= self.at
+
+
 class HoldRun(RecordedChange):
     """Tell a run that waits for its deployment to have a place for it, once: it is SCHEDULED named AwaitingConcurrencySlot."""
 
@@ -417,15 +454,14 @@ class HoldRun(RecordedChange):
 class CancelCollided(RecordedChange):
     """Cancel a run that nobody began, since its deployment has as many as it may. Refused where there is a place after all."""
 
-    __slots__ = ("_now", "at", "message", "run")
+    __slots__ = ("at", "message", "run")
 
-    def __init__(self, run: FoundRun, *, at: str, now: float) -> None:
+    def __init__(self, run: FoundRun, *, at: str) -> None:
         self.run = run
         self.flow_run_id = run.id
         self.task_run_id = 0
         self.seq = run.version + 1
         self.at = at
-        self._now = now
         self.message = (
             f"deployment '{run.flow_name}/{run.deployment_name}' has {run.concurrency_limit} running, which is its limit, and "
             "cancels what comes beyond that"
@@ -433,7 +469,7 @@ class CancelCollided(RecordedChange):
 
     def apply(self, connection: sqlite3.Connection) -> None:
         run = _find(connection, self.flow_run_id)
-        refusal = None if run is None else Limits(connection, self._now).refusal(run)
+        refusal = None if run is None else Limits(connection, self.at).refusal(run)
         if refusal is None or refusal.what != "deployment":
             raise WriteRefused
         cursor = connection.execute(

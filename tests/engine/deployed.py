@@ -10,6 +10,7 @@ from wfengine_journal.codec import json_text
 from wfengine_journal.deployments import DeploymentColumns, PutDeployment
 from wfengine_journal.names import new_run_name
 from wfengine_journal.queued_runs import QueueRun, RunRequest
+from wfengine_journal.quotas import PauseQuota, PutQuota
 from wfengine_journal.store import Journal
 
 if TYPE_CHECKING:
@@ -46,24 +47,10 @@ def put(journal: Journal, deployment_id: int, after_runs: Sequence[int] = (), **
     return change.flow_run_id
 
 
-class _Execute:
-    """One statement, as a change."""
-
-    def __init__(self, sql: str, parameters: tuple[object, ...]) -> None:
-        self.sql = sql
-        self.parameters = parameters
-
-    def apply(self, connection: Any) -> None:
-        connection.execute(self.sql, self.parameters)
-
-    def landed(self, connection: Any) -> bool:
-        return True
-
-
-def set_queue(journal: Journal, name: str, **limits: object) -> None:
-    """Set the limits of a queue: columns of table quota."""
+def set_queue(journal: Journal, name: str, *, paused: bool | None = None, **limits: Any) -> None:
+    """Set limits of a queue, as `quotas.PutQuota` takes them, or pause it, or let it go on."""
     at = journal.clock.now_text()
-    insert = "INSERT OR IGNORE INTO quota (name, created_at, updated_at) VALUES (?, ?, ?)"
-    journal.write(_Execute(insert, (f"queue:{name}", at, at)), synced=False)
-    for column, value in limits.items():
-        journal.write(_Execute(f"UPDATE quota SET {column} = ? WHERE name = ?", (value, f"queue:{name}")), synced=False)
+    if limits:
+        journal.write(PutQuota(f"queue:{name}", at=at, **limits), synced=False)
+    if paused is not None:
+        journal.write(PauseQuota(f"queue:{name}", paused=paused, at=at), synced=False)

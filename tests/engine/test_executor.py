@@ -211,12 +211,12 @@ def test_background_tasks_are_left_to_their_workers(journal: Journal, rows: Rows
 
 def test_a_paused_queue_lets_nothing_in(journal: Journal, rows: Rows) -> None:
     put(journal, deploy(journal, noting), what=1)
-    set_queue(journal, "default", paused=1)
+    set_queue(journal, "default", paused=True)
     Executor(journal).run_once()
     assert rows.state() == ("SCHEDULED", "Scheduled")
 
     with executing(journal):
-        set_queue(journal, "default", paused=0)
+        set_queue(journal, "default", paused=False)
         await_state(journal, rows, 1, "COMPLETED")
 
 
@@ -270,7 +270,7 @@ def test_each_partition_has_places_of_its_own(journal: Journal, gate: Gate, rows
 
 def test_a_rate_lets_so_many_begin_in_a_time(clock: FakeClock, rows: Rows) -> None:
     journal = _reopened()
-    set_queue(journal, "default", rate_count=2, rate_seconds=60)
+    set_queue(journal, "default", rate=(2, 60))
     deployment = deploy(journal, noting)
     for number in range(5):
         put(journal, deployment, what=number)
@@ -283,6 +283,21 @@ def test_a_rate_lets_so_many_begin_in_a_time(clock: FakeClock, rows: Rows) -> No
     clock.now += 600
     Executor(journal).run_once()
     assert sorted(DONE) == [0, 1, 2, 3, 4]  # type: ignore[type-var]  # numbers
+
+
+def test_a_rate_goes_on_when_the_clock_was_set_back(clock: FakeClock, rows: Rows) -> None:
+    journal = _reopened()
+    set_queue(journal, "default", rate=(1, 60))
+    deployment = deploy(journal, noting)
+    for number in range(3):
+        put(journal, deployment, what=number)
+    Executor(journal).run_once()
+    clock.now -= 86400
+    Executor(journal).run_once()
+    assert DONE == [0]
+    clock.now += 61
+    Executor(journal).run_once()
+    assert DONE == [0, 1]
 
 
 def test_a_run_beyond_its_deployments_limit_waits_and_is_told_so_once(journal: Journal, gate: Gate, rows: Rows) -> None:
