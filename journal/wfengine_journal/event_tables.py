@@ -5,14 +5,30 @@ It fires whoever writes the row, the sqlite3 program too, and whether or not any
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from typing import NamedTuple
 
 from wfengine_journal.tickets import WriteRefused
 from wfengine_journal.user_tables import EVENT_TRIGGER, PREFIX
 
-#: Columns that a watched table may have: SQLite's functions take so many arguments, two for each of them.
-COLUMN_LIMIT = 50
+#: Columns that a watched table may have: SQLite takes a few hundred SELECTs joined in one.
+COLUMN_LIMIT = 200
+#: What JSON escapes in a text, as SQL: the backslash first.
+_ESCAPES = [
+    ("'\\'", "'\\\\'"),
+    ("'\"'", "'\\\"'"),
+    *((f"char({number})", f"'{json.dumps(chr(number))[1:-1]}'") for number in range(1, 32)),
+]
+_ESCAPES_AT_ONCE = 9
+#: v as JSON, where it is a text already escaped as e. What JSON does not hold becomes text: a blob in hexadecimal, infinity by
+#: name; and a text with a zero character, which SQLite does not replace, in hexadecimal.
+_JSON_VALUE = (
+    "CASE typeof(v) WHEN 'null' THEN 'null' WHEN 'integer' THEN CAST(v AS TEXT)"
+    " WHEN 'real' THEN CASE WHEN abs(v) > 1.7976931348623157e308 THEN '\"' || v || '\"' ELSE printf('%!.17g', v) END"
+    " WHEN 'text' THEN CASE WHEN length(CAST(v AS BLOB)) = length(CAST(substr(v, 1, length(v)) AS BLOB)) THEN '\"' || e || '\"'"
+    " ELSE '\"' || hex(v) || '\"' END ELSE '\"' || hex(v) || '\"' END"
+)
 
 
 class WatchedTable(NamedTuple):
@@ -89,22 +105,34 @@ def list_watched_tables(connection: sqlite3.Connection) -> list[WatchedTable]:
 
 def _event_of(sql: str) -> str:
     """Return the name of the event that a trigger inserts: its first text."""
-    _, _, rest = sql.partition("VALUES ('")
+    _, _, rest = sql.partition("\n    SELECT '")
     return rest.partition("', ")[0].replace("''", "'")
 
 
 def _trigger_sql(name: str, table: str, event: str, columns: list[tuple[str, int]], *, has_rowid: bool) -> str:
-    """Return the trigger. What JSON does not hold goes in as text: a blob in hexadecimal, an infinite number by name."""
-    pairs = ", ".join(f"{_text(column)}, {_json_value('NEW.' + _quoted(column))}" for column, _ in columns)
+    """Return the trigger.
+
+    It writes its JSON by hand: SQLite's own functions for that may not be used in a trigger where schemas are not trusted, as
+    wfengine opens its files, before SQLite 3.41.
+    """
+    members = " UNION ALL ".join(
+        f"SELECT {_text(json.dumps(column, ensure_ascii=False))} AS k, NEW.{_quoted(column)} AS v" for column, _ in columns
+    )
     keys = [column for column, pk in sorted(columns, key=lambda pair: pair[1]) if pk]
     rowid = _rowid_name({column.lower() for column, _ in columns}) if has_rowid else None
     parts = [f"NEW.{rowid}"] if rowid else [_key_part(f"NEW.{_quoted(column)}") for column in keys]
     resource = " || '/' || ".join(parts) or "''"
+    source = f"SELECT k, v, CASE typeof(v) WHEN 'text' THEN v END AS e FROM ({members})"
+    for start in range(0, len(_ESCAPES), _ESCAPES_AT_ONCE):  # the parser of SQLite has no room for more in one expression
+        escaped = "e"
+        for character, escape in _ESCAPES[start : start + _ESCAPES_AT_ONCE]:
+            escaped = f"replace({escaped}, {character}, {escape})"
+        source = f"SELECT k, v, {escaped} AS e FROM ({source})"
     return (
         f"CREATE TRIGGER {_quoted(name)} AFTER INSERT ON {_quoted(table)}\nBEGIN\n"
-        "    INSERT INTO event (name, resource, payload, occurred_at)\n"
-        f"    VALUES ({_text(event)}, {_text(table + '.')} || {resource}, json_object({pairs}),\n"
-        "            strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000Z');\nEND"
+        "    INSERT INTO event (name, resource, occurred_at, payload)\n"
+        f"    SELECT {_text(event)}, {_text(table + '.')} || {resource}, strftime('%Y-%m-%dT%H:%M:%f', 'now') || '000Z',\n"
+        f"        '{{' || group_concat(k || ':' || {_JSON_VALUE}, ',') || '}}'\n    FROM ({source});\nEND"
     )
 
 
@@ -114,13 +142,6 @@ def _rowid_name(columns: set[str]) -> str | None:
 
 def _key_part(value: str) -> str:
     return f"CASE typeof({value}) WHEN 'blob' THEN hex({value}) ELSE coalesce({value}, '') END"
-
-
-def _json_value(value: str) -> str:
-    return (
-        f"CASE WHEN typeof({value}) = 'blob' THEN hex({value})"
-        f" WHEN typeof({value}) = 'real' AND abs({value}) > 1.7976931348623157e308 THEN CAST({value} AS TEXT) ELSE {value} END"
-    )
 
 
 def _quoted(name: str) -> str:

@@ -173,7 +173,8 @@ class PutFileEvent:
 # ------------------------------------------------------------------------------------------- reads
 
 _COLUMNS = (
-    "e.id, e.name, e.resource, e.flow_run_id, e.task_run_id, e.labels, e.related, e.payload, e.idempotency_key, e.occurred_at,"
+    "e.id, CAST(e.name AS BLOB), CAST(e.resource AS BLOB), e.flow_run_id, e.task_run_id, CAST(e.labels AS BLOB),"
+    " CAST(e.related AS BLOB), CAST(e.payload AS BLOB), CAST(e.idempotency_key AS BLOB), CAST(e.occurred_at AS BLOB),"
     " r.name, f.name, f.name || '/' || d.name, r.tags, r.idempotency_key, k.name"
 )
 _TABLES = (
@@ -186,7 +187,12 @@ _TABLES = (
 def list_events_after(records: Records, event_id: int, limit: int) -> list[EventRow]:
     """Return the events after one, oldest first."""
     rows = records.rows(f"SELECT {_COLUMNS} FROM {_TABLES} WHERE e.id > ? ORDER BY e.id LIMIT ?", (event_id, limit))
-    return [EventRow._make(row) for row in rows]
+    return [_row(row) for row in rows]
+
+
+def _row(columns: tuple[object, ...]) -> EventRow:
+    """Return an event. Its texts may be of a table of the user's, and need not be UTF-8."""
+    return EventRow._make(text.decode("utf-8", "replace") if isinstance(text, bytes) else text for text in columns)
 
 
 def last_event_id(records: Records) -> int:
@@ -198,7 +204,7 @@ def last_event_id(records: Records) -> int:
 def find_event(connection: sqlite3.Connection, event_id: int) -> EventRow | None:
     """Return an event, for people."""
     row = connection.execute(f"SELECT {_COLUMNS} FROM {_TABLES} WHERE e.id = ?", (event_id,)).fetchone()
-    return None if row is None else EventRow._make(row)
+    return None if row is None else _row(row)
 
 
 def list_events(
@@ -221,7 +227,7 @@ def list_events(
     rows = connection.execute(
         f"SELECT {_COLUMNS} FROM {_TABLES} WHERE {' AND '.join(where)} ORDER BY e.id {order} LIMIT ?", (*values, limit)
     )
-    return [EventRow._make(row) for row in rows.fetchall()]
+    return [_row(row) for row in rows.fetchall()]
 
 
 def find_last_of_file(connection: sqlite3.Connection, path: str) -> tuple[int, str, str] | None:

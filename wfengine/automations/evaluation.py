@@ -100,15 +100,17 @@ def _overdue(trigger: AnyTrigger, mind: Mind, now: float, *, included: bool) -> 
 def _joined(trigger: CompoundTrigger | SequenceTrigger, mind: Mind, inner: list[list[Met]]) -> list[Met]:
     """Take in what the inner triggers met, in the order of time; of equal times, the later trigger first.
 
-    So one event is one step of a sequence, though it meets two of its triggers.
+    So one event is one step of a sequence, though it meets two of its triggers. One that met the whole counts no further.
     """
     order = sorted(
         ((met.at, -place, number) for place, mets in enumerate(inner) for number, met in enumerate(mets)),
     )
     take = _take_compound if isinstance(trigger, CompoundTrigger) else _take_sequence
-    found = []
+    found: list[Met] = []
     for _, place, number in order:
         met = inner[-place][number]
+        if found and met.event is not None and met.event is found[-1].event:
+            continue
         if take(trigger, mind, -place, met):  # type: ignore[arg-type]  # the function for its kind
             found.append(met)
     return found
