@@ -40,6 +40,9 @@ main(settings)
 
 #: The exit code of a process that left its run alone: another process has it, or its queue does not let it begin yet.
 EXIT_NOT_BEGUN = 75
+#: What a process says of its run in notes: it waits for another background run, and it does not wait any more.
+WAITS = "waits"
+GOES_ON = "goes-on"
 #: The exit code of a process that could not go on for want of memory.
 EXIT_NO_MEMORY = 71
 
@@ -161,9 +164,10 @@ class ChildProcess:
 
     def forget(self) -> None:
         """In a forked child of the supervisor's process: drop the pipes, whose ends mean something to the process."""
-        with contextlib.suppress(OSError):
-            self.dismiss()
-            self.close_output()
+        for pipe in (self._popen.stdin, self._popen.stdout):  # without the lock: a thread that had it is not here
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
         self._popen.returncode = 0  # it is not this process's child
 
 

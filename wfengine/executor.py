@@ -67,8 +67,12 @@ class Launcher(Protocol):
         memory_limit_bytes: int | None,
         time_limit_seconds: float | None,
         ended: Callable[[], object],
+        place: Place | None = None,
     ) -> None:
-        """Have a run taken up by a process of its own and return at once; `ended` is called when that has ended."""
+        """Have a run taken up by a process of its own and return at once; `ended` is called when that has ended.
+
+        While the run waits for another one, `place` is left.
+        """
 
     def close(self, timeout_seconds: float) -> None:
         """Stop what runs such that it can be resumed, within so many seconds."""
@@ -237,7 +241,7 @@ class Executor(RunWorker):
         place = self.occupy(runner, run.id)
         self._begun[run.id] = run
         if run.isolate:
-            self._launch(journal, run)
+            self._launch(journal, run, place)
             return
         flow = self._at_hand(run)
         if flow is not None:
@@ -270,7 +274,7 @@ class Executor(RunWorker):
     def _execute(self, journal: Journal, runner: ThreadTaskRunner, run: FoundRun, place: Place, flow: AnyFlow) -> None:
         self.begin(runner, run.id, place, functools.partial(_lived, flow, journal, run), is_async=flow.is_async)
 
-    def _launch(self, journal: Journal, run: FoundRun) -> None:
+    def _launch(self, journal: Journal, run: FoundRun, place: Place) -> None:
         """Have a run taken up by a process of its own."""
         if self._launcher is None:
             if self._isolate is None:
@@ -285,8 +289,9 @@ class Executor(RunWorker):
 
         try:
             self._launcher.launch(
-                run.id, memory_limit_bytes=run.memory_limit_bytes, time_limit_seconds=run.time_limit_seconds, ended=ended
-            )
+                run.id, memory_limit_bytes=run.memory_limit_bytes, time_limit_seconds=run.time_limit_seconds, ended=ended,
+                place=place,
+            )  # fmt: skip
         except (WfengineError, OSError) as error:
             self.run_ended(run.id, None, error)
 

@@ -6,6 +6,7 @@ journals how it ended. Nothing of the user's is loaded before it is told its run
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import importlib
 import json
@@ -20,12 +21,15 @@ from typing import IO, NoReturn, cast
 from wfengine.child_process import (
     EXIT_NO_MEMORY,
     EXIT_NOT_BEGUN,
+    GOES_ON,
+    WAITS,
     Order,
     counted_memory_bytes,
     die_with_the_supervisor,
     limit_memory,
     peak_memory_bytes,
 )
+from wfengine.distributed_futures import current_place
 from wfengine.flow_engine import How, take_up
 from wfengine.journals import Durability, use_journal
 from wfengine.logging.handlers import install
@@ -35,6 +39,7 @@ from wfengine_journal.block_transitions import list_woken
 from wfengine_journal.codec import encode_error
 from wfengine_journal.errors import OwnershipLostError, RunHalted, RunOwnedError, UsageError, WfengineError
 from wfengine_journal.queued_runs import RefuseRun
+from wfengine_journal.queues import QueueAdmission
 from wfengine_journal.records import FlowRunRow
 from wfengine_journal.run_transitions import Admission
 from wfengine_journal.store import Journal, close_all
@@ -69,7 +74,24 @@ def main(settings: dict[str, object]) -> NoReturn:
     die_with_the_supervisor(lifeline)
     if order.memory_limit_bytes is not None and not limit_memory(order.memory_limit_bytes):
         _logger.warning("flow run %d: this system cannot limit the memory of a process, so it has no limit.", order.run_id)
+    current_place.set(_Place(stdout, token))
     _end(_serve(journal, order.run_id), stdout, token)
+
+
+class _Place:
+    """The place that the run takes among those of the supervisor; see `distributed_futures.Place`."""
+
+    runner: object = None
+
+    def __init__(self, stdout: int, token: str) -> None:
+        self._stdout = stdout
+        self._token = token
+
+    def leave(self) -> None:
+        _write(self._stdout, note(self._token, WAITS))
+
+    def come_back(self) -> None:
+        _write(self._stdout, note(self._token, GOES_ON))
 
 
 def _preload(name: str) -> None:
@@ -109,17 +131,17 @@ def _on_sigterm(number: int, frame: FrameType | None) -> None:
 
 
 def _write(descriptor: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(descriptor, data) :]
+    with contextlib.suppress(OSError):  # user code may have closed every descriptor there is
+        while data:
+            data = data[os.write(descriptor, data) :]
 
 
 # ------------------------------------------------------------------------------------------- the run
 
 
-def admission_of(flow_run_id: int) -> Admission | None:
+def admission(journal: Journal) -> Admission:
     """Return what decides in the run's claim whether it may begin now."""
-    del flow_run_id
-    return None
+    return QueueAdmission(journal.clock)
 
 
 def _serve(journal: Journal, run_id: int) -> int | None:
@@ -148,7 +170,7 @@ def _live(journal: Journal, row: FlowRunRow) -> int:
         return EXIT_NOT_BEGUN  # it ended after somebody saw that it waits
     flow = load_flow(journal, row)
     has_slept = row.state == "PAUSED" and row.id in list_woken(journal.records, journal.clock.now_text())
-    how = How("recovery", "none", by_person=False, is_found=not has_slept, admission=admission_of(row.id))
+    how = How("recovery", "none", by_person=False, is_found=not has_slept, admission=admission(journal))
     try:
         perform(flow, take_up(flow, journal, row.id, how))
     except RunHalted as signal_:
@@ -176,13 +198,15 @@ def _say(text: str) -> None:
 
 def _end(code: int | None, stdout: int, token: str) -> NoReturn:
     """End the process without waiting for threads that user code still runs on. What is queued is committed before."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it does end
     try:
         close_all()
     except WfengineError as error:
         _say(f"{type(error).__name__}: {error}")
         code = code or 1
     for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # whatever user code put there
+            stream.flush()
     _write(stdout, note(token, "peak", peak_memory_bytes() or 0))
     if code is None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

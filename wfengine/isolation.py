@@ -18,12 +18,13 @@ import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from wfengine.child_process import EXIT_NO_MEMORY, EXIT_NOT_BEGUN, ChildProcess, Death, Order, peak_memory_bytes
+from wfengine.child_process import EXIT_NO_MEMORY, EXIT_NOT_BEGUN, GOES_ON, WAITS, ChildProcess, Death, Order, peak_memory_bytes
 from wfengine.continuation import last_continuation
+from wfengine.distributed_futures import Place
 from wfengine.journals import default_durability
 from wfengine.transcripts import Transcript, read_all
 from wfengine_journal.child_ends import ChildEnd, RecordChildEnd
-from wfengine_journal.errors import UsageError, WfengineError
+from wfengine_journal.errors import UsageError
 from wfengine_journal.records import FlowRunRow
 from wfengine_journal.store import Journal
 from wfengine_journal.threads import start_thread
@@ -53,6 +54,7 @@ class _Child:
     transcript: Transcript | None = None
     run: FlowRunRow | None = None  # as it stood when the process was told it
     ended: Callable[[], object] | None = None
+    place: Place | None = None
     memory_limit_bytes: int | None = None
     time_limit_seconds: float | None = None
     since: str = ""
@@ -67,6 +69,11 @@ class _Child:
             self.attended.add(self.owner_id)
         elif words[0] == "peak":
             self.peak = int(words[1]) or None
+        elif self.place is not None:
+            if words[0] == WAITS:
+                self.place.leave()
+            elif words[0] == GOES_ON:
+                self.place.come_back()
 
     def say(self, line: str) -> None:
         """Let a line of the process go on to the log."""
@@ -109,8 +116,11 @@ class Children:
         memory_limit_bytes: int | None,
         time_limit_seconds: float | None,
         ended: Callable[[], object],
+        place: Place | None = None,
     ) -> None:
         """Have a run taken up by a process of its own, and return at once; `ended` is called when that is over.
+
+        `place` is left while the run waits for another background run.
 
         It is called once, on some thread, after the end of the process is journaled; the run may have ended then, wait
         again, or be CRASHED. Raises UsageError when this is closed, or has that run already; OSError where there can be no
@@ -124,7 +134,7 @@ class Children:
                 raise UsageError(f"Flow run {run_id} was launched already, and its process {self._pid(run_id)} lives.")
             child = self._spare or self._start()
             self._spare = None
-            child.run, child.ended = last_continuation(self._journal, row), ended
+            child.run, child.ended, child.place = last_continuation(self._journal, row), ended, place
             child.memory_limit_bytes, child.time_limit_seconds = memory_limit_bytes, time_limit_seconds
             child.since = self._journal.clock.now_text()
             if time_limit_seconds is not None:
@@ -142,7 +152,7 @@ class Children:
                 self._stop(child, STOP_SECONDS)
 
     def close(self, timeout_seconds: float) -> None:
-        """Stop what runs, kill what has not stopped within so many seconds, and return when all ends are journaled."""
+        """Stop what runs, kill what has not stopped within so many seconds, and return when every `ended` was called."""
         with self._changed:
             self._is_closed = True
             spare, self._spare = self._spare, None
@@ -256,28 +266,33 @@ class Children:
             if self._spare is child:
                 self._spare = None
             run = child.run
-        crashed = 0
+        crashed = False
         if run is not None:
             try:
                 crashed = self._record(child, run, death)
-            except WfengineError as error:
-                _logger.error("how the process of flow run %d ended could not be journaled: %s", run.id, error)
+            except Exception as error:  # the run has to be given back whatever happens; a sweep finds it in any case
+                _logger.error(
+                    "how the process of flow run %d ended could not be journaled: %s: %s", run.id, type(error).__name__, error
+                )
         elif death.exit_code not in (0, None) and not self._is_closed:
             _logger.warning("process %d ended before it was told a run: %s", child.process.pid, _how_it_ended(child, death))
         child.process.dismiss()
         if child.owner_id is not None:
             self._journal.attended.discard(child.owner_id)
         with self._changed:
-            self._alive.discard(child)
             for run_id in [run_id for run_id, other in self._children.items() if other is child]:
                 del self._children[run_id]
                 self._ended += 1
             self._crashed += crashed
-            self._changed.notify_all()
-        if child.ended is not None:
-            child.ended()
+        try:
+            if child.ended is not None:
+                child.ended()
+        finally:
+            with self._changed:
+                self._alive.discard(child)
+                self._changed.notify_all()
 
-    def _record(self, child: _Child, before: FlowRunRow, death: Death) -> int:
+    def _record(self, child: _Child, before: FlowRunRow, death: Death) -> bool:
         journal = self._journal
         last = last_continuation(journal, journal.records.get_flow_run(before.id))
         assert child.transcript is not None
@@ -286,14 +301,14 @@ class Children:
             _peak_memory(child, death),
             child.transcript.tail(),
             _how_it_ended(child, death),
-            counts=not child.is_stopping,
+            counts=not child.is_stopping and death.exit_code != -signal.SIGTERM,
             refused=death.exit_code == EXIT_NOT_BEGUN,
         )
         change = RecordChildEnd(before, last.id, child.owner_id, end, at=journal.clock.now_text())
         journal.write(change, synced=bool(death.exit_code))
         for run_id in change.crashed:
             _logger.warning("flow run %d crashed: %s", run_id, end.message)
-        return int(bool(change.crashed))
+        return bool(change.crashed)
 
 
 def _how_it_ended(child: _Child, death: Death) -> str:
@@ -303,8 +318,8 @@ def _how_it_ended(child: _Child, death: Death) -> str:
         return child.killed_because
     if code is None:
         return "its process ended"
-    if child.is_stopping and code == -signal.SIGTERM:
-        return "its daemon was stopped"
+    if code == -signal.SIGTERM:
+        return "its process was told to stop"
     if limit is not None and code == EXIT_NO_MEMORY:
         return f"used more than {_size(limit)}"
     text = f"its process was ended by {_signal_name(-code)}" if code < 0 else f"its process ended with exit code {code}"

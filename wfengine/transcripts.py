@@ -45,7 +45,7 @@ class Transcript:
         data = self._held + data
         self._held = b""
         while (found := data.find(self._mark)) >= 0:
-            end = data.find(b"\0", found + len(self._mark))
+            end = data.find(b"\0", found + len(self._mark), found + NOTE_BYTES)
             if end < 0 and len(data) - found < NOTE_BYTES:
                 break
             self._print(data[:found])

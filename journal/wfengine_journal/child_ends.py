@@ -30,7 +30,8 @@ class ChildEnd:
 class RecordChildEnd:
     """Note how a run's process ended; mark as CRASHED, in the same transaction, what it executed and had not ended.
 
-    A run that it was made for and did not even take up is CRASHED too: else it would be tried for ever. Sets `crashed`, the
+    A run that it was made for and did not even take up is CRASHED too, unless that was a stop: else it would be tried for
+    ever. Sets `crashed`, the
     ids of the runs that this change marked: none, if somebody else was quicker to see that the process is dead.
     """
 
@@ -51,7 +52,7 @@ class RecordChildEnd:
         if self._owner_id is not None:
             self._note_end(connection)
             self._crash_what_was_open(connection)
-        if not self._end.refused:
+        if self._end.counts and not self._end.refused:
             self._crash_what_was_not_begun(connection)
 
     def _note_end(self, connection: sqlite3.Connection) -> None:
@@ -96,11 +97,11 @@ class RecordChildEnd:
         message = f"{end.message}, before the run began"
         if before.state == "CRASHED":  # it is still; that it was tried counts
             cursor = connection.execute(
-                "UPDATE flow_run SET state_message = ?, crashes = crashes + ?"
+                "UPDATE flow_run SET state_message = ?, crashes = crashes + 1"
                 " WHERE id = ? AND version = ? AND epoch = ? AND state = 'CRASHED'",
-                (message, int(end.counts), before.id, before.version, before.epoch),
+                (message, before.id, before.version, before.epoch),
             )
-        elif end.counts:
+        else:
             cursor = connection.execute(
                 "UPDATE flow_run SET state = 'CRASHED', state_name = NULL, state_message = ?, version = version + 1,"
                 " crashes = crashes + 1, ended_at = ?"
@@ -111,8 +112,6 @@ class RecordChildEnd:
                 record_flow_transition(
                     connection, before.id, before.version + 1, "CRASHED", None, message, before.epoch, None, self._at
                 )
-        else:
-            return  # it waits on, as if nothing had been
         if cursor.rowcount == 1:
             self.crashed.append(before.id)
             self._log_output(connection)

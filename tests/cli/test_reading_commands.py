@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -319,3 +320,33 @@ def test_doctor_lists_the_damage_of_a_file_that_cannot_be_opened_and_the_way_on(
     assert "then run: wfengine doctor" not in answer.out + answer.err
     found = cli("doctor", "--json")
     assert (found.code, found.object["sound"]) == (5, False)
+
+
+def test_runs_show_tells_how_processes_ended_that_were_made_for_the_run(cli: Cli, journal: Path) -> None:
+    with closing(sqlite3.connect(journal)) as connection, connection:
+        (epoch,) = connection.execute("SELECT max(epoch) FROM execution WHERE flow_run_id = 6").fetchone()
+        connection.execute(
+            "UPDATE execution SET exit_code = -11, peak_memory_bytes = 300000000, output = ?"
+            " WHERE flow_run_id = 6 AND epoch = ?",
+            ("one\n\x1b[31mtwo\nFatal Python error\n", epoch),
+        )
+    answer = cli("runs", "show", "6")
+    assert answer.code == 0
+    section = answer.out.partition("processes that ended badly\n")[2].splitlines()
+    assert section[0].startswith(f"  attempt {epoch}  pid ")
+    assert section[0].endswith("  ended by SIGSEGV (exit code -11)  300.0 MB of memory")
+    assert section[1] == "    one"
+    assert section[2].endswith("two")
+    assert "\x1b" not in answer.out
+    (execution,) = [one for one in cli("runs", "show", "6", "--json").object["executions"] if one["attempt"] == epoch]
+    assert (execution["exit_code"], execution["peak_memory_bytes"]) == (-11, 300_000_000)
+    assert execution["output"].endswith("Fatal Python error\n")
+
+
+@pytest.mark.parametrize(("code", "shown"), [(3, "exit code 3"), (-40, "ended by signal 40 (exit code -40)"), (0, "")])
+def test_runs_show_names_an_exit_code_and_is_silent_about_a_good_end(cli: Cli, journal: Path, code: int, shown: str) -> None:
+    with closing(sqlite3.connect(journal)) as connection, connection:
+        connection.execute("UPDATE execution SET exit_code = ? WHERE flow_run_id = 6 AND epoch = 1", (code,))
+    out = cli("runs", "show", "6").out
+    assert shown in out
+    assert ("processes that ended badly" in out) == bool(code)

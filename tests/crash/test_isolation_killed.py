@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from contextlib import closing
 from pathlib import Path
 
@@ -156,8 +157,10 @@ def test_no_process_outlives_its_supervisor_whatever_it_is_doing(tmp_path: Path)
     supervisor = case.start(linger="linger")
     assert supervisor.stdout is not None
     lingering = int(supervisor.stdout.readline())
-    while len(case.effects("pid")) < 1:
+    over = threading.Event()
+    while not case.effects("pid"):
         assert supervisor.poll() is None
+        over.wait(0.01)
     pids = [int(case.effects("started")[0]), int(case.effects("pid")[0])]
     supervisor.kill()
     for pid in pids:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import textwrap
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from wfengine.isolation import Children
 from wfengine_journal.deployments import DeploymentColumns, PutDeployment
@@ -56,13 +56,17 @@ class Bench:
         """Write the program, with the head that all share before it."""
         (self.folder / "program.py").write_text(HEAD + textwrap.dedent(text), encoding="utf-8")
 
+    def deploy(self, flow: str, **columns: Any) -> None:
+        """Record a deployment of a flow of the program."""
+        record = DeploymentColumns(flow, f"file:{self.folder / 'program.py'}:{flow}", None, None, "{}", None, **columns)
+        put = PutDeployment(self.journal.flow_id(flow, None), record, [], paused=None, at=self.journal.clock.now_text())
+        self.journal.write(put, synced=False)
+        self.deployments[flow] = put.id
+
     def queue(self, flow: str = "main", **parameters: object) -> int:
         """Put a run of a flow of the program into its queue; return its id."""
         if flow not in self.deployments:
-            columns = DeploymentColumns(flow, f"file:{self.folder / 'program.py'}:{flow}", None, None, "{}", None)
-            put = PutDeployment(self.journal.flow_id(flow, None), columns, [], paused=None, at=self.journal.clock.now_text())
-            self.journal.write(put, synced=False)
-            self.deployments[flow] = put.id
+            self.deploy(flow)
         self.count += 1
         request = RunRequest(self.deployments[flow], f"run-{self.count}", self.journal.clock.now_text(), parameters)
         change = QueueRun(request)
@@ -84,6 +88,10 @@ class Bench:
         """Return state and message of a run."""
         row = self.journal.records.get_flow_run(run_id)
         return row.state, row.state_message
+
+    def is_over(self, run_id: int) -> bool:
+        """Tell whether a run has ended."""
+        return self.state(run_id)[0] in ("COMPLETED", "FAILED", "CANCELLED")
 
     def end(self, run_id: int) -> tuple[object, ...]:
         """Return exit code, peak memory and output of the last execution of a run."""
@@ -130,4 +138,4 @@ def assert_dies(pid: int) -> None:
 
 def open_descriptors() -> int:
     """Return how many descriptors this process has open."""
-    return len(os.listdir("/proc/self/fd"))
+    return len(list(Path("/proc/self/fd").iterdir()))

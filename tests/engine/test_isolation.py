@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import random
 import re
 import signal
 import sys
@@ -16,14 +18,19 @@ import pytest
 from tests.engine.conftest import Rows
 from tests.engine.isolated import RUN_SECONDS, Bench, assert_dies, open_descriptors
 from wfengine.cancellation import cancel_run
+from wfengine.executor import Executor
 from wfengine.isolation import Children
+from wfengine.loading import load_tasks
 from wfengine.ownership import sweep
+from wfengine.task_worker import TaskWorker
 from wfengine_journal.errors import UsageError
 from wfengine_journal.store import Journal
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes by /proc")
 
 MB = 1 << 20
+#: Runs that go through four processes; the longer programme sets 200.
+LAUNCHES = int(os.environ.get("WFENGINE_TEST_LAUNCHES", "50"))
 
 
 @pytest.fixture
@@ -452,12 +459,142 @@ def test_a_process_whose_end_is_about_to_be_recorded_is_not_taken_for_dead_by_th
     assert sweep(bench.journal) == []
 
 
+def test_a_process_that_is_stopped_at_once_leaves_its_run_as_if_nothing_had_been(bench: Bench, rows: Rows) -> None:
+    bench.write("""
+        @flow
+        def main():
+            return step(1)
+    """)
+    for prepared in (False, True):
+        if prepared:
+            bench.children.prepare()
+        run_id = bench.queue()
+        over = bench.launch(run_id)
+        bench.children.stop(run_id)
+        assert over.wait(RUN_SECONDS)
+        if bench.state(run_id)[0] != "COMPLETED":
+            bench.live(run_id)
+    assert rows("SELECT state, crashes FROM flow_run") == [("COMPLETED", 0), ("COMPLETED", 0)]
+
+
+# ------------------------------------------------------------------------------------------- the executor
+
+
+def test_an_executor_gives_runs_of_isolated_deployments_processes_and_takes_up_what_crashes(bench: Bench, rows: Rows) -> None:
+    bench.write("""
+        @flow
+        def main(number: int):
+            step(number)
+            if number % 2 and first_time(f"crashed{number}"):
+                ctypes.string_at(0)
+            return os.getpid()
+
+        @flow
+        def hopeless():
+            os._exit(7)
+
+        @flow
+        def slow():
+            while first_time():
+                time.sleep(600)
+
+        @flow
+        def greedy():
+            return len(bytearray(600 << 20))
+
+        @flow
+        def here():
+            return os.getpid()
+    """)
+    bench.deploy("main", isolate=1, concurrency_limit=2)
+    bench.deploy("hopeless", isolate=1, max_recoveries=2)
+    bench.deploy("slow", isolate=1, time_limit_seconds=1.0)
+    bench.deploy("greedy", isolate=1, memory_limit_bytes=256 * MB)
+    runs = [bench.queue("main", number=number) for number in range(6)]
+    others = [bench.queue(flow) for flow in ("hopeless", "slow", "greedy", "here")]
+    executor = Executor(bench.journal, limit=4, isolate=Children)
+    executor.run_once()
+    assert [bench.state(run_id)[0] for run_id in runs] == ["COMPLETED"] * 6
+    assert sorted(bench.effects) == [f"step{number}" for number in range(6)]
+    assert len(set(rows("SELECT result FROM flow_run WHERE id <= 6"))) == 6
+    assert [bench.state(run_id) for run_id in others[:2]] == [
+        ("CRASHED", "its process ended with exit code 7"), ("COMPLETED", None),
+    ]  # fmt: skip
+    assert rows("SELECT crashes FROM flow_run WHERE id = ?", others[0]) == [(3,)]
+    assert rows("SELECT exit_code FROM execution WHERE flow_run_id = ? ORDER BY epoch", others[1]) == [(-9,), (0,)]
+    assert bench.state(others[2])[0] == "FAILED"
+    assert rows.value("SELECT result FROM flow_run WHERE id = ?", others[3]) == str(os.getpid())
+
+
+def test_a_run_that_waits_for_another_one_leaves_its_place_to_the_next(bench: Bench) -> None:
+    bench.write("""
+        @task
+        def work():
+            note("worked")
+            return 1
+
+        @flow
+        def main():
+            future = work.delay()
+            note("waits")
+            return future.result()
+
+        @flow
+        def other():
+            return step(2)
+    """)
+    for flow in ("main", "other"):
+        bench.deploy(flow, isolate=1)
+    waits, other = bench.queue("main"), bench.queue("other")
+    executor = Executor(bench.journal, limit=1, isolate=Children)
+    executor.start()
+    assert bench.wait_for("step") == "2"  # though the first run has not ended, and there is one place
+    assert bench.state(waits)[0] == "RUNNING"
+    assert "worked" not in bench.effects
+    TaskWorker(*load_tasks(f"{bench.folder / 'program.py'}:work")).run_once()
+    while not bench.is_over(waits) or not bench.is_over(other):
+        bench.journal.changes.wait(bench.journal.changes.mark(), 0.05)
+    executor.stop(30)
+    assert [bench.state(run_id)[0] for run_id in (waits, other)] == ["COMPLETED", "COMPLETED"]
+
+
 # ------------------------------------------------------------------------------------------- many
 
 
-def test_two_hundred_runs_through_four_processes_all_end_and_leave_no_process_and_no_descriptor(
-    bench: Bench, rows: Rows
-) -> None:
+def test_killed_at_random_moments_runs_end_and_what_is_recorded_did_not_run_again(bench: Bench, rows: Rows) -> None:
+    seed = random.randrange(1 << 30)
+    print("seed", seed)
+    source = random.Random(seed)
+    bench.write("""
+        @task(max_interruptions=100)
+        def noted(number):
+            note(f"noted{number}")
+            return number
+
+        @flow
+        def main():
+            return sum(noted(number) for number in range(20))
+    """)
+    run_id, over = bench.queue(), threading.Event()
+    bench.children.prepare()
+    for _ in range(12):
+        ended = bench.launch(run_id)
+        over.wait(source.random() * 0.08)
+        (child,) = bench.children.report()["running"] or [None]  # type: ignore[misc]  # a list
+        if child is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child["pid"], signal.SIGKILL)
+        assert ended.wait(RUN_SECONDS)
+        over.wait(0.2)  # a spare process gets ready, so that the next one is killed in its work too
+    assert bench.live(run_id) == ("COMPLETED", None)
+    assert rows.value("SELECT result FROM flow_run") == "190"
+    interruptions = dict(rows("SELECT json_extract(inputs, '$.number'), interruptions FROM task_run"))
+    for number in range(20):
+        assert 1 <= bench.effects.count(f"noted{number}") <= 1 + int(str(interruptions[number]))
+    assert rows.value("SELECT count(*) FROM execution WHERE exit_code IS NULL") == 0
+
+
+def test_many_runs_through_four_processes_all_end_and_leave_no_process_and_no_descriptor(bench: Bench, rows: Rows) -> None:
     bench.write("""
         @flow
         def main(number: int):
@@ -469,7 +606,7 @@ def test_two_hundred_runs_through_four_processes_all_end_and_leave_no_process_an
     """)
     bench.live(bench.queue(number=0))
     before = open_descriptors()
-    waiting = [bench.queue(number=number) for number in range(1, 201)]
+    waiting = [bench.queue(number=number) for number in range(1, LAUNCHES + 1)]
     lock, over = threading.Lock(), threading.Event()
     places = threading.Semaphore(4)
 
@@ -499,10 +636,10 @@ def test_two_hundred_runs_through_four_processes_all_end_and_leave_no_process_an
         assert places.acquire(timeout=RUN_SECONDS)
     while waiting:
         bench.live(waiting.pop())
-    assert rows("SELECT state, count(*) FROM flow_run WHERE id > 1 GROUP BY state") == [("COMPLETED", 200)]
-    assert rows.value("SELECT count(*) FROM execution WHERE flow_run_id > 1 AND exit_code = 0") == 200
-    assert rows.value("SELECT count(*) FROM execution WHERE flow_run_id > 1 AND exit_code = 1") == 8
-    assert len(bench.effects) == len(set(bench.effects)) == 201
+    assert rows("SELECT state, count(*) FROM flow_run WHERE id > 1 GROUP BY state") == [("COMPLETED", LAUNCHES)]
+    assert rows.value("SELECT count(*) FROM execution WHERE flow_run_id > 1 AND exit_code = 0") == LAUNCHES
+    assert rows.value("SELECT count(*) FROM execution WHERE flow_run_id > 1 AND exit_code = 1") == LAUNCHES // 25
+    assert len(bench.effects) == len(set(bench.effects)) == LAUNCHES + 1
     bench.children.close(5)
     assert open_descriptors() <= before
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii").split()

@@ -50,7 +50,7 @@ TREE_SUBFLOWS = 10
 TIMELINE_WIDTH = 60
 #: Processes whose bad end is shown, and lines of what each of them printed last.
 PROCESSES = 3
-OUTPUT_LINES = 20
+OUTPUT_LINES = 40
 #: Columns of a parameter or result.
 VALUE_WIDTH = 300
 
