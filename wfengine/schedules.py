@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, Literal, TypedDict, Unpack
+from zoneinfo import ZoneInfo
 
+from wfengine_journal.clock import utc_now
 from wfengine_journal.errors import ScheduleError
 from wfengine_scheduler.intervals import check_interval, interval_text
 from wfengine_scheduler.recurrence_text import zone_named_in
-from wfengine_scheduler.rules import check_rule
+from wfengine_scheduler.rules import check_rule, make_rule, next_ticks
 from wfengine_scheduler.zones import find_zone
 
 __all__ = [
@@ -163,6 +165,19 @@ class Schedule:
         """The misfire grace in seconds."""
         return _timedelta("misfire_grace", self.misfire_grace).total_seconds()
 
+    def next_ticks(self, count: int = 5, after: datetime | None = None, *, name: str = "") -> list[datetime]:
+        """Return the next instants at which it is due, in its time zone, after one (default: now). Nothing is started.
+
+        `name`: of the deployment, which fixes the `H` of a cron expression.
+        """
+        zone = find_zone(self.timezone)
+        rule = make_rule(
+            self.kind, self.rule, timezone=zone.name, anchor_at=self.anchor_at, day_or=self.day_or,
+            starts_at=self.starts_at, ends_at=self.ends_at, hash_id=name,
+        )  # fmt: skip
+        ticks = next_ticks(rule, utc_now() if after is None else self._instant(after), count)
+        return [tick.astimezone(ZoneInfo(zone.name)) for tick in ticks]
+
     def _instant(self, moment: datetime) -> datetime:
         """Return a datetime in UTC; one without a time zone is wall time of the schedule's."""
         try:
@@ -187,7 +202,7 @@ def Interval(
 
     A whole number of days keeps its wall time in the zone. The options are those of `Schedule`.
     """
-    _check_options("Interval", options)
+    _check_options(Interval, options)
     return Schedule(
         interval=_checked_interval(interval), anchor_date=anchor_date, timezone=timezone, active=active,
         parameters=parameters or {}, slug=slug, **options,
@@ -205,7 +220,7 @@ def Cron(
     **options: Unpack[ScheduleOptions],
 ) -> Schedule:
     """Return a schedule by a cron expression: `Cron("0 7 * * mon-fri", timezone="Europe/Berlin", overlap="skip")`."""
-    _check_options("Cron", options)
+    _check_options(Cron, options)
     return Schedule(
         cron=cron, timezone=timezone, day_or=day_or, active=active, parameters=parameters or {}, slug=slug, **options
     )
@@ -221,7 +236,7 @@ def RRule(
     **options: Unpack[ScheduleOptions],
 ) -> Schedule:
     """Return a schedule by a rule of RFC 5545: `RRule("FREQ=MONTHLY;BYDAY=-1FR;BYHOUR=17")`."""
-    _check_options("RRule", options)
+    _check_options(RRule, options)
     return Schedule(rrule=rrule, timezone=timezone, active=active, parameters=parameters or {}, slug=slug, **options)
 
 
@@ -235,7 +250,7 @@ def Once(
     **options: Unpack[ScheduleOptions],
 ) -> Schedule:
     """Return a schedule that is due at one instant: `Once(datetime(2026, 12, 24, 18), timezone="Europe/Berlin")`."""
-    _check_options("Once", options)
+    _check_options(Once, options)
     moment = _from_text("at", at) if isinstance(at, str) else at
     if moment is None:
         raise ScheduleError("Once(...) is given the datetime at which it is due, and not None.")
@@ -282,12 +297,14 @@ def construct_schedule(
 # ------------------------------------------------------------------------------------------- checks
 
 
-def _check_options(maker: str, options: Mapping[str, object]) -> None:
+def _check_options(maker: Callable[..., Schedule], options: Mapping[str, object]) -> None:
     """Raise ScheduleError for an option that there is not, with the one that was probably meant."""
     for name in options:
         if name not in ScheduleOptions.__annotations__:
-            known = sorted({*ScheduleOptions.__annotations__, *(each.name for each in fields(Schedule))} - {*_KINDS})
-            raise ScheduleError(f"{maker}(...) has no option {name!r}.{_hint(name, known)} There are: {', '.join(known)}.")
+            known = sorted({*maker.__annotations__, *ScheduleOptions.__annotations__} - {"options", "return"})
+            raise ScheduleError(
+                f"{maker.__name__}(...) has no option {name!r}.{_hint(name, known)} There are: {', '.join(known)}."
+            )
 
 
 def _hint(given: str, known: list[str]) -> str:

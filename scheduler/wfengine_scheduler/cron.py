@@ -85,14 +85,13 @@ class CronRule:
             return first_fixed(self._zone, instant, lambda wall: self._first(_minute_after(wall), None))
         return first_elapsed(self._zone, instant, lambda start, end, _: self._first(_up_to_minute(start), end))
 
-    def is_ever_due(self) -> bool:
-        """Return whether any year has such a day. Months differ in length and first weekday only, and each pair comes."""
-        return any(
-            self._days.of(weekday, length)
-            for month in self._months
-            for length in {monthrange(2000, month)[1], monthrange(2001, month)[1]}
-            for weekday in range(7)
-        )
+    def check(self) -> None:
+        """Raise ScheduleError if no year has such a day. Months differ in length and first weekday, and each pair comes."""
+        for month in self._months:
+            for length in {monthrange(2000, month)[1], monthrange(2001, month)[1]}:
+                if any(self._days.of(weekday, length) for weekday in range(7)):
+                    return
+        raise ScheduleError(f"{self.text!r} is never due: no month has such a day. Name another day, or L for the last one.")
 
     def _first(self, start: datetime, end: datetime | None) -> datetime | None:
         """Return the first wall time of the expression that is not before `start`, and before `end` where there is one."""

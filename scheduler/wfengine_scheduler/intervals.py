@@ -26,6 +26,7 @@ class IntervalRule:
 
     def __init__(self, seconds: str, zone: Zone, anchor_at: datetime | None = None) -> None:
         self.step = interval_of(seconds)
+        self.text = interval_text(self.step)
         self._zone = zone
         self._anchor = zone.first_instant(DEFAULT_ANCHOR) if anchor_at is None else anchor_at.astimezone(UTC)
         self._wall = zone.wall_of(self._anchor)
@@ -40,6 +41,9 @@ class IntervalRule:
             return first_fixed(self._zone, instant, self._next_wall)
         except OverflowError:
             return None
+
+    def check(self) -> None:
+        """Do nothing: an interval is due at its anchor."""
 
     def _next_wall(self, wall: datetime) -> datetime | None:
         # The anchor itself is no wall time to look for: where it is the second pass of an overlap, the first one is before it.

@@ -34,7 +34,8 @@ class RecurrenceRule:
     """One text in one zone."""
 
     def __init__(self, rule: str, zone: Zone, anchor_at: datetime | None = None) -> None:
-        read = read_recurrence(rule, zone, anchor_at)
+        self.text = text_of(rule)
+        read = read_recurrence(self.text, zone, anchor_at)
         self._read = read
         self._begins_at = zone.first_instant(read.dtstart)
         made = _Elapsed(read, zone, self._begins_at) if read.freq in UNITS else _Periods(read, zone)
@@ -49,6 +50,13 @@ class RecurrenceRule:
             found = self._next_of_rule(found)
         added = next((one for one in self._read.rdates if one > instant and one not in self._read.exdates), None)
         return added if found is None or (added is not None and added < found) else found
+
+    def check(self) -> None:
+        """Raise ScheduleError if the rule is never due, whatever instants are added to it."""
+        if self._next_of_rule(datetime(1900, 1, 1, tzinfo=UTC)) is None:
+            raise ScheduleError(
+                f"{self.text!r} is never due: no day and time is allowed by all its parts. Leave one of them out."
+            )
 
     def _next_of_rule(self, instant: datetime) -> datetime | None:
         if not self._is_counted:
@@ -67,14 +75,6 @@ class RecurrenceRule:
                 break
             last, found = found, self._next(found)
         return last
-
-
-def check_recurrence(rule: object, zone: Zone, anchor_at: datetime | None) -> str:
-    """Return the text of a rule as it is kept. Raises ScheduleError, also where it is never due."""
-    text = text_of(rule)
-    if RecurrenceRule(text, zone, anchor_at).next_after(datetime(1900, 1, 1, tzinfo=UTC)) is None:
-        raise ScheduleError(f"{text!r} is never due: no day and time is allowed by all of its parts. Leave one of them out.")
-    return text
 
 
 class _Days:

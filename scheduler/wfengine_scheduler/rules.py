@@ -15,8 +15,8 @@ from typing import Protocol
 
 from wfengine_journal.errors import InternalError, ScheduleError
 from wfengine_scheduler.cron import CronRule
-from wfengine_scheduler.intervals import IntervalRule, interval_of, interval_text
-from wfengine_scheduler.recurrences import RecurrenceRule, check_recurrence
+from wfengine_scheduler.intervals import IntervalRule
+from wfengine_scheduler.recurrences import RecurrenceRule
 from wfengine_scheduler.words import wall_words, words_for
 from wfengine_scheduler.zones import Zone, find_zone
 
@@ -34,11 +34,24 @@ class Rule(Protocol):
         """Return the first instant strictly after another at which it is due; None: nothing more. Aware, in UTC."""
 
 
+class WrittenRule(Rule, Protocol):
+    """A rule that a text of one kind writes down."""
+
+    text: str  # as it is kept
+
+    def check(self) -> None:
+        """Raise ScheduleError if it is never due."""
+
+
 class OnceRule:
     """One instant."""
 
     def __init__(self, text: str, zone: Zone) -> None:
         self.at = _instant_of(text, zone)
+        self.text = self.at.isoformat().replace("+00:00", "Z")
+
+    def check(self) -> None:
+        """Do nothing: an instant comes."""
 
     def next_after(self, instant: datetime) -> datetime | None:
         """Return the instant, where it is later than another; else None."""
@@ -48,8 +61,8 @@ class OnceRule:
 class BoundedRule:
     """A rule between two instants, both included, of which each answer is checked."""
 
-    def __init__(self, rule: Rule, description: str, starts_at: datetime | None, ends_at: datetime | None) -> None:
-        self._rule = rule
+    def __init__(self, rule: WrittenRule, description: str, starts_at: datetime | None, ends_at: datetime | None) -> None:
+        self.rule = rule
         self._description = description
         self._before_start = None if starts_at is None else starts_at - timedelta(microseconds=1)
         self._ends_at = ends_at
@@ -61,7 +74,7 @@ class BoundedRule:
             after = self._before_start
         if after >= LAST_INSTANT:
             return None
-        found = self._rule.next_after(max(after, FIRST_INSTANT))
+        found = self.rule.next_after(max(after, FIRST_INSTANT))
         if found is None or found > LAST_INSTANT or (self._ends_at is not None and found > self._ends_at):
             return None
         if found <= after:
@@ -79,7 +92,7 @@ def make_rule(
     starts_at: datetime | None = None,
     ends_at: datetime | None = None,
     hash_id: str = "",
-) -> Rule:
+) -> BoundedRule:
     """Return the rule that a text of a kind ('cron', 'interval', 'rrule', 'once') writes down. Raises ScheduleError.
 
     - `timezone`: an IANA name. `anchor_at`: what an interval is counted from.
@@ -89,8 +102,10 @@ def make_rule(
     zone = find_zone(timezone)
     if anchor_at is not None:
         anchor_at = _in_utc(anchor_at, "anchor_at")
-    starts_at = None if starts_at is None else _in_utc(starts_at, "starts_at")
-    ends_at = None if ends_at is None else _in_utc(ends_at, "ends_at")
+        if not FIRST_INSTANT < anchor_at < LAST_INSTANT:
+            raise ScheduleError(f"An interval cannot be counted from {anchor_at}, which is too far away.")
+    starts_at = None if starts_at is None else max(_in_utc(starts_at, "starts_at"), FIRST_INSTANT)
+    ends_at = None if ends_at is None else min(_in_utc(ends_at, "ends_at"), LAST_INSTANT)
     if starts_at is not None and ends_at is not None and ends_at < starts_at:
         raise ScheduleError(f"A schedule cannot end ({ends_at}) before it starts ({starts_at}). Exchange the two.")
     made = _made(kind, rule, zone, anchor_at, day_or, hash_id)
@@ -109,20 +124,11 @@ def check_rule(
     hash_id: str = "",
 ) -> str:
     """Return a rule's text as it is kept. Raises ScheduleError, also for one that is never due."""
-    make_rule(
+    bounded = make_rule(
         kind, rule, timezone=timezone, anchor_at=anchor_at, day_or=day_or, starts_at=starts_at, ends_at=ends_at, hash_id=hash_id
     )
-    zone = find_zone(timezone)
-    if kind == "cron":
-        cron = CronRule(rule, zone, day_or=day_or, hash_id=hash_id)
-        if not cron.is_ever_due():
-            raise ScheduleError(f"{rule!r} is never due: no month has such a day. Name another day, or L for the last one.")
-        return cron.text
-    if kind == "interval":
-        return interval_text(interval_of(rule))
-    if kind == "once":
-        return _instant_of(rule, zone).isoformat().replace("+00:00", "Z")
-    return check_recurrence(rule, zone, anchor_at)
+    bounded.rule.check()
+    return bounded.rule.text
 
 
 def describe(
@@ -173,7 +179,7 @@ def _ticks(rule: Rule, after: datetime) -> Iterator[datetime]:
         after, tick = tick, rule.next_after(tick)
 
 
-def _made(kind: str, rule: str, zone: Zone, anchor_at: datetime | None, day_or: bool, hash_id: str) -> Rule:
+def _made(kind: str, rule: str, zone: Zone, anchor_at: datetime | None, day_or: bool, hash_id: str) -> WrittenRule:
     if kind == "cron":
         return CronRule(rule, zone, day_or=day_or, hash_id=hash_id)
     if kind == "interval":

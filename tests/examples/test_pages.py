@@ -39,7 +39,7 @@ def test_the_architecture_names_the_eight_hops_by_functions_in_the_order_of_the_
 def test_every_module_that_the_layer_table_names_exists() -> None:
     page = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)` \(in `([\w/]+)`\) \| ([^|]+) \|", page, re.MULTILINE)
-    folders = {"wfengine_journal": ROOT / "journal" / "wfengine_journal", "wfengine": ROOT / "wfengine"}
+    folders = {package: ROOT / ("" if folder == package else folder) / package for package, folder, _ in rows}
 
     named = {(package, name) for package, _, modules in rows for name in re.findall(r"`(\w+)/?`", modules)}
     missing = [

@@ -84,7 +84,7 @@ ZONES = (
     ),
 )
 ZONE = st.one_of(*[ZONES[0]] * 4, *[ZONES[1]] * 4, *ZONES[2:])
-INSTANT = st.datetimes(datetime(1800, 1, 1), datetime(9999, 12, 31), timezones=st.just(UTC))  # noqa: DTZ001
+INSTANT = st.datetimes(timezones=st.just(UTC))
 USUAL = st.datetimes(datetime(2000, 1, 1), datetime(2037, 12, 31), timezones=st.just(UTC))  # noqa: DTZ001
 WHEN = st.one_of(USUAL, USUAL, USUAL, INSTANT)
 OPTIONS = st.one_of(
@@ -94,25 +94,24 @@ OPTIONS = st.one_of(
 
 
 def check_one(kind: str, rule: object, zone: object, after: datetime, options: dict[str, object]) -> float:
-    """Ask everything of one rule; return the seconds of the slowest question. Raises whatever is not our own error."""
-    slowest, began = 0.0, time.perf_counter()
+    """Ask everything of one rule; return the processor seconds of the slowest. Raises whatever is not our own error."""
+    slowest, began = 0.0, time.process_time()
     try:
         text = check_rule(kind, rule, timezone=zone, **options)  # type: ignore[arg-type]
-        slowest = time.perf_counter() - began
+        slowest = time.process_time() - began
         assert check_rule(kind, text, timezone=zone, **options) == text  # type: ignore[arg-type]
         assert describe(kind, text, zone, **options)  # type: ignore[arg-type]
         made = make_rule(kind, text, timezone=zone, **options)  # type: ignore[arg-type]
-        began = time.perf_counter()
+        began = time.process_time()
         ticks = next_ticks(made, after, 3)
-        slowest = max(slowest, (time.perf_counter() - began) / 3)
+        slowest = max(slowest, (time.process_time() - began) / 3)
         assert all(tick > before for before, tick in pairwise([after, *ticks]))
         assert all(tick.tzinfo is UTC for tick in ticks)
-        assert ticks_between(made, after, after + timedelta(days=1) if after.year < 9999 else after, 3) == [
-            tick for tick in ticks if tick <= after + timedelta(days=1)
-        ]
+        later = after + timedelta(days=1) if after.year < 9999 else after
+        assert ticks_between(made, after, later, 3) == [tick for tick in ticks if tick <= later]
         assert not ticks or made.next_after(ticks[0] - timedelta(microseconds=1)) == ticks[0]
     except ScheduleError:
-        slowest = max(slowest, time.perf_counter() - began)
+        slowest = max(slowest, time.process_time() - began)
     return slowest
 
 

@@ -16,6 +16,7 @@ from wfengine.schedules import (
     CronSchedule,
     Interval,
     IntervalSchedule,
+    Once,
     RRule,
     RRuleSchedule,
     Schedule,
@@ -119,3 +120,73 @@ def test_making_an_interval_loads_no_cron() -> None:
     program = "import sys; from wfengine.schedules import Interval; Interval(60); print('croniter' in sys.modules)"
     shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert shown == "False\n"
+
+
+def test_a_schedule_says_what_becomes_of_its_ticks() -> None:
+    schedule = Cron(
+        "0 7 * * *", timezone="Europe/Berlin", jitter=30, start=datetime(2026, 1, 1), end=datetime(2027, 1, 1, tzinfo=UTC),  # noqa: DTZ001
+        misfire_grace=timedelta(minutes=5), catch_up="all", catch_up_limit=8, overlap="skip",
+    )  # fmt: skip
+    assert (schedule.jitter_seconds, schedule.misfire_grace_seconds) == (30.0, 300.0)
+    assert schedule.starts_at == datetime(2025, 12, 31, 23, tzinfo=UTC)  # midnight in Berlin
+    assert schedule.ends_at == datetime(2027, 1, 1, tzinfo=UTC)
+    assert (schedule.catch_up, schedule.catch_up_limit, schedule.overlap) == ("all", 8, "skip")
+
+
+@pytest.mark.parametrize(
+    "schedule", [Interval(60), Cron("@daily"), RRule("FREQ=DAILY"), Once("2026-12-24T18:00Z"), Schedule(cron="@daily")]
+)
+def test_every_kind_has_the_same_defaults(schedule: Schedule) -> None:
+    assert (schedule.jitter_seconds, schedule.misfire_grace_seconds) == (0.0, 60.0)
+    assert (schedule.start, schedule.end, schedule.starts_at, schedule.ends_at) == (None, None, None, None)
+    assert (schedule.catch_up, schedule.catch_up_limit, schedule.overlap) == ("last", 100, "queue")
+
+
+def test_once_is_an_instant() -> None:
+    schedule = Once(datetime(2026, 12, 24, 18), timezone="Europe/Berlin", overlap="allow")  # noqa: DTZ001
+    assert (schedule.kind, schedule.rule) == ("once", "2026-12-24T17:00:00Z")
+    assert Once(datetime(2026, 12, 24, 18, tzinfo=ZoneInfo("Europe/Berlin"))).timezone == "Europe/Berlin"
+    assert Once("2026-12-24T18:00+01:00").rule == schedule.rule
+
+
+def test_a_rule_that_names_its_zone_is_in_it() -> None:
+    assert RRule("DTSTART;TZID=Europe/Berlin:20260101T090000\nRRULE:FREQ=DAILY").timezone == "Europe/Berlin"
+    assert RRuleSchedule("DTSTART;TZID=Europe/Berlin:20260101T090000\nRRULE:FREQ=DAILY").timezone == "Europe/Berlin"
+    with pytest.raises(ScheduleError, match="make them one"):
+        RRule("DTSTART;TZID=Europe/Berlin:20260101T090000\nRRULE:FREQ=DAILY", timezone="Asia/Tokyo")
+
+
+OPTIONS: list[tuple[Callable[[], object], str]] = [
+    (lambda: Interval(60, jiter=5), "Did you mean 'jitter'?"),  # type: ignore[call-arg]
+    (lambda: Cron("@daily", catchup="all"), "Did you mean 'catch_up'?"),  # type: ignore[call-arg]
+    (lambda: RRule("FREQ=DAILY", day_or=True), "There are: active, catch_up"),  # type: ignore[call-arg]
+    (lambda: Once("2026-12-24T18:00Z", overlap="queu"), "Did you mean 'queue'?"),  # type: ignore[arg-type]
+    (lambda: Cron("@daily", catch_up="latest"), "Did you mean 'last'?"),  # type: ignore[arg-type]
+    (lambda: Cron("@daily", catch_up=None), "There are: 'none', 'last', 'all'"),  # type: ignore[arg-type]
+    (lambda: Cron("@daily", catch_up_limit=0), "write catch_up='none'"),
+    (lambda: Cron("@daily", catch_up_limit=True), "not True"),
+    (lambda: Cron("@daily", misfire_grace=-1), "cannot be negative"),
+    (lambda: Cron("@daily", misfire_grace=float("inf")), "cannot be inf"),
+    (lambda: Cron("@daily", jitter="5"), "timedelta or a number"),  # type: ignore[arg-type]
+    (lambda: Cron("@daily", start="2026-01-01"), "start is a datetime"),  # type: ignore[arg-type]
+    (lambda: Cron("@daily", start=datetime(2026, 1, 2), end=datetime(2026, 1, 1)), "cannot end"),  # noqa: DTZ001
+    (lambda: Once(None), "is given the datetime"),  # type: ignore[arg-type]
+    (lambda: Once("soon"), "ISO-8601"),
+    (lambda: Once("9999-12-31T23:59", timezone="America/New_York"), "outside of the calendar"),
+    (lambda: Schedule(once=datetime(2026, 1, 1), cron="@daily"), "cron and once"),  # noqa: DTZ001
+]
+
+
+@pytest.mark.parametrize(("make", "says"), OPTIONS, ids=[says for _, says in OPTIONS])
+def test_an_option_that_makes_no_sense_is_refused_with_what_was_meant(make: Callable[[], object], says: str) -> None:
+    with pytest.raises(ScheduleError) as refused:
+        make()
+    assert says in str(refused.value)
+
+
+def test_the_next_ticks_of_a_schedule_can_be_looked_at_in_its_zone() -> None:
+    schedule = Cron("30 2 * * *", timezone="Europe/Berlin")
+    found = schedule.next_ticks(2, after=datetime(2026, 3, 28, 12))  # noqa: DTZ001  # wall time
+    assert [str(tick) for tick in found] == ["2026-03-29 03:00:00+02:00", "2026-03-30 02:30:00+02:00"]
+    assert len(schedule.next_ticks()) == 5
+    assert Cron("H H * * *").next_ticks(1, name="a") != Cron("H H * * *").next_ticks(1, name="b")
