@@ -217,10 +217,13 @@ def test_a_child_that_a_flow_forked_can_be_terminated(program: Program, rows: Ro
         """
         @flow
         def etl():
+            reading, writing = os.pipe()
             child = os.fork()
             if child == 0:
+                os.write(writing, b"x")  # Python drops signals that come while it forks
                 while True:
                     time.sleep(0.05)
+            os.read(reading, 1)
             os.kill(child, 15)
             note(f"status-{os.waitpid(child, 0)[1]}")
         """
