@@ -22,12 +22,13 @@ from wfengine.declarations import collecting, note_declared
 from wfengine.deployments import Deployment
 from wfengine.executor import RECOVER, Executor, checked_queues
 from wfengine.isolation import Children
-from wfengine.journals import default_journal, use_journal
+from wfengine.journals import default_journal, default_path, use_journal
 from wfengine.loading import is_loading, load_namespace, load_target, note_skipped_call
 from wfengine.logging import get_logger
 from wfengine.run_worker import DEFAULT_LIMIT, checked_limit
 from wfengine.scopes import current_scope
 from wfengine.upkeep import Backups, Retention, UpkeepService
+from wfengine.upkeep_tables import configured_upkeep
 from wfengine_journal.daemons import PauseDeployments, ids_of_flow
 from wfengine_journal.errors import MissingFlowError, UsageError
 
@@ -160,7 +161,8 @@ class _Serving:
         if unknown:
             raise UsageError(f"serve() has no option {', '.join(unknown)}. See: help(wfengine.serve)")
         given = {name: options[name] for name in options if name not in WITHOUT_MEANING}
-        serve_options = ServeOptions(limit=limit, **given)  # type: ignore[arg-type]  # it checks them
+        retention, backups = configured_upkeep(default_path())
+        serve_options = ServeOptions(limit=limit, retention=retention, backups=backups, **given)  # type: ignore[arg-type]  # it checks them
         get_logger()  # shows on stderr what is logged, unless the program has configured logging
         self._journal = default_journal()
         self.ids = apply_all(deployments)
@@ -266,7 +268,8 @@ def daemon_of(path: Path, files: Sequence[str], *, name: str | None, no_config: 
     `options`: those of `ServeOptions`. Files that cannot be loaded, and options that make no sense, are refused before
     anything is written.
     """
-    chosen = ServeOptions(**options)
+    retention, backups = (None, None) if no_config else configured_upkeep(path)
+    chosen = ServeOptions(**options, retention=retention, backups=backups)
     found = find_served(files)
     journal = use_journal(path)
     served = _record(found, name or ", ".join(files)) if files else Served(name or "all deployments")

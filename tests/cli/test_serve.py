@@ -102,3 +102,25 @@ def test_nonsense_is_refused_with_a_line_and_nothing_is_written(cli: Cli, folder
 def test_a_name_that_is_no_text_is_kept_all_the_same(cli: Cli, folder: Path) -> None:
     answer = cli("serve", "flows.py", "--name", "night\udcff" + "y" * 500, "--timeout", "0.1")
     assert answer.code == 0, answer
+
+
+def test_backups_and_retention_are_done_as_the_configuration_says(cli: Cli, folder: Path) -> None:
+    (folder / "wfengine.toml").write_text('[backup]\nfolder = "copies"\nkeep = 2\n[retention]\nkeep = "30d"\n')
+    assert cli("serve", "flows.py", "--no-config", "--timeout", "0.5").code == 0
+    assert cli("status", "--json").object["last_backup"] is None
+    for _ in range(2):
+        answer = cli("serve", "flows.py", "--timeout", "2")
+        assert answer.code == 0, answer
+    found = cli("status", "--json").object
+    assert len(list((folder / "copies").glob("*.backup"))) == 1
+    assert found["last_prune"]["result"] == "0 runs deleted"  # type: ignore[index]
+    assert "copies/journal.db." in found["last_backup"]["result"]  # type: ignore[index]
+    assert "backup" in cli("status").out
+
+
+def test_a_configuration_with_a_mistake_is_refused(cli: Cli, folder: Path) -> None:
+    (folder / "wfengine.toml").write_text('[backup]\nfolde = "copies"\n')
+    answer = cli("serve", "flows.py")
+    assert answer.code == 2
+    assert "Did you mean 'folder'?" in answer.err
+    assert not (folder / ".wfengine").exists()
