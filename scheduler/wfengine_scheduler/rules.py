@@ -128,6 +128,8 @@ def check_rule(
         kind, rule, timezone=timezone, anchor_at=anchor_at, day_or=day_or, starts_at=starts_at, ends_at=ends_at, hash_id=hash_id
     )
     bounded.rule.check()
+    if (starts_at is not None or ends_at is not None) and bounded.next_after(FIRST_INSTANT) is None:
+        raise ScheduleError(f"{bounded.rule.text!r} is not due at all from {starts_at or 'ever'} to {ends_at or 'ever'}.")
     return bounded.rule.text
 
 

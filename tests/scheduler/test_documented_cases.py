@@ -393,6 +393,10 @@ def test_an_expression_that_is_only_both_days_never_is_refused() -> None:
 def test_bounds_and_instants_that_make_no_sense_are_refused() -> None:
     with pytest.raises(ScheduleError, match="cannot end"):
         make_rule("cron", "@daily", starts_at=utc("2026-01-02T00:00Z"), ends_at=utc("2026-01-01T00:00Z"))
+    with pytest.raises(ScheduleError, match="not due at all from 2026-03-01"):
+        check_rule("cron", "0 0 29 2 *", starts_at=utc("2026-03-01T00:00Z"), ends_at=utc("2028-02-28T00:00Z"))
+    with pytest.raises(ScheduleError, match="not due at all from ever to 2026-01-01"):
+        check_rule("once", "2026-12-24T18:00Z", ends_at=utc("2026-01-01T00:00Z"))
     with pytest.raises(ScheduleError, match="with a time zone"):
         make_rule("cron", "@daily").next_after(datetime(2026, 1, 1))  # noqa: DTZ001
     with pytest.raises(ScheduleError, match="Did you mean 'Europe/Berlin'"):

@@ -68,6 +68,8 @@ DROP INDEX flow_run_queue;
 CREATE INDEX flow_run_queue ON flow_run (queue, priority DESC, id) WHERE state = 'SCHEDULED' AND queue IS NOT NULL;
 CREATE INDEX flow_run_due ON flow_run (due_at) WHERE state = 'SCHEDULED' AND due_at IS NOT NULL;
 CREATE INDEX flow_run_deployment ON flow_run (deployment_id, id) WHERE deployment_id IS NOT NULL;
+CREATE INDEX flow_run_ticking ON flow_run (deployment_id, nominal_at)
+    WHERE nominal_at IS NOT NULL AND state NOT IN ('COMPLETED', 'FAILED', 'CANCELLED');
 
 ALTER TABLE execution ADD COLUMN exit_code INTEGER;   -- of the process of its own that it had; negative: minus the signal that ended it; null: it had none, or has not ended
 ALTER TABLE execution ADD COLUMN peak_memory_bytes INTEGER;  -- of that process
