@@ -119,7 +119,10 @@ class ResultOptions:
         """Begin an attempt, or complete the call with a cached result and return it. None: the attempt has begun."""
         run = call.run
         if not self.is_cached:
-            yield Write(run, begin, call.callee.is_guarded and run.synced)
+            if call.turn is None:
+                yield Write(run, begin, call.callee.is_guarded and run.synced)
+            else:
+                yield from call.turn.begin(begin)
             return None
         try:
             return (yield from self._begin_or_serve(call, begin))
@@ -136,22 +139,32 @@ class ResultOptions:
             synced = call.callee.is_guarded and run.synced
             begin.at = run.journal.clock.now_text()  # the lookup, or a wait, took its time
             riders: list[Rider] = [NoteUse(run.id, Use(asking.key, found.answer, asking.parts, found.message), begin.at)]
-            if asking.key is None or not self.is_serializable:
+            is_alone = asking.key is not None and self.is_serializable
+            if not is_alone and call.turn is None:
                 yield Write(run, WithRiders(begin, riders), synced)
                 return None
-            claim = _claim(call, asking.key, begin.at)
-            if claim is None:
-                yield from _wait_until_free(call, begin, asking.key)
-                continue
-            riders.append(claim)
-            if not self.refresh:
-                riders.append(StillAsSeen(asking.key, found.entry))
+            if is_alone and asking.key is not None:
+                claim = _claim(call, asking.key, begin.at)
+                if claim is None:
+                    if call.turn is not None:
+                        call.turn.step_aside()
+                    yield from _wait_until_free(call, begin, asking.key)
+                    if call.turn is not None:
+                        yield from call.turn.wait()
+                    continue
+                riders.append(claim)
+                if not self.refresh:
+                    riders.append(StillAsSeen(asking.key, found.entry))
+            if call.turn is not None:
+                riders.append(call.turn.claim(begin.at))
             attempt = WithRiders(begin, riders)
             if (yield Create(run.journal, attempt, synced)):
-                asking.holds_slot = True
+                asking.holds_slot = is_alone
                 return None
             if attempt.was_checked:  # the run itself was lost to another process: meet that refusal as any write does
                 yield Write(run, begin, False)
+            if call.turn is not None:
+                yield from call.turn.wait()
 
     def encode_call(self, call: Call, value: object) -> tuple[Encoded, object]:
         """Return a result as it is written, and as the flow is given it. Raises ValueNotStorableError."""

@@ -137,7 +137,7 @@ class Scope:
     """An enclosing call, and the counters that tell equal calls in it apart."""
 
     __slots__ = (
-        "_lane_task", "_lane_thread", "attempt_over", "call", "closed", "enclosing", "epoch", "issued", "run",
+        "_lane_task", "_lane_thread", "attempt_over", "call", "closed", "enclosing", "epoch", "issued", "places", "run",
         "submitted", "transactions",
     )  # fmt: skip
 
@@ -151,6 +151,7 @@ class Scope:
         self.attempt_over = False  # set when the attempt was given up (timeout) though its thread may still run
         self.closed = False  # set for hooks, and what names a run: what they call is not part of this run
         self.transactions = 0  # begun in this scope so far
+        self.places: set[int] = set()  # rows of the places of limits that its code holds
         self._lane_thread = 0
         self._lane_task: object | None = None
 
@@ -179,11 +180,11 @@ class Scope:
     def enter_lane(self) -> None:
         """Make the present thread of control (thread and asyncio task) the scope's main lane; called where its body starts."""
         self._lane_thread = threading.get_ident()
-        self._lane_task = _running_asyncio_task()
+        self._lane_task = running_asyncio_task()
 
     def on_main_lane(self) -> bool:
         """Tell whether the caller is the body's own thread of control."""
-        return threading.get_ident() == self._lane_thread and _running_asyncio_task() is self._lane_task
+        return threading.get_ident() == self._lane_thread and running_asyncio_task() is self._lane_task
 
     def next_occurrence(self, task_id: int, call_key: bytes) -> int:
         """Return 0, 1, 2 ... for equal calls, in the order in which they are issued."""
@@ -194,7 +195,8 @@ class Scope:
         return occurrence
 
 
-def _running_asyncio_task() -> object | None:
+def running_asyncio_task() -> object | None:
+    """Return the asyncio task that runs the calling code; None outside of one."""
     asyncio = sys.modules.get("asyncio")  # not imported: then no loop runs
     if asyncio is None:
         return None

@@ -38,6 +38,7 @@ from wfengine.scopes import LiveRun, Scope, current_tags
 from wfengine.states import State, StateDetails
 from wfengine.steps import Delay, Invoke, Outcome, Steps, Write
 from wfengine.streams import Feed, stream
+from wfengine.tag_limits import TagTurn, tag_turn, wait_to_begin
 from wfengine.transaction_steps import commit_steps
 from wfengine.transactions import Transaction, enclosing_transaction, own_transaction
 from wfengine_journal.codec import Encoded, encode, error_message
@@ -111,7 +112,7 @@ class Call:
         "answered", "arguments", "asking", "attempt", "begin", "callee", "ended_at", "failures", "feed", "first_started",
         "fresh", "gives_up", "identity", "inputs", "interruptions", "is_recorded", "lane", "live_state", "own_scope",
         "own_transaction", "replaces", "row", "run", "run_name", "scope", "seq", "tags", "task_run_id", "transaction",
-        "verdict",
+        "turn", "verdict",
     )  # fmt: skip
 
     def __init__(self, callee: Callee, scope: Scope, arguments: dict[str, object], lane: int) -> None:
@@ -133,6 +134,7 @@ class Call:
         self.gives_up = False  # its retry_condition_fn said so
         self.answered: Outcome | None = None  # recorded, with hooks still to be called for it
         self.asking: Asking | None = None  # what it asks the cache, if its task is cached
+        self.turn: TagTurn | None = None  # it waits for the places of its tags, or begins with them
         self.run_name: str | None = None
         self.tags: frozenset[str] = callee.tags
         self.task_run_id = 0
@@ -322,10 +324,17 @@ def life(call: Call) -> Steps[Outcome]:
         write_pending(call)  # it may wait for others, and is seen to do so
     while True:
         # 4  begin attempt, unless the cache has the result
-        begin = _begin_attempt(call)
-        if results is None:
+        turn = tag_turn(call)
+        if turn is not None:
+            begin, cached = yield from _begin_in_turn(call, turn)
+            if cached is not None:
+                _tell(call, cached)
+                return (yield from _tell_late(call, cached))
+        elif results is None:
+            begin = _begin_attempt(call)
             yield Write(run, begin, call.callee.is_guarded and run.synced)
         else:
+            begin = _begin_attempt(call)
             cached = yield from results.begin(call, begin)
             if cached is not None:
                 _tell(call, cached)
@@ -377,6 +386,23 @@ def _begin_attempt(call: Call) -> BeginCall | StartAttempt:
         call.failures = call.interruptions = 0
         call.fresh = False
     return begin
+
+
+def _begin_in_turn(call: Call, turn: TagTurn) -> Steps[tuple[BeginCall | StartAttempt, Outcome | None]]:
+    """Begin an attempt of a task with a tag that has a limit: not before there is a place, and with it."""
+    call.turn = turn
+    try:
+        if call.seq == 0 and not turn.has_room():
+            write_pending(call)
+        yield from wait_to_begin(call, turn)
+        begin = _begin_attempt(call)
+        if call.callee.results is not None:
+            return begin, (yield from call.callee.results.begin(call, begin))
+        yield from turn.begin(begin)
+        return begin, None
+    finally:
+        turn.leave()
+        call.turn = None
 
 
 def write_pending(call: Call) -> None:

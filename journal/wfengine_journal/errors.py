@@ -19,6 +19,7 @@
     │   ├── InvalidValueError         WF130  a name, key or value that is not allowed, or a name that is taken (a ValueError)
     │   ├── ScheduleError             WF140  a schedule that makes no sense (a ValueError too)
     │   ├── InvalidInputError         WF150  an input does not fit what a waiting flow run asked for (a ValueError too)
+    │   ├── ConcurrencySlotAcquisitionError WF160 a limit that does not exist (strict=True), or that can never give as much
     │   ├── UserTableError            WF190  a transactional task would touch what is not its own, or outlives its connection
     │   └── FlowVisualizationError    WF180  a flow cannot be drawn: its code needs the result of a task
     │       ├── GraphvizImportError              WF181  the package graphviz is not installed
@@ -37,6 +38,7 @@
     │   ├── RunEndedError             WF240  a message for a run that has ended, or an event that it never set
     │   ├── ReceiveTimeoutError       WF241  no message, event or condition came in time (a TimeoutError too)
     │   ├── FlowPauseTimeout          WF242  nobody gave the input in time that a flow waited for
+    │   ├── AcquireConcurrencySlotTimeoutError WF260 no place of a limit became free in time (a TimeoutError too)
     │   ├── NotPausedError            WF243  an input for a run that waits for none
     │   └── FailedStateError          WF209  the result of a state that did not complete was asked for
     │       ├── FailedRun             WF210  it failed, and has no exception of its own
@@ -204,6 +206,12 @@ class GraphvizExecutableNotFoundError(FlowVisualizationError):
     code = "WF182"
 
 
+class ConcurrencySlotAcquisitionError(UsageError):
+    """A limit that was named does not exist though it was to (`strict=True`), or can never give what was asked of it."""
+
+    code = "WF160"
+
+
 class UserTableError(UsageError):
     """A transactional task would touch what is not its own, or used its connection where the transaction is over."""
 
@@ -357,6 +365,12 @@ class UnfinishedRun(FailedStateError):
     """The result of a run that has not ended was asked for, or a run returned a state that is no end."""
 
     code = "WF214"
+
+
+class AcquireConcurrencySlotTimeoutError(RunError, TimeoutError):
+    """A limit did not give what was asked of it within `timeout_seconds`."""
+
+    code = "WF260"
 
 
 class DryRunEnded(RunError):

@@ -12,10 +12,14 @@ from __future__ import annotations
 
 import enum
 import sqlite3
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from wfengine_journal.clock import instant_from_text
+
+if TYPE_CHECKING:
+    from wfengine_journal.tickets import Change
 
 #: What the names of quotas of queues and of tags begin with.
 QUEUE_PREFIX = "queue:"
@@ -23,6 +27,8 @@ TAG_PREFIX = "tag:"
 
 #: A wait shorter than this is none: instants are written in whole microseconds, and may be rounded down.
 _TOLERANCE_SECONDS = 2e-6
+#: How long to wait, in seconds, before one looks whether a quota is paused yet.
+PAUSED_WAIT_SECONDS = 1.0
 
 
 class Keep(enum.Enum):
@@ -64,9 +70,9 @@ class PutQuota:
     __slots__ = ("at", "created", "description", "name", "partition_slots", "rate", "slots")
 
     def __init__(
-        self, name: str, *, at: str, slots: int | None | Literal[Keep.KEEP] = KEEP,
-        partition_slots: int | None | Literal[Keep.KEEP] = KEEP,
-        rate: tuple[int, float] | None | Literal[Keep.KEEP] = KEEP, description: str | None | Literal[Keep.KEEP] = KEEP,
+        self, name: str, *, at: str, slots: int | Literal[Keep.KEEP] | None = KEEP,
+        partition_slots: int | Literal[Keep.KEEP] | None = KEEP,
+        rate: tuple[int, float] | Literal[Keep.KEEP] | None = KEEP, description: str | Literal[Keep.KEEP] | None = KEEP,
     ) -> None:  # fmt: skip
         self.name = name
         self.slots = slots
@@ -196,6 +202,41 @@ def take_rate(connection: sqlite3.Connection, name: str, at: str, count: int = 1
     row = find_quota(connection, name)
     if row is not None and row.rate_count is not None:
         connection.execute("UPDATE quota SET rate_level = ?, rate_at = ? WHERE name = ?", (_level(row, at) + count, at, name))
+
+
+class TakeRate:
+    """Count starts against the rates of all these names, if all may be made now. It refuses nothing: sets `wait_seconds`,
+    0.0 when they are counted. A name without a quota is passed over. `note` is written when they are counted.
+    """
+
+    __slots__ = ("at", "note", "wait_seconds", "wanted")
+
+    def __init__(self, wanted: Mapping[str, int], *, at: str, note: Change | None = None) -> None:
+        self.wanted = wanted
+        self.at = at
+        self.note = note
+        self.wait_seconds = 0.0
+
+    def apply(self, connection: sqlite3.Connection) -> None:
+        waits = [0.0]
+        for name, count in self.wanted.items():
+            quota = find_quota(connection, name)
+            if quota is not None and quota.paused:
+                waits.append(PAUSED_WAIT_SECONDS)
+            waits.append(rate_wait_seconds(connection, name, self.at, count))
+        self.wait_seconds = max(waits)
+        if self.wait_seconds:
+            return
+        if self.note is not None:
+            self.note.apply(connection)
+        for name, count in self.wanted.items():
+            take_rate(connection, name, self.at, count)
+
+    def landed(self, connection: sqlite3.Connection) -> bool:
+        if self.note is not None:
+            return bool(self.wait_seconds) or self.note.landed(connection)
+        rows = [find_quota(connection, name) for name in self.wanted]
+        return all(row is None or row.rate_count is None or row.rate_at == self.at for row in rows)
 
 
 def _level(row: QuotaRow, at: str) -> float:

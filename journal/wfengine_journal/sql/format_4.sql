@@ -88,7 +88,7 @@ CREATE TABLE quota (                          -- how much of something may be do
     created_at    TEXT NOT NULL,
     updated_at    TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
-ALTER TABLE slot ADD COLUMN occupies INTEGER NOT NULL DEFAULT 1;  -- places that the holder takes
+ALTER TABLE slot ADD COLUMN occupies INTEGER NOT NULL DEFAULT 1;  -- places that the holder takes; 0: it waits in line for some
 
 CREATE TABLE event (                          -- something that happened; each state change of a flow run is one
     id              INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -299,9 +299,9 @@ LEFT JOIN quota q ON q.name = 'queue:' || n.name;
 CREATE VIEW limits AS
 SELECT q.name, q.slots, q.rate_count, q.rate_seconds,
        (SELECT coalesce(sum(s.occupies), 0) FROM slot s JOIN owner o ON o.id = s.owner_id AND o.ended_at IS NULL
-        JOIN flow_run r ON r.id = s.flow_run_id AND r.owner_id = s.owner_id AND r.state IN ('RUNNING', 'CANCELLING')
+        LEFT JOIN flow_run r ON r.id = s.flow_run_id AND r.owner_id = s.owner_id AND r.state IN ('RUNNING', 'CANCELLING')
         LEFT JOIN task_run t ON t.id = s.task_run_id
-        WHERE s.name = q.name AND (s.task_run_id = 0 OR t.state = 'RUNNING')) AS taken,
+        WHERE s.name = q.name AND (s.flow_run_id = 0 OR r.id IS NOT NULL) AND (s.task_run_id = 0 OR t.state = 'RUNNING')) AS taken,
        q.paused, q.description, q.created_at, q.updated_at
 FROM quota q
 WHERE q.name NOT GLOB 'queue:*';
