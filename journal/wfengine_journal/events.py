@@ -161,7 +161,7 @@ class PutFileEvent:
             return
         connection.execute(
             "INSERT INTO event (name, resource, labels, payload, idempotency_key, occurred_at) VALUES (?, ?, ?, ?, ?, ?)",
-            (name, self.resource, self.labels, self.payload, f"{self.path}|{self.stamp or ''}|{last_id}", self.at),
+            (name, self.resource, self.labels, self.payload, f"{_file_key(self.path)}|{self.stamp or ''}|{last_id}", self.at),
         )
         self.written = name
 
@@ -233,24 +233,32 @@ def list_events(
 def find_last_of_file(connection: sqlite3.Connection, path: str) -> tuple[int, str, str] | None:
     """Return the last event of a watched file: its id, its name, and the stamp the file had then."""
     found: list[tuple[int, str, str]] = []
+    key = _file_key(path)
     for name in ("file.added", "file.changed", "file.deleted"):
         row = connection.execute(
             "SELECT id, idempotency_key FROM event WHERE name = ? AND idempotency_key > ? AND idempotency_key < ?"
             " ORDER BY id DESC LIMIT 1",
-            (name, f"{path}|", f"{path}}}"),  # '}' comes after '|'
+            (name, f"{key}|", f"{key}}}"),  # '}' comes after '|'
         ).fetchone()
         if row is not None:
-            found.append((int(row[0]), name, str(row[1])[len(path) + 1 :].rpartition("|")[0]))
+            found.append((int(row[0]), name, str(row[1])[len(key) + 1 :].rpartition("|")[0]))
     return max(found, default=None)
 
 
 def list_watched_files(records: Records, folder: str) -> list[str]:
     """Return the paths below a folder of which there are events."""
     paths: set[str] = set()
+    begin = _file_key(folder)
     for name in ("file.added", "file.changed"):
         rows = records.rows(
             "SELECT idempotency_key FROM event WHERE name = ? AND idempotency_key > ? AND idempotency_key < ?",
-            (name, f"{folder}/", f"{folder}0"),  # '0' comes after '/'
+            (name, f"{begin}/", f"{begin}0"),  # '0' comes after '/'
         )
-        paths.update(str(row[0]).rpartition("|")[0].rpartition("|")[0] for row in rows)
+        keys = [str(row[0]).rpartition("|")[0].rpartition("|")[0] for row in rows]
+        paths.update(key.replace("%7C", "|").replace("%25", "%") for key in keys)
     return sorted(paths)
+
+
+def _file_key(path: str) -> str:
+    """Return a path as idempotency keys begin with it: without the sign that ends it there."""
+    return path.replace("%", "%25").replace("|", "%7C")

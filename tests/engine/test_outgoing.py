@@ -107,8 +107,9 @@ def test_a_webhook_is_posted_signed_and_with_one_delivery_id_over_retries(
     assert len({headers["X-Wfengine-Delivery"] for headers, _ in server.got}) == 1
     headers, body = server.got[-1]
     assert headers["X-Of"] == "r"
-    assert is_signed(b"s3cret", headers["X-Wfengine-Timestamp"], body, headers["X-Wfengine-Signature"])
-    assert not is_signed(b"s3cret", headers["X-Wfengine-Timestamp"], body + b" ", headers["X-Wfengine-Signature"])
+    signed = (headers["X-Wfengine-Delivery"], headers["X-Wfengine-Timestamp"])
+    assert is_signed(b"s3cret", *signed, body, headers["X-Wfengine-Signature"])
+    assert not is_signed(b"s3cret", *signed, body + b" ", headers["X-Wfengine-Signature"])
     assert (result(rows)["outcome"], result(rows)["status"], result(rows)["attempts"]) == ("done", 200, 3)
 
 
@@ -203,8 +204,8 @@ def delivery(target: str, *, allow_private: bool = False, headers: dict[str, str
 
 
 def test_signatures_and_times() -> None:
-    assert sign(b"k", "1", b"x").startswith("sha256=")
-    assert not is_signed(b"k", "1", b"x", "sha256=é")
+    assert sign(b"k", "d", "1", b"x").startswith("sha256=")
+    assert not is_signed(b"k", "d", "1", b"x", "sha256=é")
     assert is_recent("1000", 1299.0)
     assert not is_recent("1000", 1301.0)
     assert not is_recent("1000", 699.0)

@@ -35,13 +35,13 @@ def commands(block: str) -> list[tuple[str, str]]:
 
 
 def assert_page_is_true(page: Path, folder: Path) -> int:
-    """Write the page's Python blocks under the names in their first lines, run its console lines, in the page's order.
+    """Write the page's Python and TOML blocks under the names in their first lines, run its console lines, in the page's order.
 
     Return how many lines were run.
     """
     done = 0
     for kind, text in BLOCK.findall(page.read_text(encoding="utf-8")):
-        if kind == "python":
+        if kind in ("python", "toml"):
             (folder / text.partition("\n")[0].removeprefix("# ")).write_text(text, encoding="utf-8")
         for command, shown in commands(text) if kind == "console" else ():
             _assert_output_as_shown(page.name, command, shown, run(folder, command))

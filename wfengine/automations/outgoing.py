@@ -120,7 +120,7 @@ def _headers(delivery: Delivery) -> dict[str, str]:
             raise ActionFailed(
                 f"the environment variable {delivery.secret} with the key of the signature is not set", again=True
             )
-        headers[SIGNATURE] = sign(secret.encode(), str(delivery.timestamp), delivery.body)
+        headers[SIGNATURE] = sign(secret.encode(), delivery.delivery_id, str(delivery.timestamp), delivery.body)
     return headers
 
 

@@ -395,12 +395,18 @@ def told(firing: FiringRow) -> tuple[dict[str, object], list[object]]:
     if not isinstance(context, dict):
         return {}, []
     actions = context.pop("actions", None)
-    event = context.get("event") or context.get("since")
-    if isinstance(event, dict):
-        context = {**{key: event[key] for key in ("flow_run", "flow", "deployment") if key in event}, **context}
-    context["firing"] = {"id": firing.id, "fired": firing.fired_at}
-    context["automation"] = {"name": firing.automation}
-    return context, actions if isinstance(actions, list) else []
+    return in_context(context, firing.automation, firing.id, firing.fired_at), actions if isinstance(actions, list) else []
+
+
+def in_context(told: dict[str, object], automation: str, firing_id: int, fired_at: str) -> dict[str, object]:
+    """Return what actions are told: what is recorded of a firing, and shortcuts to the run of its event."""
+    event = told.get("event") or told.get("since")
+    shortcuts = (
+        {key: event[key] for key in ("flow_run", "flow", "deployment") if key in event} if isinstance(event, dict) else {}
+    )
+    return {
+        **shortcuts, **told, "firing": {"id": firing_id, "fired": fired_at}, "automation": {"name": automation},
+    }  # fmt: skip
 
 
 def _advanced(firing: FiringRow, result: ActionResult, last: bool) -> FiringRow | None:

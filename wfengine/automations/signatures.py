@@ -1,10 +1,10 @@
-"""The signature of a webhook, ours and those that come in: HMAC-SHA256 over the time and the body, in hexadecimal.
+"""The signature of a webhook, ours and those that come in: HMAC-SHA256 over delivery id, time and body, in hexadecimal.
 
     X-Wfengine-Delivery: journal-3f2a-firing-12-0      the same over retries
     X-Wfengine-Timestamp: 1764300000                   seconds since 1970
-    X-Wfengine-Signature: sha256=...                   over "TIMESTAMP.BODY"
+    X-Wfengine-Signature: sha256=...                   over "DELIVERY.TIMESTAMP.BODY"
 
-The time is signed with the body, so that an old delivery cannot be sent again with a new time.
+The id and the time are signed with the body, so that a delivery which somebody caught cannot be sent again with others.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ SIGNATURE = "X-Wfengine-Signature"
 TOLERANCE_SECONDS = 300.0
 
 
-def sign(secret: bytes, timestamp: str, body: bytes) -> str:
+def sign(secret: bytes, delivery: str, timestamp: str, body: bytes) -> str:
     """Return the signature of a delivery."""
-    return "sha256=" + hmac.new(secret, timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
+    signed = f"{delivery}.{timestamp}.".encode("utf-8", "replace") + body
+    return "sha256=" + hmac.new(secret, signed, hashlib.sha256).hexdigest()
 
 
-def is_signed(secret: bytes, timestamp: str, body: bytes, signature: str) -> bool:
+def is_signed(secret: bytes, delivery: str, timestamp: str, body: bytes, signature: str) -> bool:
     """Tell whether a signature is right; takes as long whatever is wrong with it."""
-    expected = sign(secret, timestamp, body).encode()
+    expected = sign(secret, delivery, timestamp, body).encode()
     return hmac.compare_digest(expected, signature.encode("utf-8", "replace"))
 
 

@@ -46,6 +46,8 @@ __all__ = ["main", "root"]
         "watch": ("wfengine.cli.watch:watch", "Follow a run of another process until it ends."),
         "follow": ("wfengine.cli.follow:follow", "Print what a generator hands out, item by item."),
         "deployments": ("wfengine.cli.deployments:deployments", "Flows with settings of their own."),
+        "events": ("wfengine.cli.events:events", "What happened, and what is made an event."),
+        "automations": ("wfengine.cli.automations:automations", "What is done when events happen."),
         "variables": ("wfengine.cli.variables:variables", "Named values that flows share."),
         "artifacts": ("wfengine.cli.artifacts:artifacts", "What runs made for people to look at."),
         "sql": ("wfengine.cli.sql:sql", "Ask the journal anything, read-only."),
