@@ -21,6 +21,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from wfengine_journal.threads import start_thread
+
 #: What a process that is to serve one run executes. The path of its imports comes first, since it finds wfengine by that.
 BOOTSTRAP = """
 import json, os, sys
@@ -40,6 +42,8 @@ main(settings)
 
 #: The exit code of a process that left its run alone: another process has it, or its queue does not let it begin yet.
 EXIT_NOT_BEGUN = 75
+#: What a process may have beyond its memory limit once its run is over, in bytes.
+RESERVE_BYTES = 32 << 20
 #: What a process says of its run in notes: it waits for another background run, and it does not wait any more.
 WAITS = "waits"
 GOES_ON = "goes-on"
@@ -105,7 +109,8 @@ class ChildProcess:
     def _say(self, what: bytes) -> None:
         assert self._popen.stdin is not None
         with self._lock, contextlib.suppress(BrokenPipeError, ValueError):
-            self._popen.stdin.write(what)
+            while what:
+                what = what[self._popen.stdin.write(what) or 0 :]
 
     def dismiss(self) -> None:
         """Let go of it: it ends as soon as it has no run; with one, at once, as it does when the supervisor dies."""
@@ -203,9 +208,18 @@ def limit_memory(limit_bytes: int) -> bool:
     import resource
 
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = limit_bytes if hard == resource.RLIM_INFINITY else min(limit_bytes, hard)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    most = sys.maxsize if hard == resource.RLIM_INFINITY else hard
+    resource.setrlimit(resource.RLIMIT_DATA, (min(limit_bytes, most), min(limit_bytes + RESERVE_BYTES, most)))
     return True
+
+
+def use_memory_reserve() -> None:
+    """Let this process have a little more than its limit, to end as it should."""
+    if sys.platform == "linux":
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
 
 
 def die_with_the_supervisor(descriptor: int) -> None:
@@ -213,26 +227,33 @@ def die_with_the_supervisor(descriptor: int) -> None:
 
     On Linux the kernel does it, even while code outside of Python holds the interpreter's lock. Elsewhere a thread does.
     """
-    if sys.platform == "linux":
-        import fcntl
-        import select
+    if not _kernel_watches(descriptor):
+        start_thread("wfengine-lifeline", lambda: _watch(descriptor))
 
+
+def _kernel_watches(descriptor: int) -> bool:
+    if sys.platform != "linux":
+        return False
+    import fcntl
+    import select
+
+    try:
         fcntl.fcntl(descriptor, fcntl.F_SETOWN, -os.getpgrp())
         fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_ASYNC)
-        poll = select.poll()
-        poll.register(descriptor, select.POLLIN)
-        if any(event & select.POLLHUP for _, event in poll.poll(0)):  # it was closed before the kernel was asked
-            _end_the_group()
-        return
-    from wfengine_journal.threads import start_thread
-
-    def watch() -> None:
-        while os.read(descriptor, 4096):
-            pass
+    except OSError:  # something that is not quite Linux
+        return False
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    if any(event & select.POLLHUP for _, event in poll.poll(0)):  # it was closed before the kernel was asked
         _end_the_group()
+    return True
 
-    start_thread("wfengine-lifeline", watch)
+
+def _watch(descriptor: int) -> None:
+    while os.read(descriptor, 4096):
+        pass
+    _end_the_group()
 
 
 def _end_the_group() -> None:

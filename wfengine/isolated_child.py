@@ -28,6 +28,7 @@ from wfengine.child_process import (
     die_with_the_supervisor,
     limit_memory,
     peak_memory_bytes,
+    use_memory_reserve,
 )
 from wfengine.distributed_futures import current_place
 from wfengine.flow_engine import How, take_up
@@ -152,17 +153,15 @@ def _serve(journal: Journal, run_id: int) -> int | None:
     except (RunOwnedError, OwnershipLostError) as error:
         _logger.info("flow run %d is left to its owner: %s", run_id, error)
         return EXIT_NOT_BEGUN
-    except MemoryError:
-        traceback.print_exc()
-        return EXIT_NO_MEMORY
     except KeyboardInterrupt:
         return None
     except WfengineError as error:
         _say(f"{type(error).__name__}: {error}")
         return 0 if _refuse(journal, row, error) else 1
-    except BaseException:
+    except BaseException as error:
+        use_memory_reserve()
         traceback.print_exc()
-        return 1
+        return EXIT_NO_MEMORY if _came_of_no_memory(error) else 1
 
 
 def _live(journal: Journal, row: FlowRunRow) -> int:
@@ -174,10 +173,17 @@ def _live(journal: Journal, row: FlowRunRow) -> int:
     try:
         perform(flow, take_up(flow, journal, row.id, how))
     except RunHalted as signal_:
-        if isinstance(signal_.error, MemoryError):
+        if _came_of_no_memory(signal_.error):
             return EXIT_NO_MEMORY
         _say(str(signal_.error))  # it is parked, or lost; else the journal cannot be written, and its row says RUNNING still
     return 0
+
+
+def _came_of_no_memory(error: BaseException | None) -> bool:
+    """Tell whether the engine met an error because memory was refused: what the user's code met is recorded as its failure."""
+    while error is not None and not isinstance(error, MemoryError):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _refuse(journal: Journal, row: FlowRunRow, error: WfengineError) -> bool:
@@ -199,6 +205,7 @@ def _say(text: str) -> None:
 def _end(code: int | None, stdout: int, token: str) -> NoReturn:
     """End the process without waiting for threads that user code still runs on. What is queued is committed before."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it does end
+    use_memory_reserve()
     try:
         close_all()
     except WfengineError as error:

@@ -36,7 +36,7 @@ STOP_SECONDS = 10.0
 #: How long the end of a killed process is waited for, in seconds: it may hang in the kernel.
 KILLED_SECONDS = 5.0
 #: How long the last of what a dead process printed is waited for, in seconds: what left its group may hold the pipe open.
-DRAIN_SECONDS = 1.0
+DRAIN_SECONDS = 2.0
 #: A process that was ended by a signal, and had so much of its memory limit, is said to have had it.
 NEAR_LIMIT = 0.9
 
@@ -61,12 +61,15 @@ class _Child:
     kill_at: float | None = None  # by the monotonic clock
     killed_because: str | None = None
     is_stopping: bool = False
+    is_attended_to: bool = False  # all that is to be recorded of its end is recorded
 
     def note(self, words: Sequence[str]) -> None:
         """Take what the program of the process says of itself."""
         if words[0] == "ready":
             self.owner_id, self.counted_at_first = int(words[1]), int(words[2])
             self.attended.add(self.owner_id)
+            if self.is_attended_to:  # this was read too late
+                self.attended.discard(self.owner_id)
         elif words[0] == "peak":
             self.peak = int(words[1]) or None
         elif self.place is not None:
@@ -120,11 +123,9 @@ class Children:
     ) -> None:
         """Have a run taken up by a process of its own, and return at once; `ended` is called when that is over.
 
-        `place` is left while the run waits for another background run.
-
         It is called once, on some thread, after the end of the process is journaled; the run may have ended then, wait
-        again, or be CRASHED. Raises UsageError when this is closed, or has that run already; OSError where there can be no
-        further process.
+        again, or be CRASHED. `place` is left while the run waits for another background run. Raises UsageError when this is
+        closed, or has that run already; OSError where there can be no further process.
         """
         row = self._journal.records.get_flow_run(run_id)
         with self._changed:
@@ -277,6 +278,7 @@ class Children:
         elif death.exit_code not in (0, None) and not self._is_closed:
             _logger.warning("process %d ended before it was told a run: %s", child.process.pid, _how_it_ended(child, death))
         child.process.dismiss()
+        child.is_attended_to = True
         if child.owner_id is not None:
             self._journal.attended.discard(child.owner_id)
         with self._changed:

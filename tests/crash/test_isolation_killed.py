@@ -132,12 +132,12 @@ for number, (flow, parameters) in enumerate(eval(sys.argv[2])):
 
 
 def test_killed_around_each_of_its_commits_a_supervisor_loses_and_doubles_nothing(tmp_path: Path) -> None:
-    flows = (("main", "{'number': 1}"), ("main", "{'number': 2}"))
+    flows = (("main", "{'number': 1}"),)
     undisturbed = Case(tmp_path / "undisturbed", *flows)
     code, out = undisturbed.supervise()
     assert code == 0
     commits = int(out)
-    assert commits >= 4
+    assert commits >= 2
     for number in range(1, commits + 1):
         for moment in ("before", "after"):
             case = Case(tmp_path / f"{moment}{number}", *flows)
@@ -146,8 +146,8 @@ def test_killed_around_each_of_its_commits_a_supervisor_loses_and_doubles_nothin
                 assert_dies(int(pid))
             assert case.supervise()[0] == 0
             assert case.rows("SELECT DISTINCT state FROM flow_run") == [("COMPLETED",)], f"{moment}:{number}"
-            assert sorted(case.effects("step")) == ["1", "1", "2", "2", "3", "3"], f"{moment}:{number}"
-            # Each run crashed once by itself, and was cut off once more at the most.
+            assert sorted(case.effects("step")) == ["1", "2", "3"], f"{moment}:{number}"
+            # It crashed once by itself, and was cut off once more at the most.
             assert case.rows("SELECT max(crashes) FROM flow_run") in ([(1,)], [(2,)]), f"{moment}:{number}"
             assert case.rows("PRAGMA integrity_check") == [("ok",)]
 

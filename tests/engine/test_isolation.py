@@ -7,7 +7,9 @@ import logging
 import os
 import random
 import re
+import resource
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -195,6 +197,26 @@ def test_a_task_that_asks_for_more_memory_than_the_limit_fails_where_it_asks(ben
     assert bench.live(bench.queue(), memory=1024 * MB) == ("COMPLETED", None)
 
 
+def test_memory_taken_in_small_pieces_leaves_none_for_the_engine_and_the_run_says_so_and_can_go_on(bench: Bench) -> None:
+    bench.write("""
+        HELD = []
+
+        @flow
+        def main():
+            step(1)
+            while first_time():
+                while True:
+                    HELD.append(bytes(100))
+            return step(2)
+    """)
+    run_id = bench.queue()
+    state, message = bench.live(run_id, memory=128 * MB)
+    assert (state, message) in (("CRASHED", "used more than 134 MB"), ("FAILED", "MemoryError: "))
+    if state == "CRASHED":
+        assert bench.live(run_id, memory=128 * MB) == ("COMPLETED", None)
+        assert bench.effects == ["step1", "step2"]
+
+
 def test_a_process_that_dies_of_its_memory_limit_says_so(bench: Bench) -> None:
     bench.write("""
         @flow
@@ -260,6 +282,20 @@ def test_of_what_a_run_prints_the_last_is_kept_and_the_log_gets_no_more_than_it_
     assert output.endswith("039999 é " + "x" * 50 + "\n")
     assert sum(len(record.getMessage()) for record in caplog.records) < 3 * MB
     assert "is not shown here" in caplog.records[-1].getMessage()
+
+
+def test_what_a_run_leaves_behind_in_a_session_of_its_own_does_not_hold_its_end_up(bench: Bench, rows: Rows) -> None:
+    bench.write("""
+        @flow
+        def main():
+            note(f"left{subprocess.Popen(['sleep', '600'], start_new_session=True).pid}")  # has the pipe of the output
+            print("printed")
+            return 1
+    """)
+    assert bench.live(bench.queue()) == ("COMPLETED", None)
+    assert rows("SELECT exit_code, output FROM execution") == [(0, "printed\n")]
+    bench.children.close(5)
+    os.kill(int(bench.wait_for("left")), signal.SIGKILL)
 
 
 # ------------------------------------------------------------------------------------------- before it begins
@@ -349,6 +385,56 @@ def test_a_run_that_another_process_has_or_that_has_ended_is_left_alone(bench: B
     assert bench.effects == ["waits", "step1"]
     assert rows("SELECT epoch, exit_code FROM execution") == [(1, 0)]
     other.children.close(5)
+
+
+def test_where_no_process_can_be_started_the_run_waits_and_the_next_launch_is_as_good_as_any(bench: Bench) -> None:
+    bench.write("""
+        @flow
+        def main():
+            return step(1)
+    """)
+    run_id = bench.queue()
+    before = bench.state(run_id)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (open_descriptors() - 1, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            bench.launch(run_id)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert bench.state(run_id) == before
+    assert bench.children.report()["running"] == []
+    assert bench.live(run_id) == ("COMPLETED", None)
+
+
+WATCHED = """
+import os, signal, subprocess, sys
+from wfengine import child_process
+from wfengine_journal.threads import start_thread
+
+print(subprocess.Popen(["sleep", "600"]).pid, flush=True)
+if sys.argv[1] == "by the kernel":
+    child_process.die_with_the_supervisor(0)
+else:
+    start_thread("watch", lambda: child_process._watch(0))
+print("watched", flush=True)
+signal.pause()
+"""
+
+
+@pytest.mark.parametrize("how", ["by the kernel", "by a thread"])
+def test_a_process_dies_with_all_that_it_started_when_its_pipe_is_closed(how: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", WATCHED, how], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    started = int(process.stdout.readline())
+    assert process.stdout.readline() == "watched\n"
+    process.stdin.close()
+    assert process.wait(RUN_SECONDS) == -signal.SIGKILL
+    assert_dies(started)
+    process.stdout.close()
 
 
 # ------------------------------------------------------------------------------------------- stopping
