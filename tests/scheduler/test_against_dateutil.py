@@ -45,7 +45,7 @@ def random_rule(chosen: random.Random) -> str:
     if chosen.random() < 0.1:
         parts.append(f"BYYEARDAY={some(chosen, (*range(1, 367), *range(-366, 0)), 40)}")
     if freq == "YEARLY" and chosen.random() < 0.2:
-        parts.append(f"BYWEEKNO={some(chosen, (*range(1, 54), -1, -2, -53), 4)}")
+        parts.append(f"BYWEEKNO={some(chosen, (*range(2, 52), *range(-51, -2)), 4)}")
     if chosen.random() < 0.4:
         days = chosen.sample(WEEKDAYS, chosen.randint(1, 3))
         if freq in ("YEARLY", "MONTHLY") and "BYWEEKNO" not in parts[-1] and chosen.random() < 0.6:
@@ -97,6 +97,20 @@ def seed() -> int:
 def test_random_rules_are_due_as_dateutil_says_where_there_are_no_zones() -> None:
     chosen = random.Random(seed())
     assert sum(check_rule_of_round(chosen) for _ in range(ROUNDS)) > ROUNDS / 2
+
+
+@pytest.mark.parametrize("number", [1, 2, 51, 52, 53, -1, -52, -53])
+def test_weeks_at_the_turn_of_the_year_are_those_of_the_calendar(number: int) -> None:
+    # dateutil takes the length of one year for that of another here: 1 January 2039 is in week 52, and not in week 53.
+    made = make_rule("rrule", f"DTSTART:20000103T000000\nRRULE:FREQ=YEARLY;BYWEEKNO={number}")
+    days = [datetime(2000, 1, 3, tzinfo=UTC) + timedelta(days=count) for count in range(42 * 365)]
+    weeks = {day.year: day.isocalendar().week for day in days if (day.month, day.day) == (12, 28)}
+    named = [
+        day
+        for day, (year, week, _) in ((day, day.isocalendar()) for day in days)
+        if year in weeks and number in (week, week - weeks[year] - 1)
+    ]
+    assert next_ticks(made, days[0] - timedelta(seconds=1), len(named)) == named
 
 
 @pytest.mark.parametrize(
