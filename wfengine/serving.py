@@ -31,6 +31,7 @@ from wfengine.upkeep import Backups, Retention, UpkeepService
 from wfengine.upkeep_tables import configured_upkeep
 from wfengine_journal.daemons import PauseDeployments, ids_of_flow
 from wfengine_journal.errors import MissingFlowError, UsageError
+from wfengine_scheduler.loop import Scheduler
 
 if TYPE_CHECKING:
     from wfengine.executor import Recover
@@ -278,7 +279,8 @@ def daemon_of(path: Path, files: Sequence[str], *, name: str | None, no_config: 
 
 def make_daemon(journal: Journal, served: Served, options: ServeOptions) -> Daemon:
     """Return the daemon of what is to be served: which services it has, and what each is told."""
-    services: list[Service] = [Automations(journal)]
+    # What it starts, the executor finds in its queue: it is woken by the commit. So nothing has to be launched.
+    services: list[Service] = [Scheduler(journal, deployment_ids=served.deployment_ids), Automations(journal)]
     upkeep = UpkeepService(journal, retention=options.retention, backups=options.backups)
     if upkeep.is_configured:
         services.append(upkeep)
