@@ -39,12 +39,14 @@ if TYPE_CHECKING:
     from wfengine.logging.loggers import get_run_logger
     from wfengine.messages import get_event, receive, send, set_event, wait_until
     from wfengine.runs import current_flow_run, current_task_run
+    from wfengine.serving import aserve, serve
     from wfengine.timers import sleep
 
 #: Names that are loaded when they are first asked for, so that `import wfengine` stays quick, and the modules they stand in.
 #: A name with an empty module is a module itself.
 _LATER = {
     "artifacts": "",
+    "aserve": "wfengine.serving",
     "cancel": "wfengine.cancellation",
     "check_cancelled": "wfengine.halts",
     "context": "",
@@ -63,6 +65,7 @@ _LATER = {
     "resume_flow_run": "wfengine.flow_runs",
     "runtime": "",
     "send": "wfengine.messages",
+    "serve": "wfengine.serving",
     "set_event": "wfengine.messages",
     "side_effect": "wfengine.durable",
     "sleep": "wfengine.timers",
@@ -86,6 +89,7 @@ __all__ = [
     "allow_failure",
     "artifacts",
     "as_completed",
+    "aserve",
     "cancel",
     "carry",
     "check_cancelled",
@@ -107,6 +111,7 @@ __all__ = [
     "resume_flow_run",
     "runtime",
     "send",
+    "serve",
     "set_event",
     "side_effect",
     "sleep",

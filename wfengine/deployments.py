@@ -17,6 +17,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 from wfengine.awaiting import awaited_in_async_code
+from wfengine.declarations import note_declared
 from wfengine.journals import default_journal
 from wfengine.loading import entrypoint_of, is_loading, note_skipped_call
 from wfengine.logging import get_logger
@@ -65,6 +66,7 @@ class Deployment:
     schedules: list[Schedule] = field(default_factory=list)
     paused: bool | None = None
     id: int | None = None
+    flow: AnyFlow | None = field(default=None, repr=False, compare=False)  # at hand in this process
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip() or "/" in self.name or not self.name.isprintable():
@@ -117,6 +119,7 @@ class Deployment:
             parameters=_checked_parameters(flow, name, parameters or {}),
             schedules=_checked_schedules(name, schedule, schedules),
             paused=paused if is_schedule_active is None else not is_schedule_active,
+            flow=flow,
         )
         if apply:
             deployment.apply()
@@ -129,6 +132,7 @@ class Deployment:
         Says in the log what became of it and what will run it. While a file is loaded to find its flows it does nothing.
         """
         if is_loading():
+            note_declared(self)
             note_skipped_call()
             return None
         _note_options(self.name, options)

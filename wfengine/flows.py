@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import operator
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeAlias, TypeVar, cast, overload
 
 from wfengine.endings import Ended, state_of_parked
@@ -244,6 +244,29 @@ class Flow(HookDecorators, Generic[P, R]):
         return Deployment.build_from_flow(
             self, name, schedules=schedules_of(interval, cron, rrule, schedule, schedules), paused=paused, tags=tags,
             parameters=parameters, description=description, version=version, **cast("dict[str, Any]", options),
+        )  # fmt: skip
+
+    def serve(
+        self,
+        name: str | None = None,
+        *,
+        pause_on_shutdown: bool = False,
+        print_starting_message: bool = True,
+        limit: int | None = None,
+        recover: str = "own",
+        stop_timeout: float | None = None,
+        **options: object,
+    ) -> Coroutine[None, None, None] | None:
+        """Record a deployment of this flow and serve it in this process until stopped; see `wfengine.serve`.
+
+        `name`: default the flow's name; a path such as `__file__` stands for the name of that file. `options`: those of
+        `to_deployment`: `cron`, `interval`, `rrule`, `schedules`, `parameters`, `tags` and so on.
+        """
+        from wfengine.serving import serve_flow  # most programs never need it
+
+        return serve_flow(
+            self, name, options, pause_on_shutdown=pause_on_shutdown, print_starting_message=print_starting_message,
+            limit=limit, recover=recover, **({} if stop_timeout is None else {"stop_timeout": stop_timeout}),
         )  # fmt: skip
 
     def resume(

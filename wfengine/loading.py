@@ -116,6 +116,11 @@ def load_target(target: str) -> tuple[object, ...]:
     return own
 
 
+def load_namespace(target: str) -> dict[str, object]:
+    """Return what stands at the top of the file or module that 'FILE_OR_MODULE[:NAME]' names. Raises EntrypointError."""
+    return dict(vars(_module_at(_split_target(target, "flow")[0])))
+
+
 def load_tasks(target: str) -> tuple[object, ...]:
     """Return the tasks that 'FILE_OR_MODULE[:TASK]' of a command line names: all that are defined there, or the one.
 

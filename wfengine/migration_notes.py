@@ -39,8 +39,6 @@ LEFT_OUT = {
 
 #: What is to come and is not built yet; an entry says nothing any more once the thing is there.
 NOT_YET = {
-    "serve": _NO_DAEMON,
-    "Flow.serve": _NO_DAEMON,
     "deployments.run_deployment": _NO_DAEMON,
     "task_runners.ProcessPoolTaskRunner": "runners of processes and clusters are not built yet; tasks run in threads",
 }

@@ -25,6 +25,10 @@ __all__ = ["main", "root"]
     no_args_is_help=True,
     table={
         "run": ("wfengine.cli.run:run", "Run a flow from a file or module."),
+        "serve": ("wfengine.cli.serve:serve", "Start what is due, execute it, recover: the daemon."),
+        "dev": ("wfengine.cli.dev:dev", "Serve files, and anew when they change."),
+        "status": ("wfengine.cli.status:status", "Which daemons serve the journal, and how things are."),
+        "service": ("wfengine.cli.service:service", "Run the daemon under systemd."),
         "resume": ("wfengine.cli.run:resume", "Take runs up again where they stopped."),
         "retry": ("wfengine.cli.run:retry", "Take a run up again, and run every failure in it again."),
         "fork": ("wfengine.cli.fork:fork", "Make a new run that begins with what another one recorded."),

@@ -122,6 +122,32 @@ def serve(worker: Worker, timeout: float | None, *, quiet: bool) -> None:
     worker.start(timeout)
 
 
+class DaemonLike(Protocol):
+    """What the command line uses of a daemon."""
+
+    name: str
+    left: list[int]
+    is_hanging: bool
+    stopped_by: int | None
+
+    def run(self, timeout: float | None = None) -> None: ...
+
+
+def make_daemon(path: Path, files: Sequence[str], options: Mapping[str, object]) -> DaemonLike:
+    """Record what files declare, and return the daemon that serves it; without files, all there is in the journal."""
+    from wfengine.serving import daemon_of
+
+    return daemon_of(path, files, **dict(options))  # type: ignore[arg-type]  # their types are checked by the command line
+
+
+def what_is_served(files: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the deployments that files declare, and their flows without one; nothing is written."""
+    from wfengine.serving import find_served
+
+    found = find_served(files)
+    return [f"{each.flow_name}/{each.name}" for each in found.declared], [flow.name for flow, _ in found.others]
+
+
 def leave_behind(code: int) -> NoReturn:
     """End the process, with threads that user code still runs on: Python itself would wait for some of them."""
     from wfengine_journal.store import close_all

@@ -1,0 +1,168 @@
+"""A daemon is killed after each commit of its life: ticks, starts and ends of runs. The next one does what is left, once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import VirtualClock
+from tests.crash.harness import environment
+from wfengine_journal import store
+from wfengine_journal.connection import open_reader
+from wfengine_journal.deployments import DeploymentColumns, PutDeployment, ScheduleColumns
+from wfengine_journal.queued_runs import QueueRun, RunRequest
+
+#: Seconds after which a process counts as hanging.
+SECONDS = 60
+HOUR = 3600.0
+#: How the runs come about: they wait in a queue already, or a schedule is due.
+KINDS = ("queued", "ticks")
+#: Pairs of daemons that are started together; more in a longer programme.
+PAIRS = int(os.environ.get("WFENGINE_DAEMON_PAIRS") or 5)
+
+FLOW = """
+import os
+from pathlib import Path
+from wfengine import flow, task
+
+def note(text):
+    with Path(__file__).with_name("effects.txt").open("a") as effects:
+        effects.write(text + "\\n")
+
+@task
+def work():
+    note("work")
+    return 1
+
+@flow
+def etl():
+    return work() + 1
+"""
+
+#: Serves the journal until every tick has its run and every run has ended; kills itself after a commit of that number.
+DRIVER = """
+import os, sys
+from pathlib import Path
+from wfengine import use_journal
+from wfengine.serving import Served, ServeOptions, make_daemon
+from wfengine_journal.threads import start_thread
+
+journal = use_journal(sys.argv[1])
+kill, commits = int(sys.argv[2]), 0
+
+def probe(moment, number, changes):
+    global commits
+    commits = max(commits, number)
+    if moment == "after" and number == kill:
+        what = ", ".join(type(change).__name__ for change in changes)
+        Path(sys.argv[1]).with_name("killed-after.txt").write_text(what)
+        os.kill(os.getpid(), 9)
+
+journal.probe_commits(probe)
+daemon = make_daemon(journal, Served("test"), ServeOptions(limit=2))
+
+def is_done(connection):
+    return connection.execute("SELECT (SELECT count(*) FROM flow_run) = 2"
+                              " AND NOT EXISTS (SELECT 1 FROM flow_run WHERE state <> 'COMPLETED')").fetchone()[0]
+
+def watch():
+    while True:
+        mark = journal.changes.mark()
+        if journal.read(is_done):
+            return daemon.stop()
+        journal.changes.wait(mark, 1.0)
+
+start_thread("until-done", watch)
+daemon.run(50)
+print(commits)
+"""
+
+
+def prepare(folder: Path, what: str) -> Path:
+    """Make a journal with a deployment of which two runs wait in a queue, or that is hourly and unserved for 2.5 hours."""
+    folder.mkdir()
+    file = folder / "program.py"
+    file.write_text(FLOW, encoding="utf-8")
+    path = folder / "journal.db"
+    journal = store.open_journal(path, VirtualClock(time.time() - 2.5 * HOUR))
+    try:
+        at = journal.clock.now_text()
+        columns = DeploymentColumns("hourly", f"file:{file}:etl", None, None, "{}", None)
+        hourly = ScheduleColumns("interval", "3600", None, "UTC", True, "{}", "", True, catch_up="all")
+        schedules = [hourly] if what == "ticks" else []
+        put = PutDeployment(journal.flow_id("etl", None), columns, schedules, paused=None, at=at)
+        journal.write(put, synced=True)
+        for name in ("calm-fox", "wild-cat") if what == "queued" else ():
+            journal.write(QueueRun(RunRequest(put.id, name, at)), synced=True)
+    finally:
+        journal.close()
+    return path
+
+
+def serve(path: Path, kill: int) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", DRIVER, str(path), str(kill)],
+        cwd=path.parent, env=environment(), capture_output=True, text=True, timeout=SECONDS, check=False,
+    )  # fmt: skip
+
+
+def assert_each_due_run_ran_once(path: Path, what: str) -> None:
+    with closing(open_reader(path)) as connection:
+        ticks = connection.execute("SELECT nominal_at, outcome, flow_run_id FROM tick ORDER BY nominal_at").fetchall()
+        runs = connection.execute("SELECT id, state, nominal_at FROM flow_run ORDER BY id").fetchall()
+        attempts = connection.execute("SELECT count(*) FROM task_run WHERE state = 'COMPLETED'").fetchone()
+    if what == "ticks":
+        assert [tick[1] for tick in ticks] == ["started", "started"]
+        assert Counter((run[0], run[2]) for run in runs) == Counter((tick[2], tick[0]) for tick in ticks)
+    assert [run[1] for run in runs] == ["COMPLETED", "COMPLETED"]
+    assert attempts[0] == 2
+
+
+@pytest.mark.parametrize("what", KINDS)
+def test_after_a_kill_at_any_commit_each_due_run_ran_once(tmp_path: Path, what: str) -> None:
+    path = prepare(tmp_path / "undisturbed", what)
+    done = serve(path, 0)
+    assert done.returncode == 0, done
+    assert_each_due_run_ran_once(path, what)
+    commits = int(done.stdout)
+    assert commits >= 6, "ticks, starts and ends are committed one by one"
+    cut = set()
+    for number in range(1, commits + 1):
+        folder = tmp_path / str(number)
+        path = prepare(folder, what)
+        killed = serve(path, number)
+        if killed.returncode == 0:  # fewer commits this time: what waited together was committed together
+            assert_each_due_run_ran_once(path, what)
+            continue
+        assert killed.returncode == -signal.SIGKILL, killed
+        cut.add((folder / "killed-after.txt").read_text())
+        after = serve(path, 0)
+        assert after.returncode == 0, (number, after)
+        assert_each_due_run_ran_once(path, what)
+    assert any("FlowRun" in what for what in cut), cut
+
+
+@pytest.mark.parametrize("what", KINDS)
+def test_of_two_daemons_that_start_together_each_due_run_is_executed_once(tmp_path: Path, what: str) -> None:
+    for number in range(PAIRS):
+        folder = tmp_path / str(number)
+        path = prepare(folder, what)
+        both = [
+            subprocess.Popen(
+                [sys.executable, "-c", DRIVER, str(path), "0"],
+                cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            )
+            for _ in range(2)
+        ]  # fmt: skip
+        said = [process.communicate(timeout=SECONDS) for process in both]
+        assert [process.returncode for process in both] == [0, 0], said
+        assert_each_due_run_ran_once(path, what)
+        assert (folder / "effects.txt").read_text().split() == ["work", "work"]
