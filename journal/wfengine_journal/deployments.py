@@ -6,6 +6,9 @@ import sqlite3
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from wfengine_journal.run_transitions import record_flow_transition
+from wfengine_journal.tickets import WriteRefused
+
 
 class ScheduleColumns(NamedTuple):
     """One schedule as its author wants it; column meanings are in sql/format_4.sql."""
@@ -201,6 +204,50 @@ class PutDeployment:
         )
 
 
+class RemoveDeployment:
+    """Remove a deployment: it is due no more, and its runs that nobody began are cancelled. What ran stays, as do its ticks.
+
+    Refused where there is no such deployment any more. Sets `cancelled`: how many runs were.
+    """
+
+    __slots__ = ("at", "cancelled", "deployment_id")
+
+    def __init__(self, deployment_id: int, *, at: str) -> None:
+        self.deployment_id = deployment_id
+        self.at = at
+        self.cancelled = 0
+
+    def apply(self, connection: sqlite3.Connection) -> None:
+        cursor = connection.execute(
+            "UPDATE deployment SET removed_at = ?, updated_at = ? WHERE id = ? AND removed_at IS NULL",
+            (self.at, self.at, self.deployment_id),
+        )
+        if cursor.rowcount != 1:
+            raise WriteRefused
+        connection.execute(
+            "UPDATE schedule SET removed_at = ?, next_at = NULL, due_at = NULL WHERE deployment_id = ? AND removed_at IS NULL",
+            (self.at, self.deployment_id),
+        )
+        waiting = connection.execute(
+            "SELECT id, version FROM flow_run WHERE deployment_id = ? AND state = 'SCHEDULED' AND epoch = 0"
+            " AND owner_id IS NULL ORDER BY id",
+            (self.deployment_id,),
+        ).fetchall()
+        message = "its deployment was removed before it had begun"
+        for run_id, version in waiting:
+            connection.execute(
+                "UPDATE flow_run SET state = 'CANCELLED', state_name = NULL, state_message = ?, version = ?, ended_at = ?,"
+                " tasks_done = 0, tasks_total = 0 WHERE id = ?",
+                (message, version + 1, self.at, run_id),
+            )
+            record_flow_transition(connection, run_id, version + 1, "CANCELLED", None, message, 0, None, self.at)
+        self.cancelled = len(waiting)
+
+    def landed(self, connection: sqlite3.Connection) -> bool:
+        row = connection.execute("SELECT removed_at FROM deployment WHERE id = ?", (self.deployment_id,)).fetchone()
+        return row is not None and row[0] == self.at
+
+
 # ------------------------------------------------------------------------------------------- reads for people
 
 
@@ -213,11 +260,12 @@ def list_deployments(connection: sqlite3.Connection, *, flow: str | None = None,
     return [DeploymentRow._make(row) for row in rows.fetchall()]
 
 
-def find_deployments(connection: sqlite3.Connection, name: str) -> list[DeploymentRow]:
-    """Return the deployments that 'flow/name', or a name without its flow, means."""
+def find_deployments(connection: sqlite3.Connection, name: str | int) -> list[DeploymentRow]:
+    """Return the deployments that 'flow/name', or a name without its flow, means; or the one of an id."""
+    text = None if isinstance(name, int) else name
     rows = connection.execute(
-        f"SELECT {_ROW_COLUMNS} FROM deployments WHERE full_name = ? OR name = ? ORDER BY flow, name",
-        (name, name),
+        f"SELECT {_ROW_COLUMNS} FROM deployments WHERE full_name = ? OR name = ? OR id = ? ORDER BY flow, name",
+        (text, text, name if text is None else None),
     )
     found = [DeploymentRow._make(row) for row in rows.fetchall()]
     return [row for row in found if row.full_name == name] or found
@@ -232,3 +280,14 @@ def list_schedules(connection: sqlite3.Connection, deployment_id: int) -> list[S
         (deployment_id,),
     )
     return [ScheduleColumns._make(row)._replace(day_or=bool(row[4]), active=bool(row[7])) for row in rows.fetchall()]
+
+
+def get_columns(connection: sqlite3.Connection, deployment_id: int) -> DeploymentColumns:
+    """Return what the author of a deployment said of it."""
+    row = connection.execute(
+        "SELECT name, entrypoint, version, description, parameters, tags, queue, priority, concurrency_limit, collision,"
+        " isolate, memory_limit_bytes, time_limit_seconds, max_recoveries, parameter_schema, source, applied_from"
+        " FROM deployment WHERE id = ?",
+        (deployment_id,),
+    ).fetchone()
+    return DeploymentColumns._make(row)
