@@ -350,9 +350,9 @@ def _waiting(scope: Scope, run_id: int, seconds: float | None, *, awaits: bool) 
     def convert(recorded: object) -> FlowRun:
         seen = cast("dict[str, Any]", recorded)
         row = journal.records.get_flow_run(run_id)
-        state = None
+        state: State[object] | None = None
         if (row.state, row.state_name) != (seen["state"], seen["name"]):  # it went on after the flow had looked
-            state = State[object](StateType(seen["state"]), seen["name"], seen["message"], flow_run_id=run_id)
+            state = State(StateType(seen["state"]), seen["name"], seen["message"], flow_run_id=run_id)
         return flow_run_of_row(journal, row, state)
 
     return answered(call, issue(call), lambda: _wait(call, run_id, seconds), awaits=awaits, convert=convert)
