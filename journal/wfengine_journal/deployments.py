@@ -291,3 +291,58 @@ def get_columns(connection: sqlite3.Connection, deployment_id: int) -> Deploymen
         (deployment_id,),
     ).fetchone()
     return DeploymentColumns._make(row)
+
+
+class ShownSchedule(NamedTuple):
+    """One schedule, as view `schedules` shows it."""
+
+    id: int
+    deployment: str
+    kind: str
+    rule: str
+    timezone: str
+    slug: str
+    active: int
+    next_at: str | None
+    due_at: str | None
+    last_at: str | None
+    last_outcome: str | None
+    catch_up: str
+    overlap: str
+    misfire_grace_seconds: float
+    jitter_seconds: float
+    starts_at: str | None
+    ends_at: str | None
+    parameters: str
+    day_or: int
+    anchor_at: str | None
+
+
+class ShownTick(NamedTuple):
+    """One due instant of a schedule and what became of it, as view `ticks` shows it."""
+
+    nominal_at: str
+    outcome: str
+    reason: str | None
+    run_id: int | None
+
+
+def list_shown_schedules(connection: sqlite3.Connection, deployment_id: int | None = None) -> list[ShownSchedule]:
+    """Return all schedules, or those of a deployment, by deployment and age."""
+    rows = connection.execute(
+        "SELECT v.id, v.deployment, v.kind, v.rule, v.timezone, v.slug, v.active, v.next_at, v.due_at, v.last_at,"
+        " v.last_outcome, v.catch_up, v.overlap, v.misfire_grace_seconds, v.jitter_seconds, v.starts_at, v.ends_at,"
+        " v.parameters, v.day_or, v.anchor_at FROM schedules v JOIN schedule s ON s.id = v.id"
+        " WHERE ? IS NULL OR s.deployment_id = ? ORDER BY v.deployment, v.id",
+        (deployment_id, deployment_id),
+    )
+    return [ShownSchedule._make(row) for row in rows.fetchall()]
+
+
+def list_ticks(connection: sqlite3.Connection, schedule_id: int, limit: int) -> list[ShownTick]:
+    """Return the last due instants of a schedule, the newest first."""
+    rows = connection.execute(
+        "SELECT nominal_at, outcome, reason, flow_run_id FROM tick WHERE schedule_id = ? ORDER BY nominal_at DESC LIMIT ?",
+        (schedule_id, limit),
+    )
+    return [ShownTick._make(row) for row in rows.fetchall()]

@@ -75,7 +75,8 @@ def test_request_without_a_wait_stands_in_the_queue(rows: Rows, nightly: int) ->
     )
     assert isinstance(run, FlowRun)
     assert (run.id, run.name, run.flow_name, run.state_name, run.deployment_id) == (1, "my run", "etl", "Scheduled", nightly)
-    assert rows("SELECT name, queue, priority, partition_key, state, parameters, tags, due_at, idempotency_key FROM flow_run") == [
+    columns = "name, queue, priority, partition_key, state, parameters, tags, due_at, idempotency_key"
+    assert rows(f"SELECT {columns} FROM flow_run") == [
         (
             "my run", "quick", 7, "eu", "SCHEDULED", '{"size":5,"day":"monday"}', '["mine","prod"]',
             "2030-01-01T00:00:00.000000Z", "key-1",

@@ -46,6 +46,7 @@ __all__ = ["main", "root"]
         "watch": ("wfengine.cli.watch:watch", "Follow a run of another process until it ends."),
         "follow": ("wfengine.cli.follow:follow", "Print what a generator hands out, item by item."),
         "deployments": ("wfengine.cli.deployments:deployments", "Flows with settings of their own."),
+        "schedules": ("wfengine.cli.schedules:schedules", "When deployments are due."),
         "events": ("wfengine.cli.events:events", "What happened, and what is made an event."),
         "automations": ("wfengine.cli.automations:automations", "What is done when events happen."),
         "variables": ("wfengine.cli.variables:variables", "Named values that flows share."),
