@@ -7,6 +7,7 @@ order between processes is kept in the journal (`wfengine_journal.places`).
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Hashable, Iterator
@@ -151,6 +152,16 @@ class _Line:
 
 _LINES: WeakKeyDictionary[Journal, dict[Hashable, _Line]] = WeakKeyDictionary()
 _LOCK = threading.Lock()
+
+
+def _renew_lock() -> None:
+    """Make the lock anew in a forked child: a thread of the parent may have held it."""
+    global _LOCK
+    _LOCK = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def line_up(waiter: Waiter, names: Hashable, until: float | None = None) -> Turn:

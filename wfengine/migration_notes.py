@@ -35,7 +35,6 @@ LEFT_OUT = {
 
 #: What is to come and is not built yet; an entry says nothing any more once the thing is there.
 NOT_YET = {
-    "concurrency": "limits by name are not built yet; a task runner's max_workers limits the tasks of one flow run",
     "task_runners.ProcessPoolTaskRunner": "runners of processes and clusters are not built yet; tasks run in threads",
 }
 

@@ -140,9 +140,7 @@ class TagTurn:
 
 
 def wait_to_begin(call: Call, turn: TagTurn) -> Steps[None]:
-    """Wait for the places before an attempt begins, and be seen to wait. Cancelled meanwhile, the call is recorded so."""
-    if turn.has_room():
-        return
+    """Wait for places that are taken, and be seen to wait. Cancelled meanwhile, the call is recorded so."""
     if call.seq >= 1 and call.live_state == StateType.PENDING and call.row is None:
         call.seq += 1
         call.run.journal.post(_awaiting(call, turn.text()))

@@ -358,7 +358,8 @@ def life(call: Call) -> Steps[Outcome]:
         except ValueNotStorableError as refusal:
             change, outcome, next_attempt = yield from refused_change(call, outcome, refusal)
         written = change if results is None or call.asking is None else call.asking.completed(call, change)
-        yield Write(run, written, run.synced, final=next_attempt is None and call.callee.hooks is None)
+        is_final = next_attempt is None and call.callee.hooks is None and turn is None  # for its place somebody may wait
+        yield Write(run, written, run.synced, final=is_final)
         # 8  told
         if next_attempt is None:
             _tell(call, outcome)
@@ -392,9 +393,10 @@ def _begin_in_turn(call: Call, turn: TagTurn) -> Steps[tuple[BeginCall | StartAt
     """Begin an attempt of a task with a tag that has a limit: not before there is a place, and with it."""
     call.turn = turn
     try:
-        if call.seq == 0 and not turn.has_room():
-            write_pending(call)
-        yield from wait_to_begin(call, turn)
+        if not turn.has_room():
+            if call.seq == 0:
+                write_pending(call)
+            yield from wait_to_begin(call, turn)
         begin = _begin_attempt(call)
         if call.callee.results is not None:
             return begin, (yield from call.callee.results.begin(call, begin))

@@ -204,6 +204,14 @@ def take_rate(connection: sqlite3.Connection, name: str, at: str, count: int = 1
         connection.execute("UPDATE quota SET rate_level = ?, rate_at = ? WHERE name = ?", (_level(row, at) + count, at, name))
 
 
+def rate_text(count: int | None, seconds: float | None) -> str | None:
+    """Return a rate as people write it: '10/s', '100/min'."""
+    if count is None or seconds is None:
+        return None
+    unit = {1.0: "s", 60.0: "min", 3600.0: "h", 86400.0: "d"}.get(seconds)
+    return f"{count}/{unit}" if unit is not None else f"{count}/{seconds:g}s"
+
+
 class TakeRate:
     """Count starts against the rates of all these names, if all may be made now. It refuses nothing: sets `wait_seconds`,
     0.0 when they are counted. A name without a quota is passed over. `note` is written when they are counted.

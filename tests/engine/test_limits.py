@@ -13,18 +13,22 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.engine.conftest import FakeClock, Program, Rows
 from wfengine import State, ThreadTaskRunner, cancel, flow, task
 from wfengine.cache_policies import INPUTS
 from wfengine.concurrency import Limit, find_limit, list_limits, remove_limit, set_limit
 from wfengine.concurrency import asyncio as in_loop
+from wfengine.concurrency.limits import put_change
 from wfengine.concurrency.sync import (
     AcquireConcurrencySlotTimeoutError,
     ConcurrencySlotAcquisitionError,
     concurrency,
     rate_limit,
 )
+from wfengine.tag_limits import BELIEVED_SECONDS
 from wfengine_journal import store
 from wfengine_journal.errors import TaskTimeoutError, UsageError
 
@@ -454,6 +458,19 @@ def test_nonsense_is_refused_in_words(rows: Rows) -> None:
     assert rows("SELECT count(*) FROM quota") == [(0,)]
 
 
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(max_size=30) | st.from_regex(r"[0-9]{0,8} ?/ ?[0-9.]{0,8} ?[a-z]{0,7}", fullmatch=True))
+def test_any_text_is_a_rate_or_is_refused(journal: store.Journal, rate: str) -> None:
+    try:
+        found = put_change(journal, "a", "a", rate=rate).rate
+    except UsageError as error:
+        assert "is no rate" in str(error)  # noqa: PT017 - most texts are refused, some are not
+    else:
+        assert isinstance(found, tuple)
+        assert found[0] >= 1
+        assert 0 < found[1] <= 366 * 86400
+
+
 def test_limits_are_set_read_listed_and_removed() -> None:
     assert set_limit("api", slots=2, rate="5/30s") == Limit("api", 2, (5, timedelta(seconds=30)), False, False, None)
     assert set_limit("api", slots=None, description="theirs").rate == (5, timedelta(seconds=30))
@@ -651,6 +668,120 @@ def test_a_run_whose_tasks_wait_for_a_tag_can_be_cancelled(rows: Rows) -> None:
     assert state[0].is_cancelled()
     assert rows("SELECT count(*) FROM slot") == [(0,)]
     set_limit("db", slots=1, tag=True)
+
+
+def test_a_task_run_that_waited_for_a_tag_when_its_process_died_runs_when_the_run_is_resumed(
+    program: Program, rows: Rows
+) -> None:
+    program.write("""
+        import threading
+        from wfengine.concurrency import set_limit
+
+        @task(tags=["db"])
+        def use(number):
+            note(number)
+
+        @flow
+        def main():
+            futures = [use.submit(number) for number in range(3)]
+            [future.wait() for future in futures]
+
+        if __name__ == "__main__":
+            set_limit("db", slots=0, tag=True)
+
+            def kill_when_all_wait():
+                import sqlite3
+                while True:
+                    time.sleep(0.02)
+                    found = sqlite3.connect(os.environ["WFENGINE_JOURNAL"]).execute(
+                        "SELECT count(*) FROM task_run WHERE state_name = 'AwaitingConcurrencySlot'").fetchone()[0]
+                    if found == 3:
+                        kill()
+
+            threading.Thread(target=kill_when_all_wait, daemon=True).start()
+            main()
+    """)
+    program.run_and_be_killed()
+    journal = store.open_journal(rows.path)
+    set_limit("db", slots=1, tag=True)
+    journal.close()
+    assert program.resume()["state"] == "COMPLETED"
+    assert sorted(program.effects) == ["0", "1", "2"]
+    assert rows("SELECT DISTINCT state, state_name FROM task_run") == [("COMPLETED", None)]
+
+
+def test_a_limit_that_another_process_sets_for_a_tag_counts_within_a_second(program: Program, journal: store.Journal) -> None:
+    store.open_journal(journal.path)
+    inside = Inside()
+
+    @task(tags=["db"])
+    def use(number: int) -> None:
+        inside.enter()
+        threading.Event().wait(0.002)
+        inside.leave()
+
+    @flow(task_runner=ThreadTaskRunner(max_workers=4))
+    def main() -> int:
+        use.map(range(8)).result()
+        before = inside.most
+        done = program.python("-c", "from wfengine.concurrency import set_limit; set_limit('db', slots=1, tag=True)")
+        assert done.code == 0, done
+        threading.Event().wait(BELIEVED_SECONDS)
+        inside.most = 0
+        use.map(range(20, 40)).result()
+        return before
+
+    assert main() > 1
+    assert inside.most == 1
+
+
+def test_a_generator_with_a_tag_holds_its_place_until_it_ends(rows: Rows) -> None:
+    set_limit("db", slots=1, tag=True)
+
+    @task(tags=["db"])
+    def count() -> Iterator[int]:
+        yield from range(3)
+
+    @flow
+    def main() -> list[int]:
+        found = []
+        for number in count():
+            found.append(number)
+            assert rows("SELECT taken FROM limits") == [(1,)]
+        return [*found, *count()]
+
+    assert main() == [0, 1, 2, 0, 1, 2]
+    assert rows("SELECT taken FROM limits") == [(0,)]
+
+
+def test_a_plan_takes_no_place_and_counts_no_start(program: Program, rows: Rows) -> None:
+    program.write("""
+        from wfengine.concurrency import set_limit
+        from wfengine.concurrency.sync import concurrency, rate_limit
+
+        @task
+        def use():
+            note("used")
+
+        @flow
+        def main():
+            with concurrency("tool", timeout_seconds=0):
+                use()
+            rate_limit("api")
+            if first_time():
+                raise ValueError("no")
+
+        if __name__ == "__main__":
+            set_limit("tool", slots=1)
+            set_limit("api", rate="1/s")
+            main()
+    """)
+    assert program.run().code == 1
+    before = rows("SELECT name, rate_level, rate_at FROM quota")
+    planned = program.python("-m", "wfengine", "resume", "@last", "--plan")
+    assert "REPLAY 1" in planned.err, planned
+    assert rows("SELECT name, rate_level, rate_at FROM quota") == before
+    assert program.effects == ["used"]
 
 
 # ---------------------------------------------------------------------------------------------------- processes

@@ -49,6 +49,8 @@ __all__ = ["main", "root"]
         "schedules": ("wfengine.cli.schedules:schedules", "When deployments are due."),
         "events": ("wfengine.cli.events:events", "What happened, and what is made an event."),
         "automations": ("wfengine.cli.automations:automations", "What is done when events happen."),
+        "limits": ("wfengine.cli.limits:limits", "How many may do something at a time, or in a time."),
+        "queues": ("wfengine.cli.queues:queues", "Queues of runs, and what limits them."),
         "variables": ("wfengine.cli.variables:variables", "Named values that flows share."),
         "artifacts": ("wfengine.cli.artifacts:artifacts", "What runs made for people to look at."),
         "sql": ("wfengine.cli.sql:sql", "Ask the journal anything, read-only."),

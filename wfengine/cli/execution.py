@@ -347,6 +347,38 @@ def unset_variable(path: Path, name: str) -> bool:
     return Variable.unset(name)
 
 
+def set_limit(path: Path, name: str, *, tag: bool, **options: object) -> None:
+    """Set a limit. Raises UsageError."""
+    from wfengine import concurrency, journals
+
+    journals.use_journal(path)
+    concurrency.set_limit(name, tag=tag, **options)  # type: ignore[arg-type]  # checked there
+
+
+def remove_limit(path: Path, name: str, *, tag: bool) -> bool:
+    """Remove a limit; tell whether there was one."""
+    from wfengine import concurrency, journals
+
+    journals.use_journal(path)
+    return concurrency.remove_limit(name, tag=tag)
+
+
+def change_queue(path: Path, name: str, verb: str, **options: object) -> bool:
+    """Set, pause, resume or remove what limits a queue; tell whether it existed, of one that is removed. Raises UsageError."""
+    from wfengine import concurrency, journals
+
+    journals.use_journal(path)
+    if verb == "rm":
+        return concurrency.remove_queue(name)
+    if verb == "set":
+        concurrency.set_queue(name, **options)  # type: ignore[arg-type]  # checked there
+    elif verb == "pause":
+        concurrency.pause_queue(name)
+    else:
+        concurrency.resume_queue(name)
+    return True
+
+
 def resumable_runs(path: Path) -> list[int]:
     """Return the top-level runs whose process died, after looking for such."""
     from wfengine import journals, recovery

@@ -7,11 +7,31 @@
 
 Both do nothing for a name without a limit, unless they are told `strict=True`. A limit is set here, or by
 `wfengine limits set`; it may be changed while others wait for it. The limit of a tag, `set_limit("db", slots=3, tag=True)`,
-holds for task runs with that tag, which need no code for it.
+holds for task runs with that tag, which need no code for it. Queues of deployments have limits of the same kind.
 """
 
 from __future__ import annotations
 
-from wfengine.concurrency.limits import Limit, find_limit, list_limits, remove_limit, set_limit
+from wfengine.concurrency.limits import (
+    Limit,
+    find_limit,
+    list_limits,
+    pause_queue,
+    remove_limit,
+    remove_queue,
+    resume_queue,
+    set_limit,
+    set_queue,
+)
 
-__all__ = ["Limit", "find_limit", "list_limits", "remove_limit", "set_limit"]
+__all__ = [
+    "Limit",
+    "find_limit",
+    "list_limits",
+    "pause_queue",
+    "remove_limit",
+    "remove_queue",
+    "resume_queue",
+    "set_limit",
+    "set_queue",
+]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal, cast
 
-from wfengine.concurrency.acquiring import OCCUPY_LIMIT, checked_name
+from wfengine.concurrency.acquiring import NAME_LIMIT, OCCUPY_LIMIT, checked_name
 from wfengine.journals import default_durability, default_journal
 from wfengine.scopes import current_scope
 from wfengine.tag_limits import forget_limited_tags
@@ -17,6 +17,7 @@ from wfengine_journal.quotas import (
     QUEUE_PREFIX,
     TAG_PREFIX,
     Keep,
+    PauseQuota,
     PutQuota,
     QuotaRow,
     RemoveQuota,
@@ -84,6 +85,55 @@ def remove_limit(name: str, *, tag: bool = False) -> bool:
     return change.existed
 
 
+# ------------------------------------------------------------------------------------------- queues
+
+
+def set_queue(
+    name: str,
+    *,
+    slots: int | Literal[Keep.KEEP] | None = KEEP,
+    per_partition: int | Literal[Keep.KEEP] | None = KEEP,
+    rate: str | tuple[int, timedelta] | Literal[Keep.KEEP] | None = KEEP,
+    description: str | Literal[Keep.KEEP] | None = KEEP,
+) -> None:
+    """Set how many runs of a queue may be going on, of one partition key, and how many may start in a time.
+
+    What is not said stays as it is; None takes a part away. Raises UsageError.
+    """
+    full = queue_name(name)
+    change = put_change(_journal(), full, name, slots=slots, partition_slots=per_partition, rate=rate, description=description)
+    _written(change, full)
+
+
+def pause_queue(name: str) -> None:
+    """Let no run out of a queue any more; those that are going on go on."""
+    _set_paused(name, paused=True)
+
+
+def resume_queue(name: str) -> None:
+    """Let runs out of a queue again."""
+    _set_paused(name, paused=False)
+
+
+def remove_queue(name: str) -> bool:
+    """Take all limits of a queue away; its runs stay. Tell whether there were any."""
+    change = RemoveQuota(queue_name(name))
+    _written(change, change.name)
+    return change.existed
+
+
+def queue_name(name: object) -> str:
+    """Return the name of the quota of a queue. Raises UsageError."""
+    if not isinstance(name, str) or not name.strip() or len(name) > NAME_LIMIT or not name.isprintable():
+        raise UsageError(f"{name!r} cannot name a queue: a name is a text of 1 to {NAME_LIMIT} printable characters.")
+    return QUEUE_PREFIX + name
+
+
+def _set_paused(name: str, *, paused: bool) -> None:
+    full = queue_name(name)
+    _written(PauseQuota(full, paused=paused, at=_journal().clock.now_text()), full)
+
+
 # ------------------------------------------------------------------------------------------- what the commands use too
 
 
@@ -91,8 +141,8 @@ def quota_name(name: object, *, tag: bool = False) -> str:
     """Return the name of the quota of a limit. Raises UsageError."""
     if not tag:
         return checked_name(name)
-    if not isinstance(name, str) or not name or len(name) > 255:
-        raise UsageError(f"{name!r} is no tag: a tag is a text of 1 to 255 characters.")
+    if not isinstance(name, str) or not name.strip() or len(name) > NAME_LIMIT or not name.isprintable():
+        raise UsageError(f"{name!r} is no tag: a tag is a text of 1 to {NAME_LIMIT} printable characters.")
     return TAG_PREFIX + name
 
 
@@ -130,14 +180,6 @@ def limit_of(row: QuotaRow) -> Limit:
     rate = None if row.rate_count is None else (row.rate_count, timedelta(seconds=row.rate_seconds or 0.0))
     name = row.name.removeprefix(TAG_PREFIX) if is_tag else row.name
     return Limit(name, row.slots, rate, is_tag, bool(row.paused), row.description)
-
-
-def rate_text(count: int | None, seconds: float | None) -> str | None:
-    """Return a rate as people write it: '10/s', '100/min'."""
-    if count is None or seconds is None:
-        return None
-    unit = {1.0: "s", 60.0: "min", 3600.0: "h", 86400.0: "d"}.get(seconds)
-    return f"{count}/{unit}" if unit is not None else f"{count}/{seconds:g}s"
 
 
 def _checked_slots(slots: object, shown: str) -> int | Literal[Keep.KEEP] | None:
