@@ -208,7 +208,13 @@ class Deployment:
 
     def change(self, journal: Journal) -> PutDeployment:
         """Return the change that makes the record what this says."""
-        columns = DeploymentColumns(
+        rows = [schedule_columns(self.name, schedule) for schedule in self.schedules]
+        flow_id = journal.flow_id(self.flow_name, None if self.flow is None else self.flow.description)
+        return PutDeployment(flow_id, self.columns(), rows, paused=self.paused, at=journal.clock.now_text())
+
+    def columns(self) -> DeploymentColumns:
+        """Return the record, but for the schedules."""
+        return DeploymentColumns(
             self.name,
             self.entrypoint,
             self.version,
@@ -227,9 +233,6 @@ class Deployment:
             None if self.source is None else plain_json(self.source, f"source of deployment '{self.name}'"),
             self.applied_from,
         )
-        rows = [schedule_columns(self.name, schedule) for schedule in self.schedules]
-        flow_id = journal.flow_id(self.flow_name, None if self.flow is None else self.flow.description)
-        return PutDeployment(flow_id, columns, rows, paused=self.paused, at=journal.clock.now_text())
 
     def _told(self, journal: Journal) -> str:
         what = f"deployment '{self.full_name}' is {'as it was' if self.outcome == 'unchanged' else self.outcome}"

@@ -245,7 +245,7 @@ class RemoveDeployment:
 
     def landed(self, connection: sqlite3.Connection) -> bool:
         row = connection.execute("SELECT removed_at FROM deployment WHERE id = ?", (self.deployment_id,)).fetchone()
-        return row is not None and row[0] == self.at
+        return row is not None and row[0] is not None
 
 
 # ------------------------------------------------------------------------------------------- reads for people

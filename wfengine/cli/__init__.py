@@ -45,6 +45,7 @@ __all__ = ["main", "root"]
         "task": ("wfengine.cli.task_serve:task", "Serve tasks in background."),
         "watch": ("wfengine.cli.watch:watch", "Follow a run of another process until it ends."),
         "follow": ("wfengine.cli.follow:follow", "Print what a generator hands out, item by item."),
+        "deploy": ("wfengine.cli.deploy:deploy", "Record deployments: of a file, or of one flow."),
         "deployments": ("wfengine.cli.deployments:deployments", "Flows with settings of their own."),
         "schedules": ("wfengine.cli.schedules:schedules", "When deployments are due."),
         "events": ("wfengine.cli.events:events", "What happened, and what is made an event."),
