@@ -131,7 +131,8 @@ def _declared(target: str | None, journal: Path, options: dict[str, Any]) -> Dec
 
 
 def _declared_in_code(target: str, options: dict[str, Any]) -> Declared:
-    found = find_served([target]).declared
+    names_flow = ":" in target and not Path(target).is_file()
+    found = [] if names_flow else find_served([target]).declared
     if not found or options:
         raise UsageError(f"A deployment of a flow needs a name: wfengine deploy {target} --name nightly")
     return Declared(None, found)
