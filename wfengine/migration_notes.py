@@ -43,6 +43,8 @@ INTEGRATION = "a package of Prefect's that needs Prefect; call the service's own
 
 #: What is there under the same name and means something else. One line each.
 DIFFERS = {
+    "Flow.deploy": "records the deployment; there are no work pools and images: a run is executed where the flow's file is",
+    "deploy": "records the deployments; there are no work pools and images: a run is executed where the flow's file is",
     "@task(persist_result)": "results are always kept; True caches equal calls within one flow run, as in Prefect",
     "@task(cache_result_in_memory)": "taken and ignored: results are read from the journal when they are needed",
     "@flow(cache_result_in_memory)": "taken and ignored: results are read from the journal when they are needed",

@@ -48,14 +48,14 @@ def nightly() -> int:
     return made
 
 
-def served(journal: store.Journal) -> Callable[[], None]:
+def served(journal: store.Journal, limit: int = 4) -> Callable[[], None]:
     """Execute what is put into queues, on a thread, until the returned function is called."""
     over = threading.Event()
 
     def work() -> None:
         while not over.is_set():
             mark = journal.changes.mark()
-            Executor(journal).run_once()
+            Executor(journal, limit=limit).run_once()
             journal.changes.wait(mark, 0.2)
 
     thread = threading.Thread(target=work)
@@ -252,6 +252,21 @@ def test_async_flow_asks_for_several_runs_at_once(journal: store.Journal, nightl
         assert asyncio.run(outer()) == ["a 5", "b 5", "c 5"]
     finally:
         stop()
+
+
+@flow
+def waits_for_another(day: str) -> str:
+    return "outer " + run_deployment("etl/nightly", {"day": day}).state.result()
+
+
+def test_run_that_waits_for_another_leaves_its_place_in_the_executor(journal: store.Journal, nightly: int) -> None:
+    waits_for_another.deploy("outer")
+    stop = served(journal, limit=1)
+    try:
+        run = run_deployment("outer", {"day": "monday"}, timeout=SECONDS)
+    finally:
+        stop()
+    assert run.state.result() == "outer monday 5"
 
 
 # ------------------------------------------------------------------------------------------- other processes, and kills
