@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any, cast
 from wfengine.automations.definitions import Automation, automations_from
 from wfengine.concurrency.limits import put_change, queue_name, quota_name
 from wfengine.deployments import Deployment
+from wfengine.git_sources import checked_source, fetch
+from wfengine.journals import default_path
 from wfengine.loading import load_target, on_path
 from wfengine.schedules import Cron, Interval, Once, RRule, Schedule
 from wfengine.upkeep_tables import read_tables, upkeep_of
@@ -36,8 +38,9 @@ if TYPE_CHECKING:
 
 _TABLES = ("deployments", "queues", "limits", "automations", "retention", "backup")
 _DEPLOYMENT = (
-    "name", "flow", "schedules", "cron", "interval", "rrule", "timezone", "parameters", "tags", "description", "version",
-    "paused", "queue", "priority", "concurrency_limit", "collision", "isolate", "memory_limit", "time_limit", "max_recoveries",
+    "name", "flow", "source", "schedules", "cron", "interval", "rrule", "timezone", "parameters", "tags", "description",
+    "version", "paused", "queue", "priority", "concurrency_limit", "collision", "isolate", "memory_limit", "time_limit",
+    "max_recoveries",
 )  # fmt: skip
 _SCHEDULE = (
     "cron", "interval", "rrule", "once", "timezone", "anchor", "day_or", "active", "parameters", "slug", "jitter", "start",
@@ -83,16 +86,20 @@ class Declared:
     automation_tables: object = None  # as they stand in the file, for `apply_automations`
 
 
-def read_file(file: Path) -> Declared:
-    """Return what a TOML file declares. Raises UsageError, which says where; nothing is written."""
+def read_file(file: Path, sources: Path | None = None) -> Declared:
+    """Return what a TOML file declares. Raises UsageError, which says where; nothing is written.
+
+    `sources`: where code that stands in git is fetched to; default: beside the journal that this process uses.
+    """
     file = file.absolute()
+    sources = default_path().parent / "sources" if sources is None else sources
     tables = read_tables(file)
     place = str(file)
     _check_keys(tables, _TABLES, place)
     upkeep_of(tables, place)
     found = Declared(
         os.path.realpath(file),
-        _deployments(tables.get("deployments", []), file),
+        _deployments(tables.get("deployments", []), file, sources),
         [*_quotas(tables.get("queues", {}), "queue", place), *_quotas(tables.get("limits", {}), "limit", place)],
         _within(f"{place}: [[automations]]", lambda: automations_from(tables.get("automations", []))),
         tables.get("automations", []),
@@ -105,31 +112,37 @@ def read_file(file: Path) -> Declared:
 # ------------------------------------------------------------------------------------------- deployments
 
 
-def _deployments(given: object, file: Path) -> list[Deployment]:
+def _deployments(given: object, file: Path, sources: Path) -> list[Deployment]:
     if not isinstance(given, list) or not all(isinstance(each, Mapping) for each in given):
         raise UsageError(f"{file}: deployments are tables of their own: [[deployments]]")
     found: dict[tuple[str, str], Deployment] = {}
     for number, table in enumerate(given, 1):
         named = f" ({table['name']!r})" if "name" in table else ""
         where = f"{file}: deployment {number}{named}"
-        deployment = _deployment(table, where, file.parent)
+        deployment = _deployment(table, where, file.parent, sources)
         if (deployment.flow_name, deployment.name) in found:
             raise UsageError(f"{where}: there are two of '{deployment.full_name}'. Give one of them another name.")
         found[deployment.flow_name, deployment.name] = deployment
     return list(found.values())
 
 
-def _deployment(table: Mapping[str, object], where: str, folder: Path) -> Deployment:
+def _deployment(table: Mapping[str, object], where: str, folder: Path, sources: Path) -> Deployment:
     _check_keys(table, _DEPLOYMENT, where)
     for key in ("name", "flow"):
         if not isinstance(table.get(key), str) or not table[key]:
             raise UsageError(f"{where} needs {key}, a text. Example: {key} = {_EXAMPLES[key]}")
     schedules = _schedules(table, where)
+    source = None
+    if "source" in table:
+        source = checked_source(where, table["source"])
+        folder, commit = fetch(where, source, str(table["name"]), sources)
+        source["commit"] = commit
     flow = _within(where, lambda: flow_at(str(table["flow"]), folder))
     options = {
         key: value
         for key, value in table.items()
-        if key not in ("name", "flow", "schedules", "cron", "interval", "rrule", "timezone", "time_limit", "parameters")
+        if key
+        not in ("name", "flow", "schedules", "cron", "interval", "rrule", "timezone", "time_limit", "parameters", "source")
     }
     for key in ("description", "version"):
         if key in options and not isinstance(options[key], str):
@@ -148,6 +161,7 @@ def _deployment(table: Mapping[str, object], where: str, folder: Path) -> Deploy
                 flow, str(table["name"]), schedules=schedules, parameters=_plain(parameters), **cast("dict[str, Any]", options)
             ),
         )
+    made.source = source
     return cast(Deployment, made)
 
 

@@ -124,7 +124,7 @@ def _declared(target: str | None, journal: Path, options: dict[str, Any]) -> Dec
     if target.endswith(".toml"):
         if options:
             raise UsageError(f"--{next(iter(options)).replace('_', '-')} goes with a flow: wfengine deploy FILE.py:FLOW")
-        return read_file(Path(target))
+        return read_file(Path(target), journal.parent / "sources")
     if "name" not in options:
         return _declared_in_code(target, options)
     return Declared(None, [_of_flow(target, options)])
