@@ -28,6 +28,7 @@ from wfengine.git_sources import checked_source, fetch
 from wfengine.journals import default_path
 from wfengine.loading import load_target, on_path
 from wfengine.schedules import Cron, Interval, Once, RRule, Schedule
+from wfengine.source_tables import sources_of
 from wfengine.upkeep_tables import read_tables, upkeep_of
 from wfengine_journal.errors import UsageError, WfengineError
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from wfengine_journal.quotas import PutQuota
     from wfengine_journal.store import Journal
 
-_TABLES = ("deployments", "queues", "limits", "automations", "retention", "backup")
+_TABLES = ("deployments", "queues", "limits", "automations", "retention", "backup", "watch", "webhooks")
 _DEPLOYMENT = (
     "name", "flow", "source", "schedules", "cron", "interval", "rrule", "timezone", "parameters", "tags", "description",
     "version", "paused", "queue", "priority", "concurrency_limit", "collision", "isolate", "memory_limit", "time_limit",
@@ -97,6 +98,7 @@ def read_file(file: Path, sources: Path | None = None) -> Declared:
     place = str(file)
     _check_keys(tables, _TABLES, place)
     upkeep_of(tables, place)
+    sources_of(tables, place)
     found = Declared(
         os.path.realpath(file),
         _deployments(tables.get("deployments", []), file, sources),

@@ -27,10 +27,12 @@ from wfengine.loading import is_loading, load_namespace, load_target, note_skipp
 from wfengine.logging import get_logger
 from wfengine.run_worker import DEFAULT_LIMIT, checked_limit
 from wfengine.scopes import current_scope
+from wfengine.source_tables import Sources, configured_sources, services_of
 from wfengine.upkeep import Backups, Retention, UpkeepService
 from wfengine.upkeep_tables import configured_upkeep
 from wfengine_journal.daemons import PauseDeployments, ids_of_flow
 from wfengine_journal.errors import MissingFlowError, UsageError
+from wfengine_scheduler.loop import Scheduler
 
 if TYPE_CHECKING:
     from wfengine.executor import Recover
@@ -60,6 +62,7 @@ class ServeOptions:
     stop_timeout: float = STOP_SECONDS
     retention: Retention | None = None
     backups: Backups | None = None
+    sources: Sources = field(default_factory=Sources)
     parent_pid: int | None = None
 
     def __post_init__(self) -> None:
@@ -69,6 +72,12 @@ class ServeOptions:
         checked_limit(self.limit)
         checked_queues(self.queues)
         checked_stop_timeout(self.stop_timeout)
+
+
+def _configured(journal: Path, **options: Any) -> ServeOptions:
+    """Return options with what the wfengine.toml that belongs to a journal says. Raises UsageError."""
+    retention, backups = configured_upkeep(journal)
+    return ServeOptions(**options, retention=retention, backups=backups, sources=configured_sources(journal))
 
 
 # ------------------------------------------------------------------------------------------- from Python
@@ -161,8 +170,7 @@ class _Serving:
         if unknown:
             raise UsageError(f"serve() has no option {', '.join(unknown)}. See: help(wfengine.serve)")
         given = {name: options[name] for name in options if name not in WITHOUT_MEANING}
-        retention, backups = configured_upkeep(default_path())
-        serve_options = ServeOptions(limit=limit, retention=retention, backups=backups, **given)  # type: ignore[arg-type]  # it checks them
+        serve_options = _configured(default_path(), limit=limit, **given)
         get_logger()  # shows on stderr what is logged, unless the program has configured logging
         self._journal = default_journal()
         self.ids = apply_all(deployments)
@@ -268,8 +276,7 @@ def daemon_of(path: Path, files: Sequence[str], *, name: str | None, no_config: 
     `options`: those of `ServeOptions`. Files that cannot be loaded, and options that make no sense, are refused before
     anything is written.
     """
-    retention, backups = (None, None) if no_config else configured_upkeep(path)
-    chosen = ServeOptions(**options, retention=retention, backups=backups)
+    chosen = ServeOptions(**options) if no_config else _configured(path, **options)
     found = find_served(files)
     journal = use_journal(path)
     served = _record(found, name or ", ".join(files)) if files else Served(name or "all deployments")
@@ -278,7 +285,9 @@ def daemon_of(path: Path, files: Sequence[str], *, name: str | None, no_config: 
 
 def make_daemon(journal: Journal, served: Served, options: ServeOptions) -> Daemon:
     """Return the daemon of what is to be served: which services it has, and what each is told."""
-    services: list[Service] = [Automations(journal)]
+    # What it starts, the executor finds in its queue: it is woken by the commit. So nothing has to be launched.
+    services: list[Service] = [Scheduler(journal, deployment_ids=served.deployment_ids), Automations(journal)]
+    services += services_of(journal, options.sources)
     upkeep = UpkeepService(journal, retention=options.retention, backups=options.backups)
     if upkeep.is_configured:
         services.append(upkeep)

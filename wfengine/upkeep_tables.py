@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from wfengine.upkeep import Backups, Retention
 from wfengine_journal.errors import UsageError
@@ -14,14 +14,9 @@ from wfengine_journal.errors import UsageError
 #: The name of the file beside the journal, or beside the folder `.wfengine` that holds it.
 FILE_NAME = "wfengine.toml"
 
-_TYPES: Mapping[str, tuple[type, ...]] = {
-    "keep_runs": (int,),
-    "keep_failed": (bool,),
-    "folder": (str,),
-    "every": (str,),
-}
-
-T = TypeVar("T", Retention, Backups)
+#: The keys of each table, and what stands there.
+_RETENTION: Mapping[str, type] = {"keep": str, "every": str, "keep_runs": int, "keep_failed": bool}
+_BACKUP: Mapping[str, type] = {"folder": str, "every": str, "keep": int}
 
 
 def find_file(journal: Path) -> Path | None:
@@ -45,7 +40,11 @@ def read_tables(file: Path) -> Mapping[str, object]:
 
 def upkeep_of(tables: Mapping[str, object], place: str) -> tuple[Retention | None, Backups | None]:
     """Return what the tables [retention] and [backup] ask for. Raises UsageError, which names the key."""
-    return _made(Retention, tables, "retention", "keep", place), _made(Backups, tables, "backup", "folder", place)
+    retention, backup = tables.get("retention"), tables.get("backup")
+    return (
+        None if retention is None else Retention(**checked_table(retention, f"{place}: [retention]", _RETENTION, "keep")),
+        None if backup is None else Backups(**checked_table(backup, f"{place}: [backup]", _BACKUP, "folder")),
+    )
 
 
 def configured_upkeep(journal: Path) -> tuple[Retention | None, Backups | None]:
@@ -59,29 +58,21 @@ def configured_upkeep(journal: Path) -> tuple[Retention | None, Backups | None]:
     return retention, backups
 
 
-def _made(kind: type[T], tables: Mapping[str, object], name: str, needed: str, place: str) -> T | None:
-    table = tables.get(name)
-    if table is None:
-        return None
-    where = f"{place}: [{name}]"
+def checked_table(table: object, where: str, types: Mapping[str, type], *needed: str) -> dict[str, Any]:
+    """Return a table that has known keys only, each of its type, and those that are needed. Raises UsageError."""
     if not isinstance(table, Mapping):
         raise UsageError(f"{where} is a table with keys of its own, not {table!r}.")
-    known = [each.name for each in fields(kind)]
     for key, value in table.items():
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, 1)
+        if key not in types:
+            near = difflib.get_close_matches(str(key), types, 1)
             hint = f" Did you mean '{near[0]}'?" if near else ""
-            raise UsageError(f"{where} has no key '{key}'.{hint} It has: {', '.join(known)}.")
-        wanted = (int,) if (name, key) == ("backup", "keep") else _TYPES.get(str(key), (str,))
-        if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
-            raise UsageError(f"{where} {key} is {_named(wanted[0])}, not {value!r}.")
-    if needed not in table:
-        raise UsageError(f"{where} lacks '{needed}', without which nothing is done. Example: {needed} = {_EXAMPLES[needed]}")
-    return kind(**table)
+            raise UsageError(f"{where} has no key '{key}'.{hint} It has: {', '.join(types)}.")
+        if not isinstance(value, types[key]) or (isinstance(value, bool) and types[key] is not bool):
+            raise UsageError(f"{where} {key} is {_NAMED.get(types[key], 'text in quotes')}, not {value!r}.")
+    lacking = [key for key in needed if key not in table]
+    if lacking:
+        raise UsageError(f"{where} lacks '{lacking[0]}', without which nothing can be done.")
+    return dict(table)
 
 
-_EXAMPLES = {"keep": '"30d"', "folder": '"/mnt/other-disk/backups"'}
-
-
-def _named(wanted: type) -> str:
-    return {int: "a whole number", bool: "true or false"}.get(wanted, "text in quotes")
+_NAMED = {int: "a whole number", float: "a number", bool: "true or false"}

@@ -234,3 +234,17 @@ def test_a_child_that_a_flow_forked_can_be_terminated(program: Program, rows: Ro
         wait_for_state(rows, "COMPLETED")
         assert daemon.stop() == 0
     assert program.effects == ["status-15"]
+
+
+def test_files_that_come_are_events_of_a_daemon_that_is_told_to_watch(program: Program, rows: Rows) -> None:
+    program.write("@flow\ndef etl():\n    pass\n")
+    (program.folder / "incoming").mkdir()
+    (program.folder / "wfengine.toml").write_text('[[watch]]\npath = "incoming"\npattern = "*.csv"\n')
+    with serve(program) as daemon:
+        daemon.wait_until_ready()
+        (program.folder / "incoming" / "a.csv").write_text("1,2")
+        until = time.monotonic() + 60
+        while not rows("SELECT 1 FROM events WHERE name = 'file.added'"):
+            assert time.monotonic() < until, daemon.said
+            time.sleep(0.05)
+        assert daemon.stop() == 0

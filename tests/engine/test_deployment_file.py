@@ -274,7 +274,18 @@ KEYS = st.sampled_from(
     ]
 )  # fmt: skip
 HEADS = st.sampled_from(
-    ["[[deployments]]", "[queues.a]", "[limits.a]", "[limits]", "[queues]", "[[automations]]", "[retention]", "[backup]", "[x]"]
+    [
+        "[[deployments]]",
+        "[queues.a]",
+        "[limits.a]",
+        "[limits]",
+        "[queues]",
+        "[[automations]]",
+        "[retention]",
+        "[backup]",
+        "[[watch]]",
+        "[x]",
+    ]
 )
 TABLES = st.tuples(HEADS, st.dictionaries(KEYS, VALUES, max_size=4))
 
