@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from wfengine_journal.events import FIRING_KEY
 from wfengine_journal.records import Records
+from wfengine_journal.task_events import keep_task_events
 from wfengine_journal.tickets import Change, WriteRefused
 
 
@@ -118,6 +119,7 @@ class PutAutomation:
             )  # fmt: skip
             self.id = int(cursor.lastrowid or 0)
             self.outcome = "created"
+            keep_task_events(connection)
             return
         self.id, was_active, removed_at, *before = row
         active = int(self.active if self.active is not None else removed_at is not None or bool(was_active))
@@ -132,6 +134,7 @@ class PutAutomation:
         )
         if begins or before[0] != definition:
             connection.execute("UPDATE automation SET state = ?, due_at = ? WHERE id = ?", (self.state, self.due_at, self.id))
+        keep_task_events(connection)
 
     def landed(self, connection: sqlite3.Connection) -> bool:
         row = connection.execute(
@@ -170,6 +173,7 @@ class SetAutomationActive:
             )
         else:
             connection.execute("UPDATE automation SET active = 0, updated_at = ? WHERE id = ?", (self.at, row[0]))
+        keep_task_events(connection)
 
     def landed(self, connection: sqlite3.Connection) -> bool:
         row = connection.execute(
@@ -194,6 +198,7 @@ class RemoveAutomation:
         )
         if cursor.rowcount != 1:
             raise WriteRefused
+        keep_task_events(connection)
 
     def landed(self, connection: sqlite3.Connection) -> bool:
         row = connection.execute("SELECT 1 FROM automation WHERE name = ? AND removed_at IS NULL", (self.name,)).fetchone()

@@ -1,7 +1,7 @@
 """Events: what happened, as rows that only ever get more.
 
-Each state change of a flow run is one, by a trigger of the file itself (sql/format_4.sql); those of task runs are while an
-automation wants them. The others are written here, by themselves or in one transaction with the call that emits them.
+Each state change of a flow run is one, written with its history (`run_transitions`); those of task runs are while an automation
+wants them (`task_events`). The others are written here, by themselves or in one transaction with the call that emits them.
 """
 
 from __future__ import annotations

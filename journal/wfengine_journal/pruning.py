@@ -259,11 +259,14 @@ class _DeleteRuns:
         return not self.deleted or connection.execute(gone, (self.deleted[0].run_id,)).fetchone() is None
 
 
-#: What may go of what belongs to no run. An automation has to have seen an event; a tick stays as long as its run does, and
-#: until its instant cannot be decided again.
+#: What may go of what belongs to no run. An automation has to have seen an event; the last one of a watched file says what was
+#: seen of it, and stays, but of a file that is gone it goes after the others. A tick stays as long as its run does, and until
+#: its instant cannot be decided again.
 _EVENTS = (
     "DELETE FROM event WHERE id IN (SELECT id FROM event WHERE flow_run_id IS NULL AND occurred_at < ? AND id <= coalesce("
-    "(SELECT min(seen_to) FROM automation WHERE active = 1 AND removed_at IS NULL), id) LIMIT ?)",
+    "(SELECT min(seen_to) FROM automation WHERE active = 1 AND removed_at IS NULL), id) AND id NOT IN ("
+    "SELECT max(id) FROM event WHERE name IN ('file.added', 'file.changed', 'file.deleted') AND idempotency_key IS NOT NULL"
+    " GROUP BY resource HAVING count(*) > 1 OR max(name) <> 'file.deleted') LIMIT ?)",
     "DELETE FROM firing WHERE id IN (SELECT id FROM firing WHERE state <> 'pending' AND fired_at < ? LIMIT ?)",
     "DELETE FROM tick WHERE (schedule_id, nominal_at) IN (SELECT t.schedule_id, t.nominal_at FROM tick t"
     " JOIN schedule s ON s.id = t.schedule_id AND t.nominal_at <= s.decided_to"

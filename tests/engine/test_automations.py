@@ -151,6 +151,17 @@ def test_an_event_that_came_in_time_counts_though_nobody_looked_until_later(rows
     assert rows("SELECT * FROM firings") == []
 
 
+def test_the_service_wakes_by_itself_when_an_absence_is_due(rows: Rows, journal: store.Journal) -> None:
+    create(EventTrigger(expect={"beat"}, posture="Proactive", within=1))
+    service = Automations(journal)
+    service.start()
+    while not rows("SELECT 1 FROM firings WHERE state = 'done'"):
+        assert service.fault is None
+        journal.changes.wait(journal.changes.mark(), 5)
+    service.stop(10)
+    assert service.fault is None
+
+
 def test_sequences_and_compounds_fire_over_restarts(rows: Rows, clock: FakeClock) -> None:
     both = [on("a"), on("b")]
     create(SequenceTrigger(triggers=both, within=10), name="sequence")

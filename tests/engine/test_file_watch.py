@@ -13,6 +13,7 @@ from tests.engine.conftest import FakeClock, Rows
 from wfengine.file_watch import FileWatch, Folder
 from wfengine_journal import store
 from wfengine_journal.errors import UsageError
+from wfengine_journal.pruning import Rule, prune
 
 
 @pytest.fixture
@@ -118,6 +119,19 @@ def test_any_name_of_a_file_is_taken(folder: Path, clock: FakeClock, rows: Rows)
     assert look_twice(watch(folder), clock) == 0
     (folder / "a").unlink()
     assert look_twice(watch(folder), clock) == 1
+
+
+def test_pruning_forgets_no_file_that_is_there(folder: Path, clock: FakeClock, rows: Rows) -> None:
+    (journal,) = store._OPEN.values()
+    for name in ("kept", "gone"):
+        (folder / name).write_text(name)
+    look_twice(watch(folder), clock)
+    (folder / "kept").write_text("longer")
+    (folder / "gone").unlink()
+    assert look_twice(watch(folder), clock) == 2
+    assert prune(journal, Rule(ended_before="2030-01-01T00:00:00.000000Z")).events == 3
+    assert events(rows) == [("file.changed", "kept")]
+    assert look_twice(watch(folder), clock) == 0
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path, journal: store.Journal) -> None:
