@@ -78,7 +78,7 @@ def test_request_without_a_wait_stands_in_the_queue(rows: Rows, nightly: int) ->
     columns = "name, queue, priority, partition_key, state, parameters, tags, due_at, idempotency_key"
     assert rows(f"SELECT {columns} FROM flow_run") == [
         (
-            "my run", "quick", 7, "eu", "SCHEDULED", '{"size":5,"day":"monday"}', '["mine","prod"]',
+            "my run", "quick", 7, "eu", "SCHEDULED", '{"size":5,"day":"monday"}', '["mine", "prod"]',
             "2030-01-01T00:00:00.000000Z", "key-1",
         )
     ]  # fmt: skip
