@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -314,12 +315,11 @@ def test_run_asked_for_by_one_process_is_executed_by_another_with_resume(program
 
 
 DRIVER = """
-import os, sys, threading
+import os, sys
 from wfengine import use_journal
-from wfengine.serving import Served, ServeOptions, make_daemon
-sys.path.insert(0, {folder!r})
+sys.path.insert(0, ".")
 
-journal = use_journal({journal!r})
+journal = use_journal("journal.db")
 kill, commits = int(sys.argv[1]), 0
 
 def probe(moment, number, changes):
@@ -360,14 +360,15 @@ def outer():
 
 
 def test_after_a_kill_at_any_commit_the_resumed_flow_has_asked_once(tmp_path: Path) -> None:
+    template = tmp_path / "template"
+    template.mkdir()
+    (template / "asking.py").write_text(ASKING)
+    (template / "driver.py").write_text(DRIVER)
+    code = "from wfengine import use_journal; use_journal('journal.db'); import asking; asking.etl.deploy('nightly')"
+    subprocess.run([sys.executable, "-c", code], cwd=template, env=environment(), check=True, timeout=SECONDS)
+
     def prepare(folder: Path) -> Path:
-        folder.mkdir()
-        (folder / "asking.py").write_text(ASKING)
-        driver = folder / "driver.py"
-        driver.write_text(DRIVER.format(folder=str(folder), journal=str(folder / "journal.db")))
-        first = "import sys; sys.path.insert(0, '.'); from wfengine import use_journal; use_journal('journal.db');"
-        code = f"{first} import asking; asking.etl.deploy('nightly')"
-        subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment(), check=True, timeout=SECONDS)
+        shutil.copytree(template, folder)
         return folder
 
     def drive(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
