@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from wfengine import artifacts, context, runtime, variables
     from wfengine.cancellation import cancel, pause, unpause
     from wfengine.context import get_run_context
+    from wfengine.deployments import deploy
     from wfengine.durable import continue_as_new, now, random, side_effect, today, uuid4
     from wfengine.flow_runs import pause_flow_run, resume_flow_run, suspend_flow_run
     from wfengine.following import follow
@@ -53,6 +54,7 @@ _LATER = {
     "continue_as_new": "wfengine.durable",
     "current_flow_run": "wfengine.runs",
     "current_task_run": "wfengine.runs",
+    "deploy": "wfengine.deployments",
     "follow": "wfengine.following",
     "get_event": "wfengine.messages",
     "get_run_context": "wfengine.context",
@@ -97,6 +99,7 @@ __all__ = [
     "continue_as_new",
     "current_flow_run",
     "current_task_run",
+    "deploy",
     "exponential_backoff",
     "flow",
     "follow",

@@ -53,7 +53,7 @@ current_place: contextvars.ContextVar[Place | None] = contextvars.ContextVar("wf
 
 
 @contextmanager
-def _place_left() -> Iterator[None]:
+def place_left() -> Iterator[None]:
     """Let the worker begin another run while this one waits: runs that wait for runs could else starve it for ever."""
     place = current_place.get()
     if place is None:
@@ -183,7 +183,7 @@ class PrefectDistributedFuture(TaskFuture[R]):
         watch = watch_of(self.journal)
         ticket = watch.add(self.flow_run_id, tell)
         try:
-            with _place_left(), waiting():
+            with place_left(), waiting():
                 over.wait(timeout)
         finally:
             watch.remove(ticket)
@@ -226,7 +226,7 @@ class PrefectDistributedFuture(TaskFuture[R]):
         watch = watch_of(self.journal)
         ticket = watch.add(self.flow_run_id, lambda problem: _call_in(loop, finish, problem))
         try:
-            with _place_left():
+            with place_left():
                 await asyncio.wait_for(over, timeout)
         except TimeoutError:
             return

@@ -233,18 +233,30 @@ class Flow(HookDecorators, Generic[P, R]):
         description: str | None = None,
         tags: Iterable[str] | None = None,
         version: str | None = None,
+        timezone: str | None = None,
         **options: object,
     ) -> Deployment:
         """Return a deployment of this flow, to be recorded by its `apply`; see `wfengine.deployments`.
 
-        `interval` (a timedelta or seconds), `cron` and `rrule` make schedules; each may be a list of several.
+        `interval` (a timedelta or seconds), `cron` and `rrule` make schedules; each may be a list of several, and `timezone`
+        is that of all of them.
         """
         from wfengine.deployments import Deployment, schedules_of  # most programs never need it
 
         return Deployment.build_from_flow(
-            self, name, schedules=schedules_of(interval, cron, rrule, schedule, schedules), paused=paused, tags=tags,
-            parameters=parameters, description=description, version=version, **cast("dict[str, Any]", options),
+            self, name, schedules=schedules_of(interval, cron, rrule, schedule, schedules, timezone=timezone), paused=paused,
+            tags=tags, parameters=parameters, description=description, version=version, **cast("dict[str, Any]", options),
         )  # fmt: skip
+
+    def deploy(self, name: str, *args: object, **options: object) -> int | None:
+        """Record a deployment of this flow and return its id; arguments are those of `to_deployment`. Awaited in async code."""
+        from wfengine.awaiting import Given, in_async_code
+
+        frame = inspect.currentframe()
+        awaits = in_async_code(frame and frame.f_back)
+        deployment = self.to_deployment(name, *args, **options)  # type: ignore[arg-type]  # it checks them
+        applied = cast("int | None", cast(Any, deployment).apply(_sync=True))
+        return cast("int | None", Given(applied)) if awaits else applied
 
     def serve(
         self,

@@ -116,6 +116,20 @@ def load_target(target: str) -> tuple[object, ...]:
     return own
 
 
+@contextmanager
+def on_path(folder: Path) -> Iterator[None]:
+    """Let modules of a folder be found too while the block loads them, after those that are found without."""
+    text = str(folder)
+    added = text not in sys.path
+    if added:
+        sys.path.append(text)
+    try:
+        yield
+    finally:
+        if added:
+            sys.path.remove(text)
+
+
 def load_namespace(target: str) -> dict[str, object]:
     """Return what stands at the top of the file or module that 'FILE_OR_MODULE[:NAME]' names. Raises EntrypointError."""
     return dict(vars(_module_at(_split_target(target, "flow")[0])))

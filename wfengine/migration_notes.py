@@ -6,8 +6,6 @@ Keys are names without `prefect.`; one stands for everything below it. An option
 
 from __future__ import annotations
 
-_NO_DAEMON = "the daemon that fires schedules is not built yet; let cron or systemd call: wfengine run FILE"
-
 #: What is left out on purpose, and what to use in its place.
 LEFT_OUT = {
     "get_client": "there is no server to talk to; read runs from the journal: wfengine runs ls, wfengine sql, or sqlite3",
@@ -31,15 +29,12 @@ LEFT_OUT = {
     "main": "import it from wfengine itself",
     "assets": "there are no assets; write artifacts, or rows of a table of your own",
     "Flow.from_source": "code is not fetched from elsewhere; check it out (git clone), then run the file",
-    "Flow.deploy": "there are no work pools to deploy to; flow.to_deployment(...).apply() records when the flow is due",
-    "deploy": "there are no work pools to deploy to; flow.to_deployment(...).apply() records when the flow is due",
     "flows.load_flow_from_flow_run": "runs are resumed by: wfengine resume RUN",
     "@task(asset_deps)": "there are no assets",
 }
 
 #: What is to come and is not built yet; an entry says nothing any more once the thing is there.
 NOT_YET = {
-    "deployments.run_deployment": _NO_DAEMON,
     "task_runners.ProcessPoolTaskRunner": "runners of processes and clusters are not built yet; tasks run in threads",
 }
 
@@ -48,6 +43,8 @@ INTEGRATION = "a package of Prefect's that needs Prefect; call the service's own
 
 #: What is there under the same name and means something else. One line each.
 DIFFERS = {
+    "Flow.deploy": "records the deployment; there are no work pools and images: a run is executed where the flow's file is",
+    "deploy": "records the deployments; there are no work pools and images: a run is executed where the flow's file is",
     "@task(persist_result)": "results are always kept; True caches equal calls within one flow run, as in Prefect",
     "@task(cache_result_in_memory)": "taken and ignored: results are read from the journal when they are needed",
     "@flow(cache_result_in_memory)": "taken and ignored: results are read from the journal when they are needed",

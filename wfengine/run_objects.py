@@ -27,6 +27,7 @@ class FlowRun:
     flow_version: str | None = None
     parent_flow_run_id: int | None = None
     parent_task_run_id: int | None = None
+    deployment_id: int | None = None
 
     @property
     def state_type(self) -> StateType:

@@ -6,6 +6,9 @@ import sqlite3
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from wfengine_journal.run_transitions import record_flow_transition
+from wfengine_journal.tickets import WriteRefused
+
 
 class ScheduleColumns(NamedTuple):
     """One schedule as its author wants it; column meanings are in sql/format_4.sql."""
@@ -201,6 +204,50 @@ class PutDeployment:
         )
 
 
+class RemoveDeployment:
+    """Remove a deployment: it is due no more, and its runs that nobody began are cancelled. What ran stays, as do its ticks.
+
+    Refused where there is no such deployment any more. Sets `cancelled`: how many runs were.
+    """
+
+    __slots__ = ("at", "cancelled", "deployment_id")
+
+    def __init__(self, deployment_id: int, *, at: str) -> None:
+        self.deployment_id = deployment_id
+        self.at = at
+        self.cancelled = 0
+
+    def apply(self, connection: sqlite3.Connection) -> None:
+        cursor = connection.execute(
+            "UPDATE deployment SET removed_at = ?, updated_at = ? WHERE id = ? AND removed_at IS NULL",
+            (self.at, self.at, self.deployment_id),
+        )
+        if cursor.rowcount != 1:
+            raise WriteRefused
+        connection.execute(
+            "UPDATE schedule SET removed_at = ?, next_at = NULL, due_at = NULL WHERE deployment_id = ? AND removed_at IS NULL",
+            (self.at, self.deployment_id),
+        )
+        waiting = connection.execute(
+            "SELECT id, version FROM flow_run WHERE deployment_id = ? AND state = 'SCHEDULED' AND epoch = 0"
+            " AND owner_id IS NULL ORDER BY id",
+            (self.deployment_id,),
+        ).fetchall()
+        message = "its deployment was removed before it had begun"
+        for run_id, version in waiting:
+            connection.execute(
+                "UPDATE flow_run SET state = 'CANCELLED', state_name = NULL, state_message = ?, version = ?, ended_at = ?,"
+                " tasks_done = 0, tasks_total = 0 WHERE id = ?",
+                (message, version + 1, self.at, run_id),
+            )
+            record_flow_transition(connection, run_id, version + 1, "CANCELLED", None, message, 0, None, self.at)
+        self.cancelled = len(waiting)
+
+    def landed(self, connection: sqlite3.Connection) -> bool:
+        row = connection.execute("SELECT removed_at FROM deployment WHERE id = ?", (self.deployment_id,)).fetchone()
+        return row is not None and row[0] is not None
+
+
 # ------------------------------------------------------------------------------------------- reads for people
 
 
@@ -213,11 +260,12 @@ def list_deployments(connection: sqlite3.Connection, *, flow: str | None = None,
     return [DeploymentRow._make(row) for row in rows.fetchall()]
 
 
-def find_deployments(connection: sqlite3.Connection, name: str) -> list[DeploymentRow]:
-    """Return the deployments that 'flow/name', or a name without its flow, means."""
+def find_deployments(connection: sqlite3.Connection, name: str | int) -> list[DeploymentRow]:
+    """Return the deployments that 'flow/name', or a name without its flow, means; or the one of an id."""
+    text = None if isinstance(name, int) else name
     rows = connection.execute(
-        f"SELECT {_ROW_COLUMNS} FROM deployments WHERE full_name = ? OR name = ? ORDER BY flow, name",
-        (name, name),
+        f"SELECT {_ROW_COLUMNS} FROM deployments WHERE full_name = ? OR name = ? OR id = ? ORDER BY flow, name",
+        (text, text, name if text is None else None),
     )
     found = [DeploymentRow._make(row) for row in rows.fetchall()]
     return [row for row in found if row.full_name == name] or found
@@ -232,3 +280,69 @@ def list_schedules(connection: sqlite3.Connection, deployment_id: int) -> list[S
         (deployment_id,),
     )
     return [ScheduleColumns._make(row)._replace(day_or=bool(row[4]), active=bool(row[7])) for row in rows.fetchall()]
+
+
+def get_columns(connection: sqlite3.Connection, deployment_id: int) -> DeploymentColumns:
+    """Return what the author of a deployment said of it."""
+    row = connection.execute(
+        "SELECT name, entrypoint, version, description, parameters, tags, queue, priority, concurrency_limit, collision,"
+        " isolate, memory_limit_bytes, time_limit_seconds, max_recoveries, parameter_schema, source, applied_from"
+        " FROM deployment WHERE id = ?",
+        (deployment_id,),
+    ).fetchone()
+    return DeploymentColumns._make(row)
+
+
+class ShownSchedule(NamedTuple):
+    """One schedule, as view `schedules` shows it."""
+
+    id: int
+    deployment: str
+    kind: str
+    rule: str
+    timezone: str
+    slug: str
+    active: int
+    next_at: str | None
+    due_at: str | None
+    last_at: str | None
+    last_outcome: str | None
+    catch_up: str
+    overlap: str
+    misfire_grace_seconds: float
+    jitter_seconds: float
+    starts_at: str | None
+    ends_at: str | None
+    parameters: str
+    day_or: int
+    anchor_at: str | None
+
+
+class ShownTick(NamedTuple):
+    """One due instant of a schedule and what became of it, as view `ticks` shows it."""
+
+    nominal_at: str
+    outcome: str
+    reason: str | None
+    run_id: int | None
+
+
+def list_shown_schedules(connection: sqlite3.Connection, deployment_id: int | None = None) -> list[ShownSchedule]:
+    """Return all schedules, or those of a deployment, by deployment and age."""
+    rows = connection.execute(
+        "SELECT v.id, v.deployment, v.kind, v.rule, v.timezone, v.slug, v.active, v.next_at, v.due_at, v.last_at,"
+        " v.last_outcome, v.catch_up, v.overlap, v.misfire_grace_seconds, v.jitter_seconds, v.starts_at, v.ends_at,"
+        " v.parameters, v.day_or, v.anchor_at FROM schedules v JOIN schedule s ON s.id = v.id"
+        " WHERE ? IS NULL OR s.deployment_id = ? ORDER BY v.deployment, v.id",
+        (deployment_id, deployment_id),
+    )
+    return [ShownSchedule._make(row) for row in rows.fetchall()]
+
+
+def list_ticks(connection: sqlite3.Connection, schedule_id: int, limit: int) -> list[ShownTick]:
+    """Return the last due instants of a schedule, the newest first."""
+    rows = connection.execute(
+        "SELECT nominal_at, outcome, reason, flow_run_id FROM tick WHERE schedule_id = ? ORDER BY nominal_at DESC LIMIT ?",
+        (schedule_id, limit),
+    )
+    return [ShownTick._make(row) for row in rows.fetchall()]

@@ -26,9 +26,7 @@ from wfengine_journal.run_rows import (
     ERROR_REFERENCES,
     RUN_TABLES,
     VALUE_REFERENCES,
-    begin_copying,
     columns_of,
-    end_copying,
     run_family,
 )
 from wfengine_journal.run_transitions import CrashFlowRun
@@ -157,7 +155,6 @@ def _copy(connection: sqlite3.Connection, source: Path, run_id: int, clock: Cloc
     if not found:
         raise NotFoundError(f"There is no flow run {run_id} in {source}. See them with: wfengine runs ls")
     connection.execute("CREATE TEMP TABLE picked (id INTEGER PRIMARY KEY)")
-    begin_copying(connection)
     connection.executemany("INSERT INTO picked VALUES (?)", [(each,) for each in found])
     _copy_runs(connection, run_id)
     for table in RUN_TABLES:
@@ -166,7 +163,6 @@ def _copy(connection: sqlite3.Connection, source: Path, run_id: int, clock: Cloc
     _copy_rows(connection, "dependency", within)
     _copy_what_is_referred_to(connection)
     _stop_what_runs(connection, clock)
-    end_copying(connection)
     _describe(connection, run_id, clock)
     found.task_runs = int(connection.execute("SELECT count(*) FROM main.task_run").fetchone()[0])
     connection.execute("COMMIT")

@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 
 from wfengine_journal.run_rows import columns_of
+from wfengine_journal.run_transitions import record_flow_event
 from wfengine_journal.tickets import WriteRefused
 from wfengine_journal.transitions import Argument, RecordedChange, store_arguments
 
@@ -74,6 +75,7 @@ class ForkFlowRun(RecordedChange):
             " SELECT id, 0, 1, state, state_name, state_message, epoch, 0, ? FROM flow_run WHERE id = ?",
             (self.at, run_id),
         )
+        record_flow_event(connection, run_id, "Forked", self.at)
         _copy(connection, "execution", {"flow_run_id": str(run_id)}, "flow_run_id = ?", (source_id,))
         _copy(connection, "task_code", {"flow_run_id": str(run_id)}, "flow_run_id = ?", (source_id,))
         first, last = connection.execute(

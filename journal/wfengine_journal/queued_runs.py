@@ -15,7 +15,7 @@ from typing import NamedTuple
 from wfengine_journal.codec import EncodedError, json_text
 from wfengine_journal.run_transitions import record_flow_transition
 from wfengine_journal.tickets import WriteRefused
-from wfengine_journal.transitions import Argument, RecordedChange, store_arguments, store_error
+from wfengine_journal.transitions import Argument, RecordedChange, store_arguments, store_error, tags_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,6 @@ class QueueRun(RecordedChange):
             if row is not None:
                 self.existing_id = int(row[0])
                 raise WriteRefused
-        all_tags = sorted({*json.loads(tags or "[]"), *request.tags})
         cursor = connection.execute(
             "INSERT INTO flow_run (name, flow_id, queue, state, version, epoch, durability, parameters, tags, entrypoint,"
             " created_at, idempotency_key, deployment_id, nominal_at, due_at, priority, partition_key)"
@@ -78,7 +77,7 @@ class QueueRun(RecordedChange):
                 flow_id,
                 request.queue or queue,
                 json_text({**json.loads(parameters), **request.parameters}),
-                json_text(all_tags) if all_tags else None,
+                tags_text({*json.loads(tags or "[]"), *request.tags}),
                 entrypoint,
                 request.at,
                 request.idempotency_key,

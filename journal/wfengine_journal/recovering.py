@@ -21,8 +21,9 @@ from wfengine_journal.codec import value_hash
 from wfengine_journal.connection import explain, open_writer
 from wfengine_journal.errors import JournalNotFoundError, NotAJournalError, UsageError
 from wfengine_journal.extraction import new_file
-from wfengine_journal.run_rows import ERROR_REFERENCES, VALUE_REFERENCES, begin_copying, columns_of, end_copying
+from wfengine_journal.run_rows import ERROR_REFERENCES, VALUE_REFERENCES, columns_of
 from wfengine_journal.salvage import Reader, looks_like_a_journal, open_damaged, private_copy
+from wfengine_journal.task_events import keep_task_events
 
 #: Tables that are read by their numbers, and those that are read by their keys.
 NUMBERED = (
@@ -113,14 +114,13 @@ class _Recovery:
         writing.execute("PRAGMA foreign_keys = OFF")
         writing.execute("PRAGMA synchronous = OFF")  # the file is synced as a whole
         writing.execute("BEGIN IMMEDIATE")
-        begin_copying(writing)
         self._read_tables()
         self._put_back_parents()
         self._check_values()
         self._check_calls()
         self._check_runs()
         self._stop_runs()
-        end_copying(writing)
+        keep_task_events(writing)
         writing.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('recovered_at', ?)", (self._now,))
         writing.execute("COMMIT")
         reasons = {run_id: "; ".join(dict.fromkeys(reasons)) for run_id, reasons in sorted(self._reasons.items())}

@@ -499,9 +499,18 @@ def record_flow_transition(
     connection: sqlite3.Connection, flow_run_id: int, seq: int, state: str, state_name: str | None, message: str | None,
     epoch: int, error_id: int | None, at: str,
 ) -> None:  # fmt: skip
-    """Append to the history of a flow run."""
+    """Append to the history of a flow run, and to the events: each of its state changes is one."""
     connection.execute(
         "INSERT INTO transition (flow_run_id, task_run_id, seq, state, state_name, message, epoch, attempt, error_id, at)"
         " VALUES (?, 0, ?, ?, ?, ?, ?, ?, ?, ?)",
         (flow_run_id, seq, state, state_name, message, epoch, epoch, error_id, at),
+    )
+    record_flow_event(connection, flow_run_id, state_name or state.capitalize(), at)
+
+
+def record_flow_event(connection: sqlite3.Connection, flow_run_id: int, state_name: str, at: str) -> None:
+    """Let a state change of a flow run be an event."""
+    connection.execute(
+        "INSERT INTO event (name, resource, flow_run_id, occurred_at) VALUES (?, ?, ?, ?)",
+        (f"wfengine.flow-run.{state_name}", f"wfengine.flow-run.{flow_run_id}", flow_run_id, at),
     )

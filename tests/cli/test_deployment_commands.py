@@ -1,4 +1,4 @@
-"""`wfengine deployments`: what was applied, for people and as JSON."""
+"""`wfengine deployments` and `wfengine schedules`: what was applied, for people and as JSON, and what is done with it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_ls_shows_each_with_its_schedule_in_words(applied: Cli) -> None:
     assert lines[1].startswith("etl/nightly")
     assert "every 1 h; cron 0 3 * * *, Europe/Berlin, off" in lines[1]
     assert [line.split()[0] for line in lines[2:]] == ["report/nightly", "report/red"]
-    assert "this version has no daemon" in answer.err
+    assert answer.err == ""
 
 
 def test_ls_as_json_and_of_one_flow(applied: Cli) -> None:
@@ -90,3 +90,128 @@ def test_ls_of_a_journal_without_deployments_says_so(cli: Cli, journal: object) 
     answer = cli("deployments", "ls")
     assert (answer.code, answer.out) == (0, "")
     assert "no such deployments" in answer.err
+
+
+# ------------------------------------------------------------------------------------------- what is done
+
+
+def test_run_puts_a_run_into_the_queue_once_for_a_key(applied: Cli) -> None:
+    answer = applied("deployments", "run", "etl/nightly", "-p", "day=5", "--in", "2h", "--idempotency-key", "k", "--json")
+    assert answer.code == 0, answer
+    first = answer.object["run"]
+    assert isinstance(first, dict)
+    assert (first["deployment"], first["state"], first["due_at"] is not None) == ("etl/nightly", "SCHEDULED", True)
+    again = applied("deployments", "run", "etl/nightly", "-p", "day=6", "--idempotency-key", "k")
+    assert again.out.split()[0] == str(first["id"])
+    assert "waits in queue 'default'" in again.err
+    rows = applied("sql", "SELECT parameters FROM runs", "--json").object["rows"]
+    assert rows == [{"parameters": '{"day":5}'}] or rows == [['{"day":5}']]
+
+
+def test_watched_run_is_followed_to_its_end(applied: Cli) -> None:
+    process = applied.start("deployments", "run", "etl/nightly", "--watch", "--json")
+    while not applied("runs", "ls", "--json").object["runs"]:
+        assert process.poll() is None, process.communicate()
+    assert applied("resume", "@last").code == 0
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert '"command": "deployments run"' in out
+    assert '"COMPLETED"' in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (("nope",), 3, "no deployment 'nope'"),
+        (("nightly",), 3, "Several deployments"),
+        (("etl/nightly", "-p", "dya=1"), 2, "no parameter 'dya'"),
+        (("etl/nightly", "-p", "day"), 2, "NAME=VALUE"),
+        (("etl/nightly", "--in", "soon"), 2, "--in takes a time"),
+        (("etl/nightly", "--at", "25:00"), 2, "--at takes an ISO-8601 instant"),
+        (("etl/nightly", "--at", "2026-11-28", "--in", "1h"), 2, "Give one of them"),
+        (("etl/nightly", "--queue", "task:x"), 2, "a queue is named"),
+    ],
+)
+def test_run_refuses_nonsense_and_writes_nothing(applied: Cli, arguments: tuple[str, ...], code: int, text: str) -> None:
+    answer = applied("deployments", "run", *arguments)
+    assert answer.code == code, answer
+    assert text in answer.err
+    assert applied("runs", "ls", "--json").object["runs"] == []
+
+
+def test_deployment_is_paused_resumed_and_removed(applied: Cli) -> None:
+    def active() -> list[object]:
+        found = applied("deployments", "ls", "--flow", "etl", "--json").object["deployments"]
+        assert isinstance(found, list)
+        return [row["active"] for row in found]
+
+    assert applied("deployments", "pause", "etl/nightly").code == 0
+    assert active() == [False]
+    assert applied("deployments", "resume", "etl/nightly").code == 0
+    assert active() == [True]
+    applied("deployments", "run", "etl/nightly")
+    assert applied("deployments", "rm", "etl/nightly", "--json").object["cancelled_runs"] == 1
+    assert active() == []
+    assert applied("deployments", "rm", "etl/nightly").code == 3
+
+
+def test_check_names_code_that_is_gone(applied: Cli) -> None:
+    assert applied("deployments", "check").code == 0
+    (applied.folder / "flows.py").write_text(PROGRAM.replace("def report()", "def reports()"))
+    answer = applied("deployments", "check", "--json")
+    assert answer.code == 1
+    found = answer.object["deployments"]
+    assert isinstance(found, list)
+    assert [row["problem"] is None for row in found] == [True, False, False]
+
+
+# ------------------------------------------------------------------------------------------- schedules
+
+
+def test_schedules_are_listed_in_words_with_what_is_next(applied: Cli) -> None:
+    found = applied("schedules", "ls", "--json").object["schedules"]
+    assert isinstance(found, list)
+    assert [(row["id"], row["deployment"], row["active"]) for row in found] == [
+        (1, "etl/nightly", True),
+        (2, "etl/nightly", False),
+    ]
+    assert "at 03:00 every day (Europe/Berlin)" in found[1]["words"]
+    lines = applied("schedules", "ls").out.splitlines()
+    assert lines[0].split() == ["ID", "DEPLOYMENT", "ACTIVE", "NEXT", "LAST", "DUE"]
+    shown = applied("schedules", "show", "etl/nightly:night")
+    assert shown.code == 0, shown
+    assert shown.out.count("03:00:00") == 5
+
+
+def test_next_and_calendar_tell_what_is_due(applied: Cli) -> None:
+    found = applied("schedules", "next", "-n", "3", "--json").object["next"]
+    assert isinstance(found, list)
+    assert [row["deployment"] for row in found] == ["etl/nightly"] * 3
+    assert len(applied("schedules", "next", "2", "-n", "4").out.splitlines()) == 4
+    days = applied("schedules", "calendar", "--days", "2", "--timezone", "Europe/Berlin", "--json").object["days"]
+    assert isinstance(days, list)
+    assert sum(len(day["instants"]) for day in days) == 48
+    assert "and 20 more" in applied("schedules", "calendar", "--days", "3").out
+    assert applied("schedules", "calendar", "--timezone", "Mars").code == 2
+
+
+def test_schedule_is_paused_triggered_and_filled_back(applied: Cli) -> None:
+    assert applied("schedules", "resume", "2").code == 0
+    assert applied("schedules", "pause", "1").code == 0
+    found = applied("schedules", "ls", "--json").object["schedules"]
+    assert isinstance(found, list)
+    assert [row["active"] for row in found] == [False, True]
+    assert applied("schedules", "trigger", "etl/nightly:night").code == 0
+    arguments = ("schedules", "backfill", "1", "--from", "2026-01-01", "--to", "2026-01-01T03:30", "--json")
+    planned = applied(*arguments, "--dry-run").object["instants"]
+    started = applied(*arguments).object["instants"]
+    assert isinstance(planned, list)
+    assert isinstance(started, list)
+    assert [row["run_id"] for row in planned] == [None] * 4
+    assert [row["run_id"] for row in started] == [2, 3, 4, 5]
+    assert applied(*arguments).object["instants"] == []
+
+
+@pytest.mark.parametrize("text", ["99", "etl/nightly", "nightly", "nope", "etl/nightly:day", "", "a:b:c", "\x00"[:0] + "%"])
+def test_schedule_that_is_not_one_is_not_found(applied: Cli, text: str) -> None:
+    assert applied("schedules", "show", text).code == 3

@@ -79,7 +79,6 @@ def test_the_same_file_after_the_replacement_has_none_either(check) -> None:  # 
         ("from prefect._internal import x", "prefect._internal.x"),
         ("from prefect import Flow; Flow.from_source('a')", "prefect.Flow.from_source"),
         ("from prefect import task\n@task\ndef f(): ...\nf.nonsense()", "Task.nonsense"),
-        ("from prefect import flow\n@flow\ndef f(): ...\nf.deploy(name='a')", "Flow.deploy"),
         ("from prefect import flow\n@flow(name='a')\nasync def f(): ...\nf.from_source('a')", "Flow.from_source"),
         ("import prefect as p\ng = p.flow(len)\ng.from_source('a')", "Flow.from_source"),
         ("from prefect import task\n@task\ndef f(): ...\nx = f.submit()\nx.get_state()", "Future.get_state"),

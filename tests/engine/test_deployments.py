@@ -126,7 +126,8 @@ def test_apply_says_what_will_run_it(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "wfengine"):
         Deployment.build_from_flow(etl, "one", schedule=Cron("@daily"), parameters={"day": "a b"}).apply()
     (said,) = [record.getMessage() for record in caplog.records]
-    assert said.startswith("deployment 'etl/one' is created; its schedule starts nothing yet")
+    assert said.startswith("deployment 'etl/one' is created; a daemon (wfengine serve) starts it next at ")
+    assert "00:00:00 (UTC); run it with:" in said
     assert "wfengine run" in said
     assert said.endswith("-p 'day=a b'")
 
@@ -183,7 +184,23 @@ BAD: list[tuple[str, Callable[[], object], type[Exception], str]] = [
         "both schedule and schedules",
     ),
     ("unknown option", lambda: Deployment.build_from_flow(etl, "a", scheduel=None), UsageError, "no option scheduel"),
-    ("not there yet", lambda: etl.to_deployment("a", concurrency_limit=3), UsageError, "not there yet"),
+    ("not there yet", lambda: etl.to_deployment("a", triggers=[1]), UsageError, "not there yet"),
+    ("limit", lambda: etl.to_deployment("a", concurrency_limit=0), UsageError, "concurrency_limit is a whole number from 1"),
+    ("collision", lambda: etl.to_deployment("a", concurrency_limit=1, collision="drop"), UsageError, "'cancel_new'"),
+    ("priority", lambda: etl.to_deployment("a", priority="high"), UsageError, "priority is a whole number"),
+    ("queue", lambda: etl.to_deployment("a", queue="task:x"), UsageError, "a queue is named by"),
+    ("memory", lambda: etl.to_deployment("a", isolate=True, memory_limit="much"), UsageError, "'512MB'"),
+    ("limit without a process", lambda: etl.to_deployment("a", time_limit_seconds=3), UsageError, "isolate=True"),
+    ("recoveries", lambda: etl.to_deployment("a", max_recoveries=-1), UsageError, "max_recoveries"),
+    ("a text as tags", lambda: etl.to_deployment("a", tags="prod"), UsageError, "tags is a list"),
+    ("twice", lambda: etl.to_deployment("a", cron=["@daily", "@daily"]), UsageError, "twice"),
+    (
+        "parameters of a schedule",
+        lambda: etl.to_deployment("a", schedules=[Cron("@daily", parameters={"dya": 1})]),
+        ParameterError,
+        "has a parameter 'dya'",
+    ),
+    ("time zone of nothing", lambda: etl.to_deployment("a", timezone="UTC"), UsageError, "timezone= goes with"),
 ]
 
 

@@ -30,7 +30,7 @@ def test_the_page_replaces_imports_by_the_very_line_that_the_check_shows(tmp_pat
     assert f"$ {_REPLACE} orders.py" in TEXT
 
 
-@pytest.mark.parametrize("name", ["get_client", "Flow.deploy", "Flow.from_source", "assets", "settings"])
+@pytest.mark.parametrize("name", ["get_client", "workers", "Flow.from_source", "assets", "settings"])
 def test_what_the_page_leaves_out_is_explained_by_the_check_too(name: str) -> None:
     left_out = TEXT.partition("## What is left out")[2].lower()
 

@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.journal.files_program import FLOWS, python
-from wfengine_journal.connection import FORMAT_VERSION
 from wfengine_journal import extraction, store
-from wfengine_journal.connection import open_reader
+from wfengine_journal.connection import FORMAT_VERSION, open_reader
 from wfengine_journal.errors import JournalNotFoundError, NewerJournalError, NotAJournalError, NotFoundError, UsageError
 from wfengine_journal.extraction import extract_run
 from wfengine_journal.run_rows import ERROR_REFERENCES, OTHER_TABLES, RUN_TABLES, VALUE_REFERENCES

@@ -338,18 +338,20 @@ def test_events_firings_and_ticks_go_by_age_but_none_that_is_still_needed(path: 
     for state, at in (("done", old), ("pending", old), ("done", young)):
         change(
             path,
-            "INSERT INTO firing (automation_id, context, state, actions_done, results, fired_at) VALUES (1, '{}', ?, 0, '[]', ?)",
+            "INSERT INTO firing (automation_id, context, state, actions_done, results, fired_at)"
+            " VALUES (1, '{}', ?, 0, '[]', ?)",
             state, at,
         )  # fmt: skip
     change(
         path,
-        "INSERT INTO deployment (id, flow_id, name, parameters, created_at, updated_at) SELECT 1, min(id), 'd', '{}', ?, ? FROM flow",
+        "INSERT INTO deployment (id, flow_id, name, parameters, created_at, updated_at)"
+        " SELECT 1, min(id), 'd', '{}', ?, ? FROM flow",
         old, old,
     )  # fmt: skip
     change(
         path,
-        "INSERT INTO schedule (id, deployment_id, kind, rule, timezone, day_or, parameters, slug, active, decided_to, created_at)"
-        " VALUES (1, 1, 'interval', '60', 'UTC', 1, '{}', '', 1, '2025-01-01T00:00:00.000000Z', ?)",
+        "INSERT INTO schedule (id, deployment_id, kind, rule, timezone, day_or, parameters, slug, active, decided_to,"
+        " created_at) VALUES (1, 1, 'interval', '60', 'UTC', 1, '{}', '', 1, '2025-01-01T00:00:00.000000Z', ?)",
         old,
     )
     for nominal_at, run in (("2020-01-01", None), ("2020-01-02", run_id), ("2020-01-03", 10**6), ("2026-01-01", None)):

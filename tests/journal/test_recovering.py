@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.journal.files_program import FLOWS, python
-from wfengine_journal.connection import FORMAT_VERSION
-from wfengine_journal.connection import PAGE_BYTES
+from wfengine_journal.connection import FORMAT_VERSION, PAGE_BYTES
 from wfengine_journal.errors import JournalNotFoundError, NotAJournalError, UsageError
 from wfengine_journal.recovering import LOST, Recovered, recover
 

@@ -42,7 +42,7 @@ def test_the_old_form_builds_and_applies(rows: Rows) -> None:
     assert [(name, json.loads(str(tags or "[]"))) for name, tags in rows("SELECT name, tags FROM deployment ORDER BY id")] == [
         ("hourly", ["demo"]), ("daily", []),
     ]  # fmt: skip
-    assert [(kind, str(rule)) for kind, rule in rows("SELECT kind, rule FROM schedule WHERE active ORDER BY id")] == [
+    assert [(kind, str(rule)) for kind, rule in rows("SELECT kind, rule FROM schedules WHERE active ORDER BY id")] == [
         ("interval", "7200"), ("cron", "0 3 * * *"),
     ]  # fmt: skip
     assert rows("SELECT count(*) FROM flow_run") == [(0,)]

@@ -1,4 +1,4 @@
-"""`wfengine deployments`: list and show what was applied."""
+"""`wfengine deployments`: list and show what was applied; what is done with it is in `deployment_actions`."""
 
 from __future__ import annotations
 
@@ -20,9 +20,6 @@ from wfengine_journal.deployments import (
 from wfengine_journal.errors import NotFoundError
 from wfengine_journal.queries import reading
 
-#: What a person has to know about every schedule that is shown.
-NO_DAEMON = "schedules start nothing yet: this version has no daemon"
-
 _JSON_OF_ONE = (
     '{"id", "name", "flow", "full_name", "tags", "schedule", "active", "parameters", "version", "description", "entrypoint",'
     ' "created_at", "updated_at", "schedules"}'
@@ -36,6 +33,11 @@ _JSON_OF_ONE = (
     table={
         "ls": ("wfengine.cli.deployments:ls", "List deployments, by flow and name."),
         "show": ("wfengine.cli.deployments:show", "Show one, with its schedules."),
+        "run": ("wfengine.cli.deployment_actions:run", "Put a run of one into its queue."),
+        "pause": ("wfengine.cli.deployment_actions:pause", "Let its schedules start nothing."),
+        "resume": ("wfengine.cli.deployment_actions:resume", "Let its schedules start runs again."),
+        "rm": ("wfengine.cli.deployment_actions:rm", "Remove one."),
+        "check": ("wfengine.cli.deployment_actions:check", "Which code cannot be loaded."),
     },
     epilog=epilog("Example:\n  wfengine deployments show etl/nightly"),
 )
@@ -66,8 +68,6 @@ def ls(settings: Settings, flow: str | None, limit: int) -> int:
         return ExitCode.OK
     for line in table_lines(("DEPLOYMENT", "ACTIVE", "TAGS", "CHANGED", "SCHEDULE"), [_cells(row) for row in found]):
         write(line)
-    if any(row.active for row in found) and not settings.quiet:
-        say(NO_DAEMON)
     return ExitCode.OK
 
 
@@ -107,7 +107,15 @@ def show(settings: Settings, name: str) -> int:
         ("description", row.description),
         ("code", row.entrypoint),
         ("changed", instant_text(row.updated_at)),
-        ("active", "yes" if row.active else "no"),
+        ("active", "yes" if row.active else "no, it is paused" if row.paused and schedules else "no"),
+        ("next", None if row.next_at is None else instant_text(row.next_at)),
+        ("queue", f"{row.queue}, priority {row.priority}" if row.priority else row.queue),
+        (
+            "limit",
+            None if row.concurrency_limit is None else f"{row.concurrency_limit} at a time, {_COLLISIONS[row.collision]}",
+        ),
+        ("isolated", "each run in a process of its own" if row.isolate else None),
+        ("declared", row.applied_from),
     ]
     write(click.style(clean(row.full_name), bold=True))
     for title, text in lines:
@@ -115,9 +123,10 @@ def show(settings: Settings, name: str) -> int:
             write(f"  {title:<11} {clean_lines(text).strip().replace(chr(10), chr(10) + ' ' * 14)}")
     for schedule in schedules:
         write(f"  {'schedule':<11} {_schedule_text(schedule)}")
-    if schedules and not settings.quiet:
-        say(NO_DAEMON)
     return ExitCode.OK
+
+
+_COLLISIONS = {"enqueue": "more wait", "cancel_new": "more are cancelled"}
 
 
 def _the_one(connection: sqlite3.Connection, name: str) -> DeploymentRow:
@@ -140,6 +149,12 @@ def _schedule_text(schedule: ScheduleColumns) -> str:
         parts.append(f"named {clean(schedule.slug)}")
     if schedule.parameters != "{}":
         parts.append(f"with {clean(schedule.parameters)}")
+    if schedule.jitter_seconds:
+        parts.append(f"up to {schedule.jitter_seconds:g} s later")
+    parts += [f"not before {instant_text(schedule.starts_at)}"] if schedule.starts_at else []
+    parts += [f"not after {instant_text(schedule.ends_at)}"] if schedule.ends_at else []
+    parts += [f"of late ones {schedule.catch_up}"] if schedule.catch_up != "last" else []
+    parts += [f"overlap: {schedule.overlap}"] if schedule.overlap != "queue" else []
     return ", ".join([*parts, *([] if schedule.active else ["off"])])
 
 

@@ -29,6 +29,11 @@ def watch(settings: Settings, run: str | None) -> int:
 
     Without RUN: the newest one that is being executed, else @last.
     """
+    return watch_run(settings, run, "watch")
+
+
+def watch_run(settings: Settings, run: str | None, command: str) -> int:
+    """Follow a run until it ends or waits for a person; return the exit code that says how."""
     with open_swept(settings) as (connection, path):
         run_id = find_open_run(connection) if run is None else None
         if run_id is None:
@@ -46,7 +51,7 @@ def watch(settings: Settings, run: str | None) -> int:
             )
         ending = read_ending(connection, run_id, settings)
         if settings.as_json:
-            write_json("watch", {"run": ending_json(ending)})
+            write_json(command, {"run": ending_json(ending)})
         if not settings.quiet:
             say_ending(connection, ending, path, verbose=settings.verbose)
         elif code_of_state(ending.run.state):

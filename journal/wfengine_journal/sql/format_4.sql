@@ -138,23 +138,6 @@ CREATE TABLE firing (                         -- an automation whose trigger was
 CREATE INDEX firing_pending ON firing (id) WHERE state = 'pending';
 CREATE INDEX firing_automation ON firing (automation_id, id);
 
--- History that is copied from another file did not happen here.
-CREATE TRIGGER flow_run_event AFTER INSERT ON transition
-WHEN NEW.task_run_id = 0 AND NOT EXISTS (SELECT 1 FROM meta WHERE key = 'copying')
-BEGIN
-    INSERT INTO event (name, resource, flow_run_id, occurred_at)
-    VALUES ('wfengine.flow-run.' || coalesce(NEW.state_name, substr(NEW.state, 1, 1) || lower(substr(NEW.state, 2))),
-            'wfengine.flow-run.' || NEW.flow_run_id, NEW.flow_run_id, NEW.at);
-END;
-CREATE TRIGGER task_run_event AFTER INSERT ON transition
-WHEN NEW.task_run_id <> 0 AND EXISTS (SELECT 1 FROM automation WHERE wants_tasks = 1 AND active = 1 AND removed_at IS NULL)
-     AND NOT EXISTS (SELECT 1 FROM meta WHERE key = 'copying')
-BEGIN
-    INSERT INTO event (name, resource, flow_run_id, task_run_id, occurred_at)
-    VALUES ('wfengine.task-run.' || coalesce(NEW.state_name, substr(NEW.state, 1, 1) || lower(substr(NEW.state, 2))),
-            'wfengine.task-run.' || NEW.task_run_id, NEW.flow_run_id, NEW.task_run_id, NEW.at);
-END;
-
 CREATE TABLE daemon (                         -- a process that serves this journal, and how it does
     owner_id   INTEGER PRIMARY KEY REFERENCES owner (id),
     name       TEXT NOT NULL,                 -- what it serves, for people
