@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, cast
 from wfengine.automations.service import Automations
 from wfengine.daemon import STOP_SECONDS, Daemon, checked_stop_timeout, stopping_on_signals
 from wfengine.declarations import collecting, note_declared
+from wfengine.deployment_file import read_file
+from wfengine.deployment_plan import apply as apply_file
 from wfengine.deployments import Deployment
 from wfengine.executor import RECOVER, Executor, checked_queues
 from wfengine.isolation import Children
@@ -29,7 +31,7 @@ from wfengine.run_worker import DEFAULT_LIMIT, checked_limit
 from wfengine.scopes import current_scope
 from wfengine.source_tables import Sources, configured_sources, services_of
 from wfengine.upkeep import Backups, Retention, UpkeepService
-from wfengine.upkeep_tables import configured_upkeep
+from wfengine.upkeep_tables import FILE_NAME, configured_upkeep, find_file
 from wfengine_journal.daemons import PauseDeployments, ids_of_flow
 from wfengine_journal.errors import MissingFlowError, UsageError
 from wfengine_scheduler.loop import Scheduler
@@ -278,7 +280,12 @@ def daemon_of(path: Path, files: Sequence[str], *, name: str | None, no_config: 
     """
     chosen = ServeOptions(**options) if no_config else _configured(path, **options)
     found = find_served(files)
+    file = None if no_config or files else find_file(path)
+    declared = None if file is None else read_file(file, path.absolute().parent / "sources")
     journal = use_journal(path)
+    if declared is not None:
+        for planned in apply_file(journal, declared):
+            _logger.info("%s: %s '%s' is %s", FILE_NAME, planned.kind, planned.name, planned.outcome)
     served = _record(found, name or ", ".join(files)) if files else Served(name or "all deployments")
     return make_daemon(journal, served, chosen)
 

@@ -30,7 +30,7 @@ class PastInstant(NamedTuple):
 def plan_backfill(
     journal: Journal, schedule_id: int, start: datetime, end: datetime, *, limit: int = BACKFILL_LIMIT
 ) -> list[PastInstant]:
-    """Return the instants from `start` to `end`, both included, that started no run, as far as they are decided.
+    """Return the instants from `start` to `end`, both included, that started no run, as far as a scheduler decided them.
 
     Writes nothing. Raises NotFoundError, UsageError for a range that is upside down or has more than `limit` instants.
     """
@@ -42,8 +42,8 @@ def backfill(
 ) -> dict[str, int]:
     """Start a run for each instant of the plan, one after the other; return their ids by instant, oldest first.
 
-    The runs wait for each other, whatever the schedule's overlap says. Written in batches, each a transaction; a backfill
-    that was cut off is called again with the same range, and does the rest.
+    The runs of one call wait for each other, whatever the schedule's overlap says. Written in batches, each a transaction; a
+    backfill that was cut off is called again with the same range, and does the rest.
     """
     schedule = _schedule(journal, schedule_id)
     planned = _planned(journal, schedule, start, end, limit)
@@ -63,11 +63,12 @@ def _schedule(journal: Journal, schedule_id: int) -> ScheduleRow:
 
 
 def _planned(journal: Journal, schedule: ScheduleRow, start: datetime, end: datetime, limit: int) -> list[PastInstant]:
-    # What is due and not decided yet is the scheduler's.
-    decided_to = instant_from_text(schedule.decided_to or text_of(datetime.fromtimestamp(0, UTC)))
-    start, end = start.astimezone(UTC), min(end.astimezone(UTC), decided_to)
     if end < start:
         raise UsageError(f"A backfill goes from an instant of the past to a later one, not from {start} to {end}.")
+    if schedule.decided_to is None:
+        return []  # no scheduler has looked at it yet
+    # What is due and not decided yet is the scheduler's.
+    start, end = start.astimezone(UTC), min(end.astimezone(UTC), instant_from_text(schedule.decided_to))
     known: dict[str, str] = {}
     journal.read(lambda connection: known.update(find_started(connection, schedule.id, text_of(start), text_of(end))))
     found: list[PastInstant] = []

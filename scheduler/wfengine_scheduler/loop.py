@@ -50,7 +50,7 @@ class Scheduler:
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
         self._wake = threading.Event()
-        self._unreadable: set[int] = set()
+        self._unreadable: dict[int, tuple[object, ...]] = {}  # by id: what the schedule said when it could not be read
         self._ticks = self._runs = 0
         self._next_due: float | None = None
         self._late_seconds = 0.0  # of the tick that was decided latest, of those that were not caught up
@@ -78,7 +78,7 @@ class Scheduler:
         limit = SCHEDULES_AT_ONCE + len(self._unreadable)
         found: list[ScheduleRow] = []
         self.journal.read(lambda connection: found.extend(list_due(connection, at, limit, self.deployment_ids)))
-        return [schedule for schedule in found if schedule.id not in self._unreadable]
+        return [schedule for schedule in found if self._unreadable.get(schedule.id) != _rule_columns(schedule)]
 
     def _decide(self, due: Sequence[ScheduleRow], now: float) -> None:
         instant = datetime.fromtimestamp(now, UTC)
@@ -98,9 +98,9 @@ class Scheduler:
         try:
             return decide(schedule, now, lambda: self._open_runs(schedule), self._new_name)
         except ScheduleError as error:
-            self._unreadable.add(schedule.id)
+            self._unreadable[schedule.id] = _rule_columns(schedule)
             _logger.error(
-                "Schedule %d of deployment '%s' cannot be read, and starts nothing before this process is started anew: %s",
+                "Schedule %d of deployment '%s' cannot be read, and starts nothing before it is changed: %s",
                 schedule.id, schedule.deployment, error,
             )  # fmt: skip
             return None
@@ -185,3 +185,11 @@ class Scheduler:
             forget = self.journal.changes.call(mark, self._wake.set)
             self._wake.wait(seconds - rest)
             forget()
+
+
+def _rule_columns(schedule: ScheduleRow) -> tuple[object, ...]:
+    """Return what a schedule's rule is made of."""
+    return (
+        schedule.kind, schedule.rule, schedule.timezone, schedule.anchor_at, schedule.day_or, schedule.starts_at,
+        schedule.ends_at,
+    )  # fmt: skip

@@ -1,7 +1,8 @@
 """Let schedules start nothing for a while, and then go on.
 
 What is due while a schedule is paused is recorded as skipped: by a daemon when it is due, or, where none was there, when the
-schedule goes on. So nothing of the pause is caught up.
+schedule goes on. So nothing of the pause is caught up - nor what was due before it and nobody had decided: who pauses wants
+nothing to start, least of all because of that.
 """
 
 from __future__ import annotations

@@ -162,7 +162,8 @@ def decide(
 
 def _unlisted(schedule: ScheduleRow, first: datetime, last: datetime) -> Tick:
     outcome = "skipped" if schedule.is_paused else "coalesced" if schedule.catch_up == "last" else "missed"
-    reason = f"no daemon was there; so too all instants up to {text_of(last)}, which have no rows of their own"
+    absent = "it was paused" if schedule.is_paused else "no daemon was there"
+    reason = f"{absent}; so too all instants up to {text_of(last)}, which have no rows of their own"
     return Tick(text_of(first), outcome, reason)
 
 

@@ -20,9 +20,12 @@ from typing import Protocol
 from tests.crash import effects, invariants
 from tests.crash.effects import Effect
 from tests.crash.nursery import Nursery
+from wfengine_journal import schema
 
 ROOT = Path(__file__).resolve().parents[2]
 ZOO = Path(__file__).with_name("zoo.py")
+#: Statements that make a new file, the same for every flow: kills before them are tested once, by the full enumeration.
+SCHEMA_STATEMENTS = sum(len(schema.statements(schema.read_sql(name))) for name in (*schema.SCRIPTS.values(), "views.sql"))
 #: No child may live longer, in seconds: far more than any needs, so that only a hang reaches it.
 CHILD_LIMIT_SECONDS = 60.0
 
@@ -239,13 +242,14 @@ def kill_at_every_statement(
     checks: Checks,
     *,
     first: int = 1,
+    last: int = 100_000,
     step: int = 1,
     program: Path = ZOO,
     children: int = 2,
 ) -> list[KilledAt]:
-    """Kill a fresh case before each statement, until one ends unkilled; `children` cases at a time. In order."""
+    """Kill a fresh case before each statement up to the last, or until one ends unkilled; `children` at a time. In order."""
     found: list[KilledAt] = []
-    numbers = iter(range(first, 100_000, step))
+    numbers = iter(range(first, last + 1, step))
     lock = threading.Lock()
     over = threading.Event()
     problems: list[BaseException] = []
@@ -255,7 +259,9 @@ def kill_at_every_statement(
         try:
             while not over.is_set():
                 with lock:
-                    number = next(numbers)
+                    number = next(numbers, None)
+                if number is None:
+                    return
                 killed = kill_at(make_case(number), number, expected, checks, nursery)
                 if killed is None:
                     over.set()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.crash.feeds import ITEMS
-from tests.crash.harness import Case, environment
+from tests.crash.harness import SCHEMA_STATEMENTS, Case, environment
 from tests.crash.nursery import Nursery
 from wfengine.following import follow
 from wfengine_journal.store import close_all, open_journal
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.crash
 
 PROGRAM = Path(__file__).with_name("feeds.py")
 #: The statements before this one make the schema, and the run.
-AFTER_SCHEMA = 60
+AFTER_SCHEMA = SCHEMA_STATEMENTS
 #: A reader that waits longer hangs, in seconds.
 LIMIT_SECONDS = 60.0
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.crash import invariants
 from tests.crash.effects import Effect
-from tests.crash.harness import Case, Checks, all_violations, kill_at_every_statement
+from tests.crash.harness import SCHEMA_STATEMENTS, Case, Checks, all_violations, kill_at_every_statement
 
 pytestmark = pytest.mark.crash
 
@@ -100,7 +100,7 @@ def test_a_task_that_may_not_run_again_never_does_wherever_the_kill_comes(tmp_pa
         lambda number: Case(tmp_path / str(number), "guarded_flow"),
         "guarded",
         Checks(after_kill=at_most_once, after_end=recorded_outcome),
-        first=60,  # after the schema
+        first=SCHEMA_STATEMENTS,
         step=2,
     )
     other_results = [text for text in all_violations(kills) if "result-equal: 'interrupted' instead of 'guarded'" in text]

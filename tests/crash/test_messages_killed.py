@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.harness import Case, Checks, all_violations, kill_at_every_statement
+from tests.crash.harness import SCHEMA_STATEMENTS, Case, Checks, all_violations, kill_at_every_statement
 
 pytestmark = pytest.mark.crash
 
@@ -16,7 +16,7 @@ def test_each_message_is_received_once_wherever_the_kill_comes(tmp_path: Path) -
     expected = Case(tmp_path / "uninterrupted", "posted").run().result
     assert expected == [3, 3000, 1, [True, False], "none", 7, [True, False]]
     kills = kill_at_every_statement(
-        lambda number: Case(tmp_path / str(number), "posted"), expected, Checks(is_ordered=False), first=60
+        lambda number: Case(tmp_path / str(number), "posted"), expected, Checks(is_ordered=False), first=SCHEMA_STATEMENTS
     )
     print(f"{len(kills)} kills")
     assert all_violations(kills) == []

@@ -11,14 +11,14 @@ import pytest
 
 from tests.crash.effects import Effect
 from tests.crash.feeds import STEPS
-from tests.crash.harness import Case, environment
+from tests.crash.harness import SCHEMA_STATEMENTS, Case, environment
 from tests.crash.nursery import Nursery
 
 pytestmark = pytest.mark.crash
 
 PROGRAM = Path(__file__).with_name("feeds.py")
 #: The statements before this one make the schema.
-AFTER_SCHEMA = 60
+AFTER_SCHEMA = SCHEMA_STATEMENTS
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def go_on_and_check(case: Case, nursery: Nursery, go_on: tuple[str, ...], *, kil
 
 def test_a_rollback_that_is_killed_while_it_is_recovered_goes_on_where_it_stopped(nursery: Nursery, tmp_path: Path) -> None:
     base = Case(tmp_path / "base", "saga", program=PROGRAM)
-    for number in range(AFTER_SCHEMA + 60, 10_000, 5):  # until one dies after its first recorded hook
+    for number in range(AFTER_SCHEMA + 30, 10_000, 5):  # until one dies after its first recorded hook
         base = Case(tmp_path / f"base{number}", "saga", program=PROGRAM)
         assert base.run("--kill-before", str(number), nursery=nursery).was_killed
         if recorded_hooks(base):

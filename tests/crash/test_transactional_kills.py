@@ -10,13 +10,13 @@ import pytest
 
 from tests.crash import invariants
 from tests.crash.effects import Effect
-from tests.crash.harness import Case, Checks, all_violations, in_parallel, kill_at_every_statement
+from tests.crash.harness import SCHEMA_STATEMENTS, Case, Checks, all_violations, in_parallel, kill_at_every_statement
 
 pytestmark = pytest.mark.crash
 
 PROGRAM = Path(__file__).with_name("tables.py")
 #: The statements before this one make the schema, the same for every flow.
-AFTER_SCHEMA = 60
+AFTER_SCHEMA = SCHEMA_STATEMENTS
 
 
 def both_or_neither(journal: Path, _effects: list[Effect]) -> list[str]:
