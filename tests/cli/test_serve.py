@@ -124,3 +124,17 @@ def test_a_configuration_with_a_mistake_is_refused(cli: Cli, folder: Path) -> No
     assert answer.code == 2
     assert "Did you mean 'folder'?" in answer.err
     assert not (folder / ".wfengine").exists()
+
+
+def test_a_daemon_of_everything_applies_the_file_that_declares_deployments(cli: Cli, folder: Path) -> None:
+    declared = '[[deployments]]\nname = "nightly"\nflow = "flows.py:etl"\nschedules = [{ cron = "0 3 * * *" }]\n'
+    (folder / "wfengine.toml").write_text(declared)
+    assert cli("serve", "--timeout", "0.1", "--no-config").code == 0
+    assert deployments(cli) == []
+    for _ in range(2):
+        answer = cli("serve", "--timeout", "0.1")
+        assert answer.code == 0, answer
+        assert deployments(cli) == ["etl/nightly"]
+    (folder / "wfengine.toml").write_text(declared.replace("cron", "crom"))
+    answer = cli("serve", "--timeout", "0.1")
+    assert (answer.code, "crom" in answer.err) == (2, True), answer
