@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import processes, workloads
+from benchmarks import daemon, processes, workloads
 from benchmarks.hops import print_hops
 from benchmarks.table import Row, print_table
 
@@ -25,6 +25,7 @@ WORKLOADS = {
     "W4": processes.start_up,
     "W5": processes.recovery,
     "W7": workloads.bytes_per_task,
+    "W9": daemon.daemon,
 }
 
 
