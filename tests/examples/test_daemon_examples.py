@@ -1,0 +1,85 @@
+"""The examples that are daemons: each does its work once when the daemon is killed in the middle of it."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+from programs import EXAMPLES, environment, query, shell
+
+from tests.daemons import DaemonProcess
+from wfengine_journal import store
+
+pytestmark = pytest.mark.crash
+
+JOURNAL = Path(".wfengine") / "journal.db"
+
+#: Runs an example as a user does, in a process that kills itself once so many calls of one task are completed and committed.
+KILLED = """
+import os, runpy, signal, sys
+from wfengine.listeners import add_listener
+
+example, task, limit = sys.argv[1:]
+done = []
+
+def kill(event):
+    if event.name == task and event.state == "COMPLETED":
+        done.append(event)
+        if len(done) == int(limit):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+add_listener(kill)
+sys.argv = [example]
+runpy.run_path(example, run_name="__main__")
+"""
+
+
+def serving(folder: Path, *arguments: object) -> DaemonProcess:
+    return DaemonProcess(folder, *map(str, arguments), environment=environment())
+
+
+def wait_for_runs(folder: Path, completed: int) -> None:
+    """Wait until so many runs have completed; the time limit of the test is the bound."""
+    journal = store.open_journal(folder / JOURNAL)
+    while True:
+        mark = journal.changes.mark()
+        if len(query(folder / JOURNAL, "SELECT 1 FROM runs WHERE state = 'COMPLETED'")) >= completed:
+            return
+        journal.changes.wait(mark, 1.0)
+
+
+def test_a_report_whose_daemon_is_killed_is_written_by_the_next_one(tmp_path: Path) -> None:
+    example = EXAMPLES / "scheduled_report.py"
+    with serving(tmp_path, "-c", KILLED, example, "runs_of", 1) as daemon:
+        daemon.wait_until_ready()
+        asked = shell(tmp_path, "wfengine deployments run report/mornings -p day=2026-11-27")
+        assert asked.returncode == 0, asked.stderr
+        assert daemon.wait() == -signal.SIGKILL
+    assert not (tmp_path / "reports").exists()
+    with serving(tmp_path, example) as daemon:
+        daemon.wait_until_ready()
+        wait_for_runs(tmp_path, 1)
+        assert daemon.stop() in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
+    store.close_all()
+    assert (tmp_path / "reports" / "2026-11-27.md").read_text(encoding="utf-8") == "# 2026-11-27\n\nnothing ran\n"
+    assert query(tmp_path / JOURNAL, "SELECT attempts FROM tasks WHERE task = 'runs_of'") == [(1,)]
+
+
+def test_each_page_is_fetched_once_over_a_kill_and_asking_twice(tmp_path: Path) -> None:
+    example = EXAMPLES / "rate_limited_queue.py"
+    with serving(tmp_path, "-c", KILLED, example, "fetch", 3) as daemon:
+        daemon.wait_until_ready()
+        for _ in range(2):
+            asked = shell(tmp_path, f"python {example} ada 8")
+            assert asked.returncode == 0, asked.stderr
+        assert daemon.wait() == -signal.SIGKILL
+    with serving(tmp_path, example) as daemon:
+        daemon.wait_until_ready()
+        wait_for_runs(tmp_path, 8)
+    store.close_all()
+    fetched = (tmp_path / "fetched.txt").read_text(encoding="utf-8").split("\n")[:-1]
+    assert sorted(set(fetched)) == [f"ada {page}" for page in range(8)]
+    # Only what was being fetched when the daemon died may have been asked for twice: two at a time of one customer.
+    assert len(fetched) <= 8 + 2
+    assert query(tmp_path / JOURNAL, "SELECT count(*) FROM runs") == [(8,)]
