@@ -40,11 +40,16 @@ def serving(folder: Path, *arguments: object) -> DaemonProcess:
 
 
 def wait_for_runs(folder: Path, completed: int) -> None:
-    """Wait until so many runs have completed; the time limit of the test is the bound."""
+    """Wait until so many runs have completed."""
+    wait_for(folder, "SELECT 1 FROM runs WHERE state = 'COMPLETED'", completed)
+
+
+def wait_for(folder: Path, sql: str, count: int = 1) -> None:
+    """Wait until a question has so many answers; the time limit of the test is the bound."""
     journal = store.open_journal(folder / JOURNAL)
     while True:
         mark = journal.changes.mark()
-        if len(query(folder / JOURNAL, "SELECT 1 FROM runs WHERE state = 'COMPLETED'")) >= completed:
+        if len(query(folder / JOURNAL, sql)) >= count:
             return
         journal.changes.wait(mark, 1.0)
 
@@ -83,3 +88,23 @@ def test_each_page_is_fetched_once_over_a_kill_and_asking_twice(tmp_path: Path) 
     # Only what was being fetched when the daemon died may have been asked for twice: two at a time of one customer.
     assert len(fetched) <= 8 + 2
     assert query(tmp_path / JOURNAL, "SELECT count(*) FROM runs") == [(8,)]
+
+
+def test_a_question_outlives_the_daemon_that_asked_it(tmp_path: Path) -> None:
+    example = EXAMPLES / "approval.py"
+    asked = "SELECT 1 FROM runs r JOIN tasks t ON t.run_id = r.id WHERE t.task = 'wfengine.pause' AND r.attempt = 1"
+    with serving(tmp_path, example) as daemon:
+        daemon.wait_until_ready()
+        assert shell(tmp_path, "wfengine deployments run refund/desk -p order=A7 -p amount=250").returncode == 0
+        wait_for(tmp_path, asked)
+        daemon.kill()
+    with serving(tmp_path, example) as daemon:
+        daemon.wait_until_ready()
+        wait_for(tmp_path, "SELECT 1 FROM runs WHERE state = 'RUNNING' AND attempt = 2")
+        assert "approved (boolean)" in shell(tmp_path, "wfengine inputs ls").stdout
+        answered = shell(tmp_path, "wfengine resume @last --input approved=true --input note=fine")
+        assert answered.returncode in (0, 4), answered.stderr
+        wait_for_runs(tmp_path, 1)
+    store.close_all()
+    assert (tmp_path / "paid.txt").read_text(encoding="utf-8") == "order A7 250\n"
+    assert query(tmp_path / JOURNAL, "SELECT attempts FROM tasks WHERE task = 'look_up'") == [(1,)]
