@@ -219,7 +219,8 @@ def test_memory_taken_in_small_pieces_leaves_none_for_the_engine_and_the_run_say
 
 def test_a_process_that_dies_of_its_memory_limit_says_so(bench: Bench) -> None:
     # Of a process that a signal ended it can only be said if it had more than its supervisor, which is this one.
-    held = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + 64 * MB
+    held = max(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + 64 * MB, 1200 * MB)
+    limit = held + held // 11
     bench.write(f"""
         @flow
         def main():
@@ -231,17 +232,17 @@ def test_a_process_that_dies_of_its_memory_limit_says_so(bench: Bench) -> None:
         def tight():
             return 1
     """)
-    state, message = bench.live(bench.queue(), memory=held + 40 * MB)
+    state, message = bench.live(bench.queue(), memory=limit)
     assert state == "CRASHED"
     assert message is not None
     found = re.fullmatch(r"its process was ended by SIGABRT, having used (\d+) MB of at most (\d+) MB", message)
     assert found, message
-    assert held <= int(found[1]) * 1_000_000 + 1_000_000 <= held + 40 * MB
-    assert int(found[2]) == round((held + 40 * MB) / 1e6)
+    assert held <= int(found[1]) * 1_000_000 + 1_000_000 <= limit
+    assert int(found[2]) == round(limit / 1e6)
+    # Which part of it is refused memory first depends on the version of Python: its own start, or the flow's code.
     state, message = bench.live(bench.queue("tight"), memory=1 * MB)
-    assert state == "CRASHED"
-    assert message is not None
-    assert "before the run began" in message
+    assert state in ("CRASHED", "FAILED"), (state, message)
+    assert "before the run began" in str(message) or "cannot be loaded" in str(message)
 
 
 @pytest.mark.parametrize(
