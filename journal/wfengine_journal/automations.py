@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from wfengine_journal.deployments import put_paused
 from wfengine_journal.events import FIRING_KEY
 from wfengine_journal.records import Records
 from wfengine_journal.task_events import keep_task_events
@@ -381,16 +382,14 @@ class SetDeploymentPaused:
 
     def apply(self, connection: sqlite3.Connection) -> None:
         if self.slug is None:
-            cursor = connection.execute(
-                "UPDATE deployment SET paused = ?, updated_at = ? WHERE id = ? AND removed_at IS NULL",
-                (int(self.paused), self.at, self.deployment_id),
-            )
+            found = put_paused(connection, self.deployment_id, paused=self.paused, at=self.at)
         else:
             cursor = connection.execute(
                 "UPDATE schedule SET active = ? WHERE deployment_id = ? AND slug = ? AND removed_at IS NULL",
                 (int(not self.paused), self.deployment_id, self.slug),
             )
-        if cursor.rowcount < 1:
+            found = cursor.rowcount >= 1
+        if not found:
             raise WriteRefused
 
     def landed(self, connection: sqlite3.Connection) -> bool:

@@ -248,6 +248,15 @@ class RemoveDeployment:
         return row is not None and row[0] is not None
 
 
+def put_paused(connection: sqlite3.Connection, deployment_id: int, *, paused: bool, at: str) -> bool:
+    """Let the schedules of a deployment start nothing, or start again, within a change; tell whether it is there."""
+    cursor = connection.execute(
+        "UPDATE deployment SET paused = ?, updated_at = ? WHERE id = ? AND removed_at IS NULL",
+        (int(paused), at, deployment_id),
+    )
+    return cursor.rowcount == 1
+
+
 # ------------------------------------------------------------------------------------------- reads for people
 
 

@@ -13,6 +13,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from wfengine_journal.deployments import put_paused
 from wfengine_journal.queued_runs import QueueRun, RunRequest
 from wfengine_journal.requests import RequestCancel
 from wfengine_journal.tickets import WriteRefused
@@ -219,11 +220,7 @@ class PauseDeployment:
         self.at = at
 
     def apply(self, connection: sqlite3.Connection) -> None:
-        cursor = connection.execute(
-            "UPDATE deployment SET paused = ?, updated_at = ? WHERE id = ? AND removed_at IS NULL",
-            (int(self.paused), self.at, self.deployment_id),
-        )
-        if cursor.rowcount != 1:
+        if not put_paused(connection, self.deployment_id, paused=self.paused, at=self.at):
             raise WriteRefused
 
     def landed(self, connection: sqlite3.Connection) -> bool:
