@@ -736,5 +736,8 @@ def test_many_runs_through_four_processes_all_end_and_leave_no_process_and_no_de
     assert open_descriptors() <= before
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii").split()
     assert children == []
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("wfengine-child")]
+    attending = [thread for thread in threading.enumerate() if thread.name.startswith("wfengine-child")]
+    for thread in attending:  # one may be about to end
+        thread.join(RUN_SECONDS)
+    assert not [thread for thread in attending if thread.is_alive()]
     assert bench.journal.attended == set()
