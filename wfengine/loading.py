@@ -35,7 +35,8 @@ from wfengine_journal.errors import EntrypointError, MissingFlowError, ScriptErr
 #: Names listed in an error before "and N more".
 NAMES_SHOWN = 10
 
-_SCRIPT_NAMES = ("__main__", "__mp_main__", "__wfengine_main_")
+#: How the names of modules begin that are scripts: nobody else can import them.
+SCRIPT_NAMES = ("__main__", "__mp_main__", "__wfengine_main_")
 _MISSING = object()
 
 # One load at a time. Re-entrant, because code that is being loaded may itself ask for a flow.
@@ -68,7 +69,7 @@ def entrypoint_of(fn: Callable[..., object]) -> str | None:
         return None
     names = getattr(inner, "__globals__", None) or vars(sys.modules.get(module_name, ModuleType("")))
     file = _file_of(names)
-    if file is not None and module_name.startswith(_SCRIPT_NAMES):
+    if file is not None and module_name.startswith(SCRIPT_NAMES):
         return f"file:{file}:{qualname}"
     folder = _import_folder(module_name, file)
     if folder is not None:
@@ -82,7 +83,7 @@ def load_entrypoint(entrypoint: str) -> object:
     if kind == "file" and ":" in rest:
         path, _, qualname = rest.rpartition(":")
         module = _load_file(Path(path))
-        if not module.__name__.startswith(_SCRIPT_NAMES):
+        if not module.__name__.startswith(SCRIPT_NAMES):
             # It ran as `python -m package.module` when its names were written, as names in __main__.
             _announce_script(module)
         return _named(module, qualname, path)
@@ -179,7 +180,7 @@ def _resolved_file(file: str) -> Path | None:
 @cache
 def _import_folder(name: str, file: Path | None) -> str | None:
     """Return what must be on sys.path to import the module: "" for nothing, None when it cannot be imported by name."""
-    if name.startswith(_SCRIPT_NAMES):
+    if name.startswith(SCRIPT_NAMES):
         return None
     origin = _origin_found_afresh(name)
     if origin is None:
@@ -238,7 +239,8 @@ def _starting_folders() -> frozenset[Path]:
 
 
 @contextmanager
-def _loading() -> Iterator[None]:
+def loading() -> Iterator[None]:
+    """Let flows that are called in the block do nothing, on this thread."""
     _thread.depth = getattr(_thread, "depth", 0) + 1
     try:
         with _lock:
@@ -252,7 +254,7 @@ def _load_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise EntrypointError(_missing_file_text(path))
     resolved = path.resolve()
-    with _loading():
+    with loading():
         module = _loaded.get(resolved) or _running_module(resolved)
         if module is None:
             module = _import_from_package(resolved) or _execute_script(resolved)
@@ -333,7 +335,7 @@ def _execute_script(resolved: Path) -> ModuleType:
 
 def _load_module(name: str, folder: str | None) -> ModuleType:
     """Import a module by name, with `folder` on sys.path if it is not found without. Raises EntrypointError."""
-    with _loading():
+    with loading():
         if folder is not None and name not in sys.modules and _spec_found(name.partition(".")[0], None) is None:
             _put_first_on_path(folder)
         importlib.invalidate_caches()

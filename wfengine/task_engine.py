@@ -97,6 +97,7 @@ class Callee:
     transacts: TransactionOptions | None = None  # its code runs inside a transaction; None: as usual
     results: ResultOptions | None = None  # cached, or written in a way of the author's choice; None: neither
     viz_return_value: object = None
+    resources: Mapping[str, object] | None = None  # what it asks of the worker that runs it
     origin: str = ""  # where the function stands: two functions with one key would get each other's results
 
     @property

@@ -373,6 +373,12 @@ class AcquireConcurrencySlotTimeoutError(RunError, TimeoutError):
     code = "WF260"
 
 
+class WorkerDiedError(RunError):
+    """The worker of a runner died, or was lost, while it ran this task; the task failed, and its retries apply."""
+
+    code = "WF270"
+
+
 class DryRunEnded(RunError):
     """A call would have to run, in a plan or a replay, where nothing is executed."""
 
@@ -389,6 +395,12 @@ class ValueNotStorableError(WfengineError):
     """A value that cannot be written such that it can be read back. Said when the task ends, not at resume."""
 
     code = "WF300"
+
+
+class UnsendableError(ValueNotStorableError, TypeError):
+    """A value that cannot be sent to a worker, or back from it."""
+
+    code = "WF301"
 
 
 class JournalError(WfengineError):

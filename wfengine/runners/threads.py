@@ -50,7 +50,7 @@ class ThreadTaskRunner:
 
     def start(self, journal: Journal) -> ThreadTaskRunner:
         """Return a running copy for one flow run."""
-        return _Running(self.max_workers, journal)
+        return Running(self.max_workers, journal)
 
     def submit(self, job: Job) -> None:
         """See TaskRunner."""
@@ -63,7 +63,7 @@ class ThreadTaskRunner:
         """See TaskRunner."""
 
 
-class _Running(ThreadTaskRunner):
+class Running(ThreadTaskRunner):
     """The runner of one flow run."""
 
     def __init__(self, max_workers: int, journal: Journal) -> None:
@@ -78,7 +78,7 @@ class _Running(ThreadTaskRunner):
         self._loops: dict[int, _Loop] = {}  # by depth of nesting
 
     def submit(self, job: Job) -> None:
-        if job.is_async:
+        if self.takes_to_loop(job.is_async):
             self._submit_to_loop(job)
             return
         self._queue.append(job)
@@ -91,6 +91,14 @@ class _Running(ThreadTaskRunner):
                 if len(self._queue) > self._idle:
                     self._add_worker()
 
+    def takes_to_loop(self, is_async: bool) -> bool:
+        """Tell whether a task is lived in an event loop, and not on a thread of its own."""
+        return is_async
+
+    def enter_thread(self) -> None:
+        """Say to the engine, on each thread that is to live tasks, what is special about it."""
+        worker_hooks.hooks = (self._worker_blocks, self._worker_goes_on)
+
     def _add_worker(self) -> None:
         """Start a thread if the limit allows (the lock is held)."""
         if self._workers - self._blocked < self.max_workers and not self._closed:
@@ -98,7 +106,7 @@ class _Running(ThreadTaskRunner):
             start_thread(f"wfengine-worker-{next(_numbers)}", self._work)
 
     def _work(self) -> None:
-        worker_hooks.hooks = (self._worker_blocks, self._worker_goes_on)
+        self.enter_thread()
         while (job := self._next_job()) is not None:
             _run(job)
             if self._journal.is_forked:

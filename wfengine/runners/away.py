@@ -1,0 +1,40 @@
+"""Where code finds the way to its flow's process, if it runs on a worker (`worker`) and not in that process."""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar, cast
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Errand:
+    """What stands for the flow's process, for code on a worker."""
+
+    def do(self, fn: Callable[..., object], args: tuple[object, ...], kwargs: dict[str, object]) -> object:
+        """Have a public function called in the flow's process, in the scope of the code that runs here."""
+        raise NotImplementedError
+
+    def tell(self, what: object) -> None:
+        """Say something that has no answer: a line of a log."""
+        raise NotImplementedError
+
+
+#: Set in the context of code that runs on a worker.
+ERRAND: contextvars.ContextVar[Errand | None] = contextvars.ContextVar("wfengine_errand", default=None)
+
+
+def asks_the_flow(fn: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a public function that needs the journal: on a worker, it is called in the flow's process."""
+
+    @functools.wraps(fn)
+    def here_or_there(*args: P.args, **kwargs: P.kwargs) -> R:
+        errand = ERRAND.get()
+        if errand is None:
+            return fn(*args, **kwargs)
+        return cast(R, errand.do(fn, args, kwargs))
+
+    return here_or_there
