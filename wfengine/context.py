@@ -65,7 +65,8 @@ class FlowRunContext:
     @property
     def task_runner(self) -> TaskRunner:
         """Return what runs the tasks that are submitted; before the first of them it is not started yet."""
-        return self._run.runner or self._run.flow.task_runner or ThreadTaskRunner()
+        chosen = self._run.flow.task_runner
+        return self._run.runners.get(chosen) or chosen or ThreadTaskRunner()
 
     @property
     def log_prints(self) -> bool:

@@ -48,8 +48,8 @@ class LiveRun:
     __slots__ = (
         "__weakref__", "callees", "cancelled", "deadline", "dry", "durability", "epoch", "feed", "flow", "halted", "held_keys",
         "id", "issue_lock", "journal", "left_open", "log_prints", "name", "on_drift", "outer_tags", "outstanding",
-        "own_deadline", "parameters", "parent", "parent_call", "recorded", "results", "rolled_back", "runner", "synced", "tags",
-        "told", "turns", "uses_transactions", "version", "waits_for_attempt", "wakers",
+        "own_deadline", "parameters", "parent", "parent_call", "recorded", "results", "rolled_back", "runners", "synced",
+        "tags", "told", "turns", "uses_transactions", "version", "waits_for_attempt", "wakers",
     )  # fmt: skip
 
     def __init__(self, journal: Journal, flow: AnyFlow, run_id: int, name: str, *, epoch: int, version: int) -> None:
@@ -73,7 +73,9 @@ class LiveRun:
         self.recorded: Recorded | None = None  # what earlier executions recorded; None in a first execution
         self.on_drift: str | None = None
         self.results: Keeping | None = None  # how its results are written, where its flow or one around it says so
-        self.runner: TaskRunner | None = None
+        self.runners: dict[
+            TaskRunner | None, TaskRunner
+        ] = {}  # started for this run, by the one that was chosen; None: by nobody
         self.outstanding: set[TaskFuture[object]] = set()  # submitted and not settled
         self.issue_lock = threading.Lock()
         self.halted: RunHalted | None = None  # once set, no further call of this run does anything
@@ -111,6 +113,17 @@ class LiveRun:
             self._wake()
         assert self.halted is not None
         return self.halted
+
+    def drop_queued(self) -> None:
+        """Settle what was submitted and has not begun with an error."""
+        for runner in list(self.runners.values()):
+            runner.cancel_queued()
+
+    def close_runners(self) -> None:
+        """End the runners; a later submit starts new ones."""
+        runners, self.runners = self.runners, {}
+        for runner in runners.values():
+            runner.close()
 
     @contextmanager
     def woken_by_halt(self, waker: Callable[[], object]) -> Iterator[None]:

@@ -190,7 +190,7 @@ class _Submission:
             if call.row is None:
                 write_pending(call)
             depth = call.scope.depth if call.callee.is_async else 0
-            runner_of(call.run).submit(
+            runner_of(call.run, call.callee).submit(
                 Job(self._steps, self._settle, is_async=call.callee.is_async, context=self._context, depth=depth)
             )
         except BaseException as error:
@@ -221,11 +221,13 @@ def _halted(signal: RunHalted) -> Steps[Outcome]:
     yield  # what makes this a generator
 
 
-def runner_of(run: LiveRun) -> TaskRunner:
-    """Return the run's runner, started at its first submit."""
-    if run.runner is None:
+def runner_of(run: LiveRun, callee: Callee) -> TaskRunner:
+    """Return the runner of the task, or that of the run, started at its first submit."""
+    chosen = callee.runner or run.flow.task_runner
+    runner = run.runners.get(chosen)
+    if runner is None:
         with run.issue_lock:
-            if run.runner is None:
-                runner = run.flow.task_runner or ThreadTaskRunner()
-                run.runner = runner.start(run.journal)
-    return run.runner
+            runner = run.runners.get(chosen)
+            if runner is None:
+                runner = run.runners[chosen] = (chosen or ThreadTaskRunner()).start(run.journal)
+    return runner

@@ -62,6 +62,7 @@ from wfengine_journal.transitions import (
 if TYPE_CHECKING:
     from wfengine.caching import Asking, ResultOptions
     from wfengine.parameters import Parameters
+    from wfengine.runners import TaskRunner
     from wfengine.transactional import TransactionOptions
 
 _logger = logging.getLogger("wfengine.engine")
@@ -97,6 +98,7 @@ class Callee:
     transacts: TransactionOptions | None = None  # its code runs inside a transaction; None: as usual
     results: ResultOptions | None = None  # cached, or written in a way of the author's choice; None: neither
     viz_return_value: object = None
+    runner: TaskRunner | None = None  # where it runs when it is submitted; None: where its flow says
     resources: Mapping[str, object] | None = None  # what it asks of the worker that runs it
     origin: str = ""  # where the function stands: two functions with one key would get each other's results
 

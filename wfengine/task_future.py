@@ -139,10 +139,14 @@ class TaskFuture(Generic[R]):
         with waiting():
             return event.wait(timeout)
 
+    def _runner(self) -> object:
+        chosen = self.call.callee.runner or self.call.run.flow.task_runner
+        return self.call.run.runners.get(chosen)
+
     def refuse_endless_wait(self) -> None:
         """Raise UsageError if the calling thread must not wait for this future, because the task needs that very thread."""
         loop = getattr(worker_hooks, "loop", None)
-        if loop is not None and self.call.callee.is_async and loop == (self.call.run.runner, self.call.scope.depth):
+        if loop is not None and self.call.callee.is_async and loop[1] == self.call.scope.depth and loop[0] is self._runner():
             raise UsageError(
                 f"{self.call} runs in this very event loop, so waiting for it here would wait for ever. Write: await future"
             )

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from wfengine.caching import ResultOptions
     from wfengine.distributed_futures import PrefectDistributedFuture
     from wfengine.result_storage import StorageOption
+    from wfengine.runners import TaskRunner
     from wfengine.serializers import Serializer
     from wfengine.transactional import TransactionOptions
 
@@ -279,7 +280,7 @@ _DEFAULTS: dict[str, object] = {
     "on_interrupt": "rerun", "once": False, "max_interruptions": 3, "transaction": False,
     "cache_policy": None, "cache_key_fn": None, "cache_expiration": None, "refresh_cache": None, "persist_result": None,
     "result_storage": None, "result_storage_key": None, "result_serializer": None, "cache_result_in_memory": True,
-    "viz_return_value": None,
+    "viz_return_value": None, "runner": None, "resources": None,
 }  # fmt: skip
 
 #: Options that are about results; a task without any of them has nothing to do with `caching`.
@@ -345,7 +346,15 @@ def _make_callee(decorated: object, parts: Decorated, options: Mapping[str, obje
         transacts=transacts,
         results=_result_options(owner, fn, chosen),
         viz_return_value=chosen["viz_return_value"],
+        runner=_checked_runner(owner, chosen["runner"]),
+        resources=cast("Mapping[str, object] | None", chosen["resources"]),
     )
+
+
+def _checked_runner(owner: str, runner: object) -> TaskRunner | None:
+    if runner is not None and (isinstance(runner, type) or not hasattr(runner, "submit")):
+        raise UsageError(f"{owner}: runner must be a task runner, such as ThreadTaskRunner(max_workers=4), not {runner!r}.")
+    return cast("TaskRunner | None", runner)
 
 
 def _result_options(owner: str, fn: Callable[..., object], chosen: Mapping[str, object]) -> ResultOptions | None:
@@ -417,6 +426,8 @@ def task(
     result_serializer: Serializer | str | None = None,
     cache_result_in_memory: bool = True,
     viz_return_value: object = None,
+    runner: TaskRunner | None = None,
+    resources: Mapping[str, object] | None = None,
 ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 def task(fn: Callable[P, R] | None = None, /, **options: object) -> Task[P, R] | Callable[[Callable[P, R]], Task[P, R]]:
     """Make a function a task: each call in a flow is journaled, and answered from the journal on resume.

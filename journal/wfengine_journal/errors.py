@@ -39,6 +39,7 @@
     │   ├── ReceiveTimeoutError       WF241  no message, event or condition came in time (a TimeoutError too)
     │   ├── FlowPauseTimeout          WF242  nobody gave the input in time that a flow waited for
     │   ├── AcquireConcurrencySlotTimeoutError WF260 no place of a limit became free in time (a TimeoutError too)
+    │   ├── WorkerDiedError           WF270  the worker that ran the task died or was lost
     │   ├── NotPausedError            WF243  an input for a run that waits for none
     │   └── FailedStateError          WF209  the result of a state that did not complete was asked for
     │       ├── FailedRun             WF210  it failed, and has no exception of its own
@@ -48,6 +49,7 @@
     │       ├── UnfinishedRun         WF214  it has not ended
     │       └── MissingResult         WF215  never raised; for code that catches it
     ├── ValueNotStorableError         WF300  a result or parameter that cannot be written so that it can be read back
+    │   └── UnsendableError           WF301  a value that cannot be sent to a worker or back (a TypeError too)
     ├── JournalError                  WF400  the file
     │   ├── JournalNotFoundError      WF401
     │   ├── NotAJournalError          WF402  not SQLite, or somebody else's database

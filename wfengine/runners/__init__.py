@@ -31,7 +31,7 @@ class Job:
 
 
 class TaskRunner(Protocol):
-    """The seam for places where tasks run. One runner serves one flow run."""
+    """The seam for places where tasks run. What `start` returns serves one flow run."""
 
     def start(self, journal: Journal) -> TaskRunner:
         """Return a runner ready for one flow run whose outcomes go to `journal`."""

@@ -180,25 +180,26 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # ships no type info
         if type(obj) in _decorated_classes():
             return self._reduce_decorated(obj)
         if type(obj) is CodeType:  # cloudpickle leaves out where code stands, which tracebacks are to show
-            maker, parts = cloudpickle.cloudpickle._code_reduce(obj)
+            maker, parts = cloudpickle.cloudpickle._code_reduce(obj)  # noqa: SLF001 - there is no public way
             return _code, (maker, parts, obj.co_filename)
         if _is_of_script(obj):
             # cloudpickle does that for __main__; a script that was loaded by its path is a module that no worker can import.
             if isinstance(obj, FunctionType):
                 return self._dynamic_function_reduce(obj)
             if isinstance(obj, type):
-                return cloudpickle.cloudpickle._dynamic_class_reduce(obj)
+                return cloudpickle.cloudpickle._dynamic_class_reduce(obj)  # noqa: SLF001 - there is no public way
         return super().reducer_override(obj)
 
     def _reduce_decorated(self, obj: Any) -> Any:
         place = _place_of(obj)
         if place is not None:
             return _imported, place
-        if self._names is None or obj._origin is not None:
-            return NotImplemented  # by its own __reduce__
+        maker, parts = obj.__reduce__()
+        if self._names is None or not isinstance(maker, functools.partial):  # one that is bound: by what it is bound to
+            return NotImplemented
         name = f"{self._names.prefix}:{id(obj)}"
         self._names.sent[name] = obj
-        return _blank, (name, type(obj)), (obj._made_of, obj._options), None, None, _filled
+        return _blank, (name, type(obj)), (parts[0], maker.keywords), None, None, _filled
 
 
 class _Unpickler(pickle.Unpickler):
@@ -316,9 +317,9 @@ def _unsendable(
             dump(value, names)
         except Exception as found:
             return UnsendableError(
-                f"{owner}: the argument '{label}' ({type_name(type(value))}: {preview(value)}) cannot be sent to a worker, so the task "
-                f"was not run: {type(found).__name__}: {found}. Make it inside the task, pass plain data instead, or run the "
-                "task on threads: task.with_options(runner=ThreadTaskRunner())."
+                f"{owner}: the argument '{label}' ({type_name(type(value))}: {preview(value)}) cannot be sent to a worker, so "
+                f"the task was not run: {type(found).__name__}: {found}. Make it inside the task, pass plain data instead, or "
+                "run the task on threads: task.with_options(runner=ThreadTaskRunner())."
             )
     return UnsendableError(f"{owner}: its arguments cannot be sent to a worker: {type(error).__name__}: {error}.")
 

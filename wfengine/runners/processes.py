@@ -27,7 +27,7 @@ from typing import cast
 
 from wfengine.runners.mailbox import Gone, Mailbox
 from wfengine.runners.messages import MAIN, Ask, Done, Lost, Order, Tell
-from wfengine.runners.process_worker import BOOTSTRAP, SAYS_ASK, SAYS_DONE, SAYS_TELL, pack, unpack
+from wfengine.runners.process_worker import BOOTSTRAP, SAYS_DONE, SAYS_TELL, pack, unpack
 from wfengine.runners.remote import Line, RemoteTaskRunner, Workers
 from wfengine_journal.errors import UsageError
 from wfengine_journal.store import Journal

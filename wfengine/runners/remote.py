@@ -18,7 +18,7 @@ import contextlib
 import contextvars
 import inspect
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -31,7 +31,6 @@ from wfengine.runners.messages import (
     Call,
     Do,
     Done,
-    Future,
     Halted,
     Lost,
     Names,
@@ -48,7 +47,15 @@ from wfengine.runners.remote_errors import error_of, failure_of
 from wfengine.runners.threads import Running, ThreadTaskRunner
 from wfengine.steps import Invoke, run_coroutine, timed_out
 from wfengine.task_future import worker_hooks
-from wfengine_journal.errors import InDoubtError, RunHalted, Signal, TaskInterrupted, UnsendableError, UsageError, WorkerDiedError
+from wfengine_journal.errors import (
+    InDoubtError,
+    RunHalted,
+    Signal,
+    TaskInterrupted,
+    UnsendableError,
+    UsageError,
+    WorkerDiedError,
+)
 from wfengine_journal.threads import start_thread
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ from wfengine.tasks import Task
 
 def answer_call(call: Call) -> object:
     """Make the call of a task or flow, or submit it; return its value, its state or its future."""
-    callee = cast(Any, call.callee)
+    callee = cast(Any, call.callee)  # a task or a flow
     with tags(*call.tags):
         if call.submitted:
             return callee.submit(*call.args, wait_for=call.wait_for, **call.kwargs)
-        if callee.is_generator and isinstance(callee, Task) and not call.return_state:
+        if callee.is_generator and isinstance(call.callee, Task) and not call.return_state:
             return callee.submit(*call.args, wait_for=call.wait_for, **call.kwargs).result()
         return callee(*call.args, wait_for=call.wait_for, return_state=call.return_state, **call.kwargs)
 

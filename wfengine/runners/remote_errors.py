@@ -31,7 +31,7 @@ class Parts(NamedTuple):
 
 
 class Link(NamedTuple):
-    """One exception of a chain: itself or its parts, or text where it cannot be pickled; cause and context are other numbers."""
+    """One exception of a chain: itself, its parts, or text where it cannot be pickled; cause and context are numbers."""
 
     error: BaseException | Parts | EncodedError
     frames: tuple[Frame, ...]
