@@ -27,6 +27,7 @@ from wfengine_journal.errors import (
 if TYPE_CHECKING:
     from wfengine.dry_runs import DryRun
     from wfengine.flows import AnyFlow
+    from wfengine.in_flight import InFlight
     from wfengine.keeping import Keeping
     from wfengine.loop_commits import LoopCommits
     from wfengine.replay import Recorded
@@ -159,8 +160,8 @@ class Scope:
         self.call = call  # None: the flow's body
         self.enclosing = None if call is None else call.scope
         self.epoch = run.epoch
-        self.issued: dict[tuple[int, bytes], int] = {}
-        self.submitted: set[TaskFuture[object]] | None = None  # by the task, and not settled: it is not over before they are
+        self.issued: dict[int, dict[bytes, int]] = {}  # by task and call key
+        self.submitted: InFlight | None = None  # by its code, and not settled: a task is not over before they are
         self.attempt_over = False  # set when the attempt was given up (timeout) though its thread may still run
         self.closed = False  # set for hooks, and what names a run: what they call is not part of this run
         self.transactions = 0  # begun in this scope so far
@@ -201,10 +202,12 @@ class Scope:
 
     def next_occurrence(self, task_id: int, call_key: bytes) -> int:
         """Return 0, 1, 2 ... for equal calls, in the order in which they are issued."""
-        key = (task_id, call_key)
         with self.run.issue_lock:
-            occurrence = self.issued.get(key, 0)
-            self.issued[key] = occurrence + 1
+            counts = self.issued.get(task_id)
+            if counts is None:
+                counts = self.issued[task_id] = {}
+            occurrence = counts.get(call_key, 0)
+            counts[call_key] = occurrence + 1
         return occurrence
 
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Literal
 from wfengine import listeners
 from wfengine.answers import answer, drifted_row, take_over_row
 from wfengine.doubt import Refused, cut_off, settle_doubt
+from wfengine.ended_calls import ToldOfCall
 from wfengine.fingerprint import own_code
 from wfengine.hooks import Hooks, ask_condition, call_task_hooks, has_untold
 from wfengine.identity import RECEIVER, Inputs, describe_inputs, explicit_key
@@ -35,13 +36,13 @@ from wfengine.retries import NO_RETRIES, RetryPolicy
 from wfengine.returned import is_telling, judged, recorded_name
 from wfengine.run_names import task_run_name
 from wfengine.scopes import LiveRun, Scope, current_tags
-from wfengine.states import State, StateDetails
+from wfengine.states import State
 from wfengine.steps import Delay, Invoke, Outcome, Steps, Write
 from wfengine.streams import Feed, stream
 from wfengine.tag_limits import TagTurn, tag_turn, wait_to_begin
 from wfengine.transaction_steps import commit_steps
 from wfengine.transactions import Transaction, enclosing_transaction, own_transaction
-from wfengine_journal.codec import Encoded, encode, error_message
+from wfengine_journal.codec import Encoded, encode
 from wfengine_journal.corrections import NoteTaskCode
 from wfengine_journal.errors import (
     JournalError,
@@ -108,7 +109,7 @@ class Callee:
         return self.once or self.on_interrupt != "rerun"
 
 
-class Call:
+class Call(ToldOfCall):
     """One call in a running flow. Its row in the journal is written by `life`; before that it has no id."""
 
     __slots__ = (
@@ -151,37 +152,13 @@ class Call:
         self.live_state = StateType.PENDING
         self.verdict: State[object] | None = None  # as what it ended, where value and error do not say it all
 
-    def __str__(self) -> str:
-        number = f" {self.task_run_id}" if self.task_run_id else ""
-        return f"task run{number} of '{self.callee.name}' ({self.run})"
-
     def add_tags(self) -> None:
         """Add the tags of the `with tags(...)` blocks around the call, and around the start of its run."""
         self.tags = self.callee.tags | current_tags() | self.run.outer_tags
 
     def find_row(self) -> None:
         """Learn the id of the row, where its writing was not awaited: that of a call which did not begin."""
-        if not self.task_run_id and self.identity is not None:
-            self.run.journal.flush()
-            self.task_run_id = self.run.journal.records.find_call(self.identity) or 0
-
-    def final_state(self, value: object, error: BaseException | None) -> State[object]:
-        """Return the state that an outcome means; `value` beside an error is data that was returned with a failed state."""
-        known, at, details = self.verdict, self.ended_at or None, self._details()
-        if error is None:
-            name, message = (None, None) if known is None else (known.name, known.message)
-            return State(StateType.COMPLETED, name, message, at, details, value)
-        data, message = error if value is None else value, error_message(error)
-        if known is None:
-            kind = StateType.FAILED if isinstance(error, Exception) else StateType.CRASHED
-            return State(kind, None, message, at, details, data, error)
-        return State(known.type, known.name, message if known.message is None else known.message, at, details, data, error)
-
-    def _details(self) -> StateDetails:
-        """Return the ids of the task run; of a subflow's call, that of the run it started."""
-        if self.callee.kind == "task":
-            return StateDetails(self.run.id, self.task_run_id or None)
-        return StateDetails(self.run.journal.records.find_child_run(self.task_run_id))
+        self.task_run_id = self.found_id()
 
 
 # ------------------------------------------------------------------------------------------- hops 1 to 3: issue the call

@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
+from wfengine.ended_calls import EndedCall, ToldOfCall
 from wfengine.scopes import current_scope
 from wfengine.states import State
 from wfengine_journal.errors import UsageError
@@ -57,6 +58,10 @@ def refuse_waiting() -> None:
         )
 
 
+#: What the futures that are settled have in common instead of a lock of their own: nothing of them changes any more.
+_SETTLED_LOCK = threading.Lock()
+
+
 class TaskFuture(Generic[R]):
     """The outcome of a submitted task, to come. Settled at most once; may be asked from any thread.
 
@@ -69,11 +74,11 @@ class TaskFuture(Generic[R]):
     __wfengine_future__ = True
 
     def __init__(self, call: Call) -> None:
-        self.call = call
+        self.call: Call | EndedCall = call
         self.recorded_order: tuple[str, int] | None = None  # (ended at, row id) of a replayed outcome
         self._lock = threading.Lock()
         self._event: threading.Event | None = None  # made by the first who waits
-        self._callbacks: list[Callable[[TaskFuture[R]], object]] = []
+        self._callbacks: list[Callable[[TaskFuture[R]], object]] | None = None  # made by the first who gives one
         self._settled = False
         self._value: object = None
         self._error: BaseException | None = None
@@ -100,10 +105,11 @@ class TaskFuture(Generic[R]):
     @property
     def state(self) -> State[R]:
         """What the task run is doing now."""
-        if not self._settled:
-            return State(self.call.live_state, "", task_run_id=self.task_run_id, flow_run_id=self.call.run.id)
-        self.call.find_row()
-        return cast("State[R]", self.call.final_state(self._value, self._error))
+        call = self.call
+        if not isinstance(call, EndedCall):
+            return State(call.live_state, "", task_run_id=self.task_run_id, flow_run_id=call.run.id)
+        call.find_row()
+        return cast("State[R]", call.final_state(self._value, self._error))
 
     def done(self) -> bool:
         """Tell whether the outcome is committed."""
@@ -145,12 +151,14 @@ class TaskFuture(Generic[R]):
 
     def refuse_endless_wait(self) -> None:
         """Raise UsageError if the calling thread must not wait for this future, because the task needs that very thread."""
-        loop = getattr(worker_hooks, "loop", None)
-        if loop is not None and self.call.callee.is_async and loop[1] == self.call.scope.depth and loop[0] is self._runner():
+        loop, call = getattr(worker_hooks, "loop", None), self.call
+        if isinstance(call, EndedCall):
+            return
+        if loop is not None and call.callee.is_async and loop[1] == call.scope.depth and loop[0] is self._runner():
             raise UsageError(
-                f"{self.call} runs in this very event loop, so waiting for it here would wait for ever. Write: await future"
+                f"{call} runs in this very event loop, so waiting for it here would wait for ever. Write: await future"
             )
-        refuse_own_end(self.call)
+        refuse_own_end(call)
 
     async def wait_async(self) -> None:
         """Wait until the outcome is committed, without stopping the event loop."""
@@ -180,6 +188,8 @@ class TaskFuture(Generic[R]):
         """Call `callback(future)` after the outcome is committed, at once if it is; on the thread that committed it."""
         with self._lock:
             if not self._settled:
+                if self._callbacks is None:
+                    self._callbacks = []
                 self._callbacks.append(callback)
                 return
         callback(self)
@@ -191,14 +201,26 @@ class TaskFuture(Generic[R]):
                 return
             self._value = value
             self._error = error
+            self.call = EndedCall(self.call)
             self._settled = True
-            event, callbacks, self._callbacks = self._event, self._callbacks, []
+            event, self._event = self._event, None
+            callbacks, self._callbacks = self._callbacks, None
+            self._lock = _SETTLED_LOCK
         if event is not None:
             event.set()
-        _call_back(self, callbacks)
+        if callbacks is not None:
+            _call_back(self, callbacks)
 
 
-def refuse_own_end(call: Call) -> None:
+def calls_of(futures: Iterable[TaskFuture[object]]) -> Iterator[tuple[TaskFuture[object], Call]]:
+    """Yield those futures that are not settled, with their calls."""
+    for future in futures:
+        call = future.call
+        if not isinstance(call, EndedCall):
+            yield future, call
+
+
+def refuse_own_end(call: ToldOfCall) -> None:
     """Raise UsageError where code waits for the end of the very call it belongs to."""
     scope = current_scope()
     while scope is not None:

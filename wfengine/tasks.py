@@ -13,6 +13,7 @@ from wfengine.flows import Flow
 from wfengine.futures import TaskFutureList
 from wfengine.hooks import Hook, HookDecorators, Hooks
 from wfengine.ids import checked_run_name
+from wfengine.in_flight import pace_of
 from wfengine.loading import is_loading, note_skipped_call
 from wfengine.mapping import map_items
 from wfengine.methods import Binds, Decorated, bound_place, lost_class, lost_class_text, origin_of, take_apart
@@ -177,31 +178,38 @@ class Task(HookDecorators, Generic[P, R]):
     @overload
     def map(
         self, /, *args: object, wait_for: object = None, return_state: Literal[False] = False, deferred: bool = False,
-        **kwargs: object,
+        max_in_flight: int | None = None, **kwargs: object,
     ) -> TaskFutureList[R]: ...  # fmt: skip
     @overload
     def map(
-        self, /, *args: object, wait_for: object = None, return_state: Literal[True], deferred: bool = False, **kwargs: object
-    ) -> list[State[R]]: ...
+        self, /, *args: object, wait_for: object = None, return_state: Literal[True], deferred: bool = False,
+        max_in_flight: int | None = None, **kwargs: object,
+    ) -> list[State[R]]: ...  # fmt: skip
     def map(
-        self, /, *args: object, wait_for: object = None, return_state: bool = False, deferred: bool = False, **kwargs: object
-    ) -> TaskFutureList[R] | list[State[R]]:
+        self, /, *args: object, wait_for: object = None, return_state: bool = False, deferred: bool = False,
+        max_in_flight: int | None = None, **kwargs: object,
+    ) -> TaskFutureList[R] | list[State[R]]:  # fmt: skip
         """Submit the task once for each item of its iterable arguments; return the list of futures, or of final states.
 
         All iterables must have one length. Text, bytes, and what is marked `unmapped` go whole to each item; a default is
         never taken apart. A future itself counts as its result, which is waited for here; futures among the items, and those
         of `wait_for`, are left to each item. `deferred=True` puts each item into the queue of background tasks, see `delay`.
+
+        Iterators, such as generators, are read as tasks are settled: at most 1,000 of the map are in flight, or
+        `max_in_flight`, and until the last item is submitted `map` does not return. See `docs/maps.md`.
         """
         self._refuse_lost_class("map")
         bound = self.bound
         names = self.parameters.names[len(bound) :]
-        items = map_items(f"task '{self.name}'", names, args, kwargs)
+        items, is_open = map_items(f"task '{self.name}'", names, args, kwargs)
+        pace = pace_of(f"task '{self.name}'", max_in_flight, is_open=is_open)
         if deferred:
             futures: TaskFutureList[R] = TaskFutureList(self.apply_async(*item, wait_for) for item in items)
         else:
             before = prerequisites(wait_for)
             futures = TaskFutureList(
-                cast("TaskFuture[R]", submit(self._submitted, bound + positional, named, before)) for positional, named in items
+                cast("TaskFuture[R]", submit(self._submitted, bound + positional, named, before, pace))
+                for positional, named in (items if pace is None else pace.items(items))
             )
         if not return_state:
             return futures
