@@ -1,7 +1,7 @@
 """What is told of a call while it is made and after it has ended; and what is left of a submitted one then.
 
 A future may be held for as long as its flow runs, a hundred thousand of them at a time. So from the moment it is settled
-it has no arguments, no scope and no attempts any more: an `EndedCall` of six fields stands for its call.
+it has no arguments, no scope and no attempts any more: an `EndedCall` of a few fields stands for its call.
 """
 
 from __future__ import annotations
@@ -53,6 +53,14 @@ class ToldOfCall:
             return State(kind, None, message, at, details, data, error)
         return State(known.type, known.name, message if known.message is None else known.message, at, details, data, error)
 
+    def found_identity(self) -> Identity | None:
+        """Return its identity, from its row if it has ended; None for a call that has none yet."""
+        if self.identity is None and self.task_run_id:
+            self.run.journal.flush()
+            row = self.run.journal.records.get_call(self.run.id, self.task_run_id)
+            return row.identity(self.run.id)
+        return self.identity
+
     def _details(self) -> StateDetails:
         """Return the ids of the task run; of a subflow's call, that of the run it started."""
         if self.callee.kind == "task":
@@ -68,7 +76,7 @@ class EndedCall(ToldOfCall):
     def __init__(self, call: ToldOfCall) -> None:
         self.callee = call.callee
         self.run = call.run
-        self.identity = call.identity
+        self.identity = None if call.task_run_id else call.identity  # its row has it
         self.task_run_id = call.task_run_id
         self.ended_at = call.ended_at
         self.verdict = call.verdict

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar
 
+from wfengine.result_memory import ResultMemory
 from wfengine_journal.errors import (
     CancelledRun,
     InternalError,
@@ -48,7 +49,7 @@ class LiveRun:
 
     __slots__ = (
         "__weakref__", "callees", "cancelled", "deadline", "dry", "durability", "epoch", "feed", "flow", "halted", "held_keys",
-        "id", "issue_lock", "journal", "left_open", "log_prints", "name", "on_drift", "outer_tags", "outstanding",
+        "id", "issue_lock", "journal", "left_open", "log_prints", "memory", "name", "on_drift", "outer_tags", "outstanding",
         "own_deadline", "parameters", "parent", "parent_call", "recorded", "results", "rolled_back", "runners", "synced",
         "tags", "told", "turns", "uses_transactions", "version", "waits_for_attempt", "wakers",
     )  # fmt: skip
@@ -78,6 +79,7 @@ class LiveRun:
             TaskRunner | None, TaskRunner
         ] = {}  # started for this run, by the one that was chosen; None: by nobody
         self.outstanding: set[TaskFuture[object]] = set()  # submitted and not settled
+        self.memory = ResultMemory()  # of the results of its submitted tasks
         self.issue_lock = threading.Lock()
         self.halted: RunHalted | None = None  # once set, no further call of this run does anything
         self.cancelled: CancelledRun | None = None  # set where somebody asked that, so that the run ends as cancelled

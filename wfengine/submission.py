@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Sequence
 
 from wfengine.in_flight import Pace, hold_up, submitted_by
 from wfengine.resolution import Search, is_plain, resolved_arguments
+from wfengine.result_memory import Kept
 from wfengine.runners import Job, TaskRunner
 from wfengine.runners.threads import ThreadTaskRunner
 from wfengine.scopes import LiveRun, Scope, current_tracer, find_scope
@@ -215,12 +216,21 @@ class _Submission:
         call.run.outstanding.discard(future)
         call.own_scope = None  # it refers to the call, and both are to go now
         if outcome is not None:
-            future.settle(outcome.value, outcome.error)
+            self._settle_with(outcome)
         else:
             future.settle(None, error)
         submitted_by(call.scope).leave(future)
         if self._pace is not None:
             self._pace.in_flight.leave(future)
+
+    def _settle_with(self, outcome: Outcome) -> None:
+        future, call = self._future, self._call
+        if call.recorded is None or outcome.error is not None:
+            future.settle(outcome.value, outcome.error)
+            return
+        kept = Kept(outcome.value, call.recorded)
+        future.settle(kept, None)
+        call.run.memory.keep(future, kept)
 
 
 def _halted(signal: RunHalted) -> Steps[Outcome]:

@@ -63,6 +63,7 @@ from wfengine_journal.transitions import (
 if TYPE_CHECKING:
     from wfengine.caching import Asking, ResultOptions
     from wfengine.parameters import Parameters
+    from wfengine.result_memory import Recorded
     from wfengine.runners import TaskRunner
     from wfengine.transactional import TransactionOptions
 
@@ -115,8 +116,8 @@ class Call(ToldOfCall):
     __slots__ = (
         "answered", "arguments", "asking", "attempt", "begin", "callee", "ended_at", "failures", "feed", "first_started",
         "fresh", "gives_up", "identity", "inputs", "interruptions", "is_recorded", "lane", "live_state", "own_scope",
-        "own_transaction", "replaces", "row", "run", "run_name", "scope", "seq", "tags", "task_run_id", "transaction",
-        "turn", "verdict",
+        "own_transaction", "recorded", "replaces", "row", "run", "run_name", "scope", "seq", "tags", "task_run_id",
+        "transaction", "turn", "verdict",
     )  # fmt: skip
 
     def __init__(self, callee: Callee, scope: Scope, arguments: dict[str, object], lane: int) -> None:
@@ -134,6 +135,7 @@ class Call(ToldOfCall):
         self.transaction: Transaction | None = None  # it is made in
         self.own_transaction: Transaction | None = None
         self.feed: Feed | None = None  # of a generator: what its consumer was given
+        self.recorded: Recorded | None = None  # its result, if that is large: the journal has it
         self.is_recorded = False  # its result is committed, with the rows of its transaction
         self.gives_up = False  # its retry_condition_fn said so
         self.answered: Outcome | None = None  # recorded, with hooks still to be called for it

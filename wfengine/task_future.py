@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from wfengine.ended_calls import EndedCall, ToldOfCall
+from wfengine.result_memory import Gone, Kept
 from wfengine.scopes import current_scope
 from wfengine.states import State
 from wfengine_journal.errors import UsageError
@@ -69,7 +70,7 @@ class TaskFuture(Generic[R]):
     `result` raises the exception of what it waited for.
     """
 
-    __slots__ = ("_callbacks", "_error", "_event", "_lock", "_settled", "_value", "call", "recorded_order")
+    __slots__ = ("_callbacks", "_error", "_event", "_lock", "_settled", "call", "recorded_order", "stored_value")
 
     __wfengine_future__ = True
 
@@ -80,7 +81,7 @@ class TaskFuture(Generic[R]):
         self._event: threading.Event | None = None  # made by the first who waits
         self._callbacks: list[Callable[[TaskFuture[R]], object]] | None = None  # made by the first who gives one
         self._settled = False
-        self._value: object = None
+        self.stored_value: object = None  # or what stands for it, see `result_memory`; for the engine only
         self._error: BaseException | None = None
 
     def __repr__(self) -> str:
@@ -89,7 +90,7 @@ class TaskFuture(Generic[R]):
     @property
     def __wfengine_key__(self) -> str | None:
         """The identity of its call: by that a future counts where it is passed on unresolved."""
-        identity = self.call.identity
+        identity = self.call.found_identity()
         if identity is None:
             return None
         _, scope, _, call_key, occurrence = identity
@@ -109,7 +110,7 @@ class TaskFuture(Generic[R]):
         if not isinstance(call, EndedCall):
             return State(call.live_state, "", task_run_id=self.task_run_id, flow_run_id=call.run.id)
         call.find_row()
-        return cast("State[R]", call.final_state(self._value, self._error))
+        return cast("State[R]", call.final_state(self._value(), self._error))
 
     def done(self) -> bool:
         """Tell whether the outcome is committed."""
@@ -119,14 +120,23 @@ class TaskFuture(Generic[R]):
         """Wait for the outcome and return the value, or raise the task's exception.
 
         `timeout` is in seconds; TimeoutError when it passes. With raise_on_failure=False the exception is returned.
+
+        Where results are many or large, one that nobody holds and nobody changed may leave memory. Asked again, this
+        returns an equal one, read from the journal.
         """
         if not self.wait(timeout):
             raise TimeoutError(f"{self.call} was not finished after {timeout} s.")
         if self._error is None:
-            return cast(R, self._value)
+            return cast(R, self._value())
         if raise_on_failure or not isinstance(self._error, Exception):
             raise self._error
         return cast(R, self._error)
+
+    def _value(self) -> object:
+        value = self.stored_value
+        if type(value) is Kept or type(value) is Gone:
+            return self.call.run.memory.take(cast("TaskFuture[object]", self))
+        return value
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the outcome is committed, at most `timeout` seconds; tell whether it is.
@@ -199,7 +209,7 @@ class TaskFuture(Generic[R]):
         with self._lock:
             if self._settled:
                 return
-            self._value = value
+            self.stored_value = value
             self._error = error
             self.call = EndedCall(self.call)
             self._settled = True
