@@ -25,6 +25,7 @@ WORKLOADS = {
     "W4": processes.start_up,
     "W5": processes.recovery,
     "W7": workloads.bytes_per_task,
+    "W8": processes.mapped_memory,
     "W9": daemon.daemon,
 }
 

@@ -11,7 +11,8 @@ items come into being only as they are taken.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 from wfengine.scopes import find_scope, running_asyncio_task
@@ -107,20 +108,26 @@ class Pace:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
+        self._far: deque[TaskFuture[object]] = deque()  # of a map on a worker: nobody tells it what is settled
         self.in_flight = InFlight()
 
-    def items(self, items: Iterator[T]) -> Iterator[T]:
-        """Yield the items; each is taken from its iterator only when there is room for it."""
+    def futures(self, items: Iterator[T], submit: Callable[[T], TaskFuture[object]]) -> Iterator[TaskFuture[object]]:
+        """Yield the futures of the items; each item is taken from its iterator only when there is room for it."""
         while True:
             scope = find_scope()
             if scope is not None:
                 self.in_flight.wait_for_room(self._limit, scope.run)
                 find_scope()
+            while len(self._far) >= self._limit:
+                self._far.popleft().wait()
             try:
                 item = next(items)
             except StopIteration:
                 return
-            yield item
+            future = submit(item)
+            if scope is None:
+                self._far.append(future)
+            yield future
 
 
 def pace_of(owner: str, asked: int | None, *, is_open: bool) -> Pace | None:

@@ -15,7 +15,7 @@ from wfengine.hooks import Hook, HookDecorators, Hooks
 from wfengine.ids import checked_run_name
 from wfengine.in_flight import pace_of
 from wfengine.loading import is_loading, note_skipped_call
-from wfengine.mapping import map_items
+from wfengine.mapping import Item, map_items
 from wfengine.methods import Binds, Decorated, bound_place, lost_class, lost_class_text, origin_of, take_apart
 from wfengine.parameters import Parameters, known_options
 from wfengine.retries import DelaySeconds, exponential_backoff, make_policy
@@ -207,10 +207,13 @@ class Task(HookDecorators, Generic[P, R]):
             futures: TaskFutureList[R] = TaskFutureList(self.apply_async(*item, wait_for) for item in items)
         else:
             before = prerequisites(wait_for)
-            futures = TaskFutureList(
-                cast("TaskFuture[R]", submit(self._submitted, bound + positional, named, before, pace))
-                for positional, named in (items if pace is None else pace.items(items))
-            )
+            submitted = self._submitted
+
+            def submit_item(item: Item) -> TaskFuture[object]:
+                return submit(submitted, bound + item[0], item[1], before, pace)
+
+            made = map(submit_item, items) if pace is None else pace.futures(items, submit_item)
+            futures = TaskFutureList(cast("Iterable[TaskFuture[R]]", made))
         if not return_state:
             return futures
         futures.wait()
