@@ -17,7 +17,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from wfengine.result_hashes import remember_result_hash
-from wfengine_journal.codec import encode
+from wfengine_journal.codec import encode, recorded_size
 from wfengine_journal.errors import JournalError, RunHalted, ValueNotStorableError
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 #: A result of so many bytes in the journal, or fewer, stays with its future, which takes more than that itself.
 SMALL_BYTES = 256
-#: Bytes, as recorded, of larger results that a flow run keeps in memory. As Python objects they take one to five times that.
+#: Bytes, as recorded and not compressed, of larger results that a flow run keeps in memory. As Python objects they take one to
+#: five times that.
 ROOM_BYTES = 8 * 1024 * 1024
 #: Results that a flow run keeps however large they are: a few data frames, say, that task after task is given.
 KEPT_AT_LEAST = 16
@@ -43,7 +44,7 @@ class Recorded:
     __slots__ = ("hash", "size")
 
     def __init__(self, codec: str, data: str | bytes, hash_: bytes) -> None:
-        self.size: int = len(data)
+        self.size: int = recorded_size(codec, data)
         self.hash = hash_
         if codec == "stored":
             reference = json.loads(data)
@@ -127,6 +128,8 @@ class ResultMemory:
                 future.stored_value = kept.value if was_changed else _GONE
 
     def _is_in_use(self, kept: Kept) -> bool:
+        if type(kept.value) in _UNCHANGING:
+            return False  # whoever holds it cannot tell it from an equal one
         if kept.was_given:
             kept.was_given, kept.may_differ = False, True
             return True
@@ -144,13 +147,12 @@ _ALONE = _references(Kept(object(), Recorded("", b"", b"")))
 
 def note_recorded(call: Call, codec: str, data: str | bytes, hash_: bytes) -> None:
     """Note for the call's future that the journal has its result, if that is worth giving up."""
-    call.recorded = Recorded(codec, data, hash_) if len(data) > SMALL_BYTES or codec == "stored" else None
+    is_small = codec != "stored" and recorded_size(codec, data) <= SMALL_BYTES
+    call.recorded = None if is_small else Recorded(codec, data, hash_)
 
 
 def _was_changed(call: ToldOfCall, kept: Kept) -> bool:
     """Tell whether a value would not be recorded as it was: in doubt it is taken for changed."""
-    if type(kept.value) in _UNCHANGING:
-        return False
     keeping = call.run.results if call.callee.results is None else call.callee.results.keeping.under(call.run.results)
     what = f"the result of {call}"
     try:

@@ -120,6 +120,7 @@ class Running(ThreadTaskRunner):
         self.enter_thread()
         while (job := self._next_job()) is not None:
             _run(job)
+            job = None  # nor may its arguments be kept while this worker has nothing to do
             if self._journal.is_forked:
                 os._exit(1)  # user code forked, and its child came back here, where there is no flow to go on with
             if not self._queue:
