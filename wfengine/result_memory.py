@@ -60,7 +60,7 @@ class Kept:
         self.value = value
         self.recorded = recorded
         self.was_given = was_given  # to somebody, since it was looked at
-        self.may_differ = False  # it was given before that, and not compared with what is recorded since
+        self.may_differ = False  # somebody had it at an earlier look, and may have changed it
 
 
 class Gone:
@@ -91,6 +91,12 @@ class ResultMemory:
             if self._bytes <= ROOM_BYTES or len(self._kept) <= KEPT_AT_LEAST:
                 return
             self._look_at_one()
+
+    def close(self) -> None:
+        """The run is over: futures that are held on to keep what they have, and none keeps what the others had."""
+        with self._lock:
+            self._kept.clear()
+            self._bytes = 0
 
     def take(self, future: TaskFuture[object]) -> object:
         """Return the result of a settled future, from the journal if it is nowhere else."""
@@ -130,10 +136,10 @@ class ResultMemory:
     def _is_in_use(self, kept: Kept) -> bool:
         if type(kept.value) in _UNCHANGING:
             return False  # whoever holds it cannot tell it from an equal one
-        if kept.was_given:
-            kept.was_given, kept.may_differ = False, True
+        if kept.was_given or _references(kept) > _ALONE:
+            kept.was_given, kept.may_differ = False, True  # whoever has it now may change it before its next turn
             return True
-        return _references(kept) > _ALONE
+        return False
 
 
 def _references(kept: Kept) -> int:

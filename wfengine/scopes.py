@@ -127,6 +127,7 @@ class LiveRun:
         runners, self.runners = self.runners, {}
         for runner in runners.values():
             runner.close()
+        self.memory.close()
 
     @contextmanager
     def woken_by_halt(self, waker: Callable[[], object]) -> Iterator[None]:

@@ -461,7 +461,7 @@ def task(fn: Callable[P, R] | None = None, /, **options: object) -> Task[P, R] |
       long, `refresh_cache` computes anew. Without them every call runs, equal or not. Results are recorded in any case.
     - `result_serializer` (see `wfengine.serializers`) writes results; the flow is given what it gives back. `result_storage` (a
       folder) keeps the large ones outside of the journal; `result_storage_key`, a template, names the file, and is a cache key.
-      `cache_result_in_memory` is accepted: a result stays in memory for as long as the flow holds it.
+      `cache_result_in_memory` is accepted: what stays in memory is decided by what there is, see `docs/maps.md`.
     - `viz_return_value` is what a call gives while its flow is drawn by `flow.visualize()`, where no task runs.
 
     In a class it makes a method, whose instance is an argument like any other: two instances are told apart if they are
