@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from wfengine.scopes import current_scope
 from wfengine.states import State
@@ -26,16 +26,26 @@ _logger = logging.getLogger("wfengine.engine")
 R = TypeVar("R")
 
 
-#: What a runner sets for its threads. `hooks`: called before and after a worker blocks, so that the runner may put another
-#: to work; a task that waits for tasks can then never starve them of workers. `loop`: runner and depth of its event loop.
-worker_hooks = threading.local()
+class _WorkerHooks(threading.local):
+    """What a runner sets for its threads."""
+
+    #: Called before and after a worker blocks, so that the runner may put another to work; a task that waits for tasks can
+    #: then never starve them of workers.
+    hooks: tuple[Callable[[], None], Callable[[], None]] | None = None
+    #: Runner and depth of the event loop that the thread runs.
+    loop: tuple[object, int] | None = None
+    #: Makes of a step whose code runs on a worker elsewhere the step that waits for it here.
+    away: Callable[[Any], Any] | None = None
+
+
+worker_hooks = _WorkerHooks()
 
 
 @contextmanager
 def waiting() -> Iterator[None]:
     """Mark the calling thread as blocked, if it is a worker of a runner."""
     refuse_waiting()
-    hooks = getattr(worker_hooks, "hooks", None)
+    hooks = worker_hooks.hooks
     if hooks is None:
         yield
         return
@@ -145,7 +155,7 @@ class TaskFuture(Generic[R]):
 
     def refuse_endless_wait(self) -> None:
         """Raise UsageError if the calling thread must not wait for this future, because the task needs that very thread."""
-        loop = getattr(worker_hooks, "loop", None)
+        loop = worker_hooks.loop
         if loop is not None and self.call.callee.is_async and loop[1] == self.call.scope.depth and loop[0] is self._runner():
             raise UsageError(
                 f"{self.call} runs in this very event loop, so waiting for it here would wait for ever. Write: await future"
