@@ -220,22 +220,20 @@ def test_a_paused_automation_misses_what_happens_meanwhile(rows: Rows, clock: Fa
     assert rows("SELECT event_id FROM firings") == [(2,)]
 
 
-def test_events_without_consequence_are_read_once_and_remembered_now_and_then(
-    rows: Rows, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(service_module, "BATCH_EVENTS", 5)
+def test_events_without_consequence_are_read_once_and_remembered_now_and_then(rows: Rows, clock: FakeClock) -> None:
+    batch = service_module.BATCH_EVENTS
     create(on("wanted"))
     service = Automations(use_journal_again())
-    for number in range(12):
+    for number in range(2 * batch + 2):
         emit_event("other", f"r.{number}")
     while service.step():
         pass
-    assert rows("SELECT seen_to FROM automations") == [(10,)]
+    assert rows("SELECT seen_to FROM automations") == [(2 * batch,)]
     emit_event("wanted", "r")
     while service.step():
         pass
-    assert rows("SELECT seen_to FROM automations") == [(13,)]
-    assert rows("SELECT event_id FROM firings") == [(13,)]
+    assert rows("SELECT seen_to FROM automations") == [(2 * batch + 3,)]
+    assert rows("SELECT event_id FROM firings") == [(2 * batch + 3,)]
 
 
 def test_two_who_look_at_the_same_time_fire_once(rows: Rows, clock: FakeClock) -> None:

@@ -125,9 +125,9 @@ def test_what_runs_beside_a_run_that_crashes_does_not_notice(bench: Bench) -> No
 
         @flow
         def waiting():
+            os.mkfifo(HERE / "go")
             note("waits")
-            while not (HERE / "go").exists():
-                time.sleep(0.01)
+            (HERE / "go").read_text()  # until somebody writes into it
             return step(2)
     """)
     waits = bench.queue("waiting")
@@ -135,7 +135,7 @@ def test_what_runs_beside_a_run_that_crashes_does_not_notice(bench: Bench) -> No
     bench.wait_for("waits")
     assert bench.live(bench.queue("crashing"))[0] == "CRASHED"
     assert bench.live(bench.queue("main")) == ("COMPLETED", None)
-    (bench.folder / "go").touch()
+    (bench.folder / "go").write_text("")
     assert over.wait(RUN_SECONDS)
     assert bench.state(waits) == ("COMPLETED", None)
 
@@ -373,9 +373,9 @@ def test_a_run_that_another_process_has_or_that_has_ended_is_left_alone(bench: B
     bench.write("""
         @flow
         def main():
+            os.mkfifo(HERE / "go")
             note("waits")
-            while not (HERE / "go").exists():
-                time.sleep(0.01)
+            (HERE / "go").read_text()  # until somebody writes into it
             return step(1)
     """)
     run_id = bench.queue()
@@ -385,7 +385,7 @@ def test_a_run_that_another_process_has_or_that_has_ended_is_left_alone(bench: B
         bench.launch(run_id)
     other = Bench(bench.journal, bench.folder, Children(bench.journal))
     assert other.live(run_id)[0] == "RUNNING"
-    (bench.folder / "go").touch()
+    (bench.folder / "go").write_text("")
     assert over.wait(RUN_SECONDS)
     assert other.live(run_id) == ("COMPLETED", None)
     assert bench.effects == ["waits", "step1"]
