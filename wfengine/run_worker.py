@@ -22,6 +22,7 @@ from wfengine.recovery import give_up
 from wfengine.runners import Job
 from wfengine.runners.threads import ThreadTaskRunner
 from wfengine.steps import Outcome, Steps
+from wfengine_journal.block_transitions import find_last_continuation
 from wfengine_journal.errors import (
     DriftError,
     ForkedProcessError,
@@ -142,8 +143,12 @@ class RunWorker:
         """Forget what is known of a run that has no place any more."""
 
     def leave_rest(self, journal: Journal, run_ids: Sequence[int]) -> list[int]:
-        """Leave runs that did not end in time to the next worker; return which of them were left so."""
-        return [run_id for run_id in run_ids if give_up(journal, run_id, self._left)]
+        """Leave runs that did not end in time to the next worker; return which of them were left so.
+
+        One that was continued as new meanwhile goes on as another run, and that is left.
+        """
+        present = [find_last_continuation(journal.records, run_id) for run_id in run_ids]
+        return [run_id for run_id in present if give_up(journal, run_id, self._left)]
 
     # ---- the loop
 
