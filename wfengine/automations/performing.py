@@ -49,7 +49,6 @@ from wfengine_journal.automations import (
     FiringRow,
     PostponeFiring,
     RecordAction,
-    SetDeploymentPaused,
     find_automation,
 )
 from wfengine_journal.clock import text_from_seconds
@@ -62,7 +61,9 @@ from wfengine_journal.names import new_run_name
 from wfengine_journal.queued_runs import QueueRun, RunRequest
 from wfengine_journal.requests import RequestCancel, RequestPause
 from wfengine_journal.tickets import Change, WriteRefused
+from wfengine_journal.ticks import SwitchSchedules
 from wfengine_journal.transitions import utf8_text
+from wfengine_scheduler.pausing import LOOKS, deployment_change, list_schedules_with_slug, schedules_change
 
 if TYPE_CHECKING:
     from wfengine_journal.store import Journal
@@ -111,18 +112,22 @@ class Performer:
     # ---- what is committed with its record
 
     def _perform_inside(self, firing: FiringRow, action: Action, context: Mapping[str, object], last: bool) -> FiringRow | None:
-        result = ActionResult(action.type, "done")
-        carried, after = self._change(firing, action, context, result)
-        record = RecordAction(firing, result, last=last, at=self._journal.clock.now_text(), carried=carried)
-        try:
-            self._journal.write(record, synced=True)
-        except WriteRefused:
-            if not record.was_checked:
-                return None  # somebody else was quicker
-            raise ActionFailed(self._why_refused(carried)) from None
-        if after is not None:
-            after()
-        return _advanced(firing, result, last)
+        for _ in range(LOOKS):
+            result = ActionResult(action.type, "done")
+            carried, after = self._change(firing, action, context, result)
+            record = RecordAction(firing, result, last=last, at=self._journal.clock.now_text(), carried=carried)
+            try:
+                self._journal.write(record, synced=True)
+            except WriteRefused:
+                if not record.was_checked:
+                    return None  # somebody else was quicker
+                if isinstance(carried, SwitchSchedules) and carried.is_outdated:
+                    continue  # a scheduler decided something first
+                raise ActionFailed(self._why_refused(carried)) from None
+            if after is not None:
+                after()
+            return _advanced(firing, result, last)
+        raise ActionFailed(f"what it is about changed at each of {LOOKS} looks")
 
     def _change(
         self, firing: FiringRow, action: Action, context: Mapping[str, object], result: ActionResult
@@ -157,10 +162,7 @@ class Performer:
             case PauseAutomation() | ResumeAutomation():
                 return self._switch_automation(firing, action, context, result), None
             case PauseDeployment() | ResumeDeployment():
-                deployment_id, name = self._deployment_of(action.deployment, context)
-                result.more["deployment"] = name
-                slug = cast("str | None", templates.fill(action.schedule, context, "schedule"))
-                return SetDeploymentPaused(deployment_id, paused=isinstance(action, PauseDeployment), at=at, slug=slug), None
+                return self._switch_deployment(action, context, result), None
         raise ActionFailed(f"this version does not know the action '{action.type}'")
 
     def _run_deployment(
@@ -231,6 +233,20 @@ class Performer:
         result.more["automation"] = row.name
         return active_change(self._journal, row, active=isinstance(action, ResumeAutomation))
 
+    def _switch_deployment(
+        self, action: PauseDeployment | ResumeDeployment, context: Mapping[str, object], result: ActionResult
+    ) -> SwitchSchedules:
+        deployment_id, name = self._deployment_of(action.deployment, context)
+        result.more["deployment"] = name
+        paused = isinstance(action, PauseDeployment)
+        slug = templates.fill(action.schedule, context, "schedule")
+        if slug is None:
+            return deployment_change(self._journal, deployment_id, paused=paused)
+        schedules = list_schedules_with_slug(self._journal, deployment_id, str(slug))
+        if not schedules:
+            raise ActionFailed(f"deployment '{name}' has no schedule {slug!r}. See them with: wfengine schedules ls")
+        return schedules_change(self._journal, schedules, paused=paused)
+
     # ---- what they are about
 
     def _run_of(
@@ -278,8 +294,8 @@ class Performer:
         if isinstance(carried, RequestCancel | RequestPause):
             row = self._journal.records.get_flow_run(carried.flow_run_id)
             return f"flow run {row.id} '{row.name}' is {row.state_name or row.state.capitalize()}"
-        if isinstance(carried, SetDeploymentPaused):
-            return "there is no such deployment or schedule any more"
+        if isinstance(carried, SwitchSchedules):
+            return "there is no such deployment any more"
         return "it changed meanwhile"
 
     # ---- what cannot be
