@@ -173,6 +173,7 @@ class Performer:
         parameters = templates.fill(action.parameters, context, "parameters")
         plain_json(parameters, "parameters")
         tags = [str(tag) for tag in cast("list[object]", templates.fill(list(action.tags), context, "tags"))]
+        shared = templates.fill(action.deduplication_key, context, "deduplication_key")
         due = text_from_seconds(clock.wall_seconds() + action.delay_seconds) if action.delay_seconds else None
         request = RunRequest(
             deployment_id,
@@ -181,6 +182,7 @@ class Performer:
             parameters=cast("Mapping[str, object]", parameters),
             tags=[utf8_text(tag) for tag in tags],
             idempotency_key=_key(firing),
+            deduplication_key=None if shared is None else utf8_text(str(shared)),
             priority=action.priority,
             due_at=due,
         )
@@ -395,8 +397,15 @@ class _Noting:
         self._name = name
 
     def apply(self, connection: object) -> None:
-        self.change.apply(connection)  # type: ignore[arg-type]  # the writer's connection
-        self._result.more[self._name] = self.change.flow_run_id
+        try:
+            self.change.apply(connection)  # type: ignore[arg-type]  # the writer's connection
+        except WriteRefused:
+            if not self.change.is_duplicate:
+                raise
+            self._result.more.update(flow_run_id=self.change.existing_id, is_new=False)  # nothing was written
+            self._result.more.pop("flow_run", None)
+        else:
+            self._result.more[self._name] = self.change.flow_run_id
 
     def landed(self, connection: object) -> bool:
         return self.change.landed(connection)  # type: ignore[arg-type]
