@@ -49,12 +49,21 @@ from wfengine.task_engine import Call, issue
 from wfengine_journal.clock import text_from_seconds
 from wfengine_journal.deployment_calls import QueueFromCall
 from wfengine_journal.deployments import DeploymentRow, find_deployments, get_columns
-from wfengine_journal.errors import DuplicateRunError, InternalError, NotFoundError, RunHalted, UsageError, WfengineError
+from wfengine_journal.errors import (
+    DeadlockError,
+    DuplicateRunError,
+    InternalError,
+    NotFoundError,
+    RunHalted,
+    UsageError,
+    WfengineError,
+)
 from wfengine_journal.names import new_run_name
 from wfengine_journal.queued_runs import QueueRun, RunRequest
 from wfengine_journal.states import StateType
 from wfengine_journal.tickets import WriteRefused
 from wfengine_journal.transitions import utf8_text
+from wfengine_journal.waits import NoteWait, find_circle, find_outermost
 
 if TYPE_CHECKING:
     from wfengine.scopes import Scope
@@ -399,8 +408,12 @@ def _waiting(scope: Scope, run_id: int, seconds: float | None, *, awaits: bool) 
 
 def _wait(call: Call, run_id: int, seconds: float | None) -> Steps[Outcome]:
     """Wait for the end, or for the instant until which to wait; how the run was then is the outcome."""
-    run = call.run
-    until = yield from begin_until(call, seconds)
+    run, journal = call.run, call.run.journal
+    note = NoteWait(run.id, run_id, owner_id=journal.owner_id, at=journal.clock.now_text())
+    until = yield from begin_until(call, seconds, [note])
+    circle = journal.read(lambda connection: find_circle(connection, find_outermost(connection, run.id)))
+    if circle:
+        return (yield from settled(call, Outcome(None, _deadlock(journal, cast("list[int]", circle)))))
 
     def look() -> object:
         row = run.journal.records.get_flow_run(run_id)
@@ -410,6 +423,18 @@ def _wait(call: Call, run_id: int, seconds: float | None) -> Steps[Outcome]:
         found = yield from wait(call, look)
     row = run.journal.records.get_flow_run(run_id) if found is TIMED_OUT else cast("FlowRunRow", found)
     return (yield from settled(call, Outcome({"state": row.state, "name": row.state_name, "message": row.state_message}, None)))
+
+
+def _deadlock(journal: Journal, circle: list[int]) -> DeadlockError:
+    """Return the error of a run that would wait for itself. It is found once its wait is recorded: by the last of a circle."""
+    rows = [journal.records.get_flow_run(flow_run_id) for flow_run_id in circle]
+    names = [f"flow run {row.id} '{row.name}'" for row in rows]
+    what = " waits for ".join([*names, "itself" if len(rows) == 1 else f"flow run {rows[0].id}"])
+    return DeadlockError(
+        f"{what}, which would never end. A key that an earlier request had gives its run back: ask with another "
+        f"idempotency or deduplication key, or do not wait (timeout=0). Look at it: wfengine runs show {rows[-1].id}",
+        flow_run_id=rows[0].id,
+    )
 
 
 def _as_asked(asked: Asked, scope: Scope, run_id: int) -> FlowRun:
