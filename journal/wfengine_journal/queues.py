@@ -396,7 +396,7 @@ def _list_resumable(connection: sqlite3.Connection, asked: Asked) -> list[FoundR
     passed_over = json.dumps(sorted({*asked.passed_over, *(run.id for run in asked.begun)}))
     rows = connection.execute(
         f"SELECT {_COLUMNS} WHERE r.state NOT IN ('COMPLETED', 'FAILED', 'CANCELLED') AND r.state = 'CRASHED' AND {condition}"
-        f" AND r.crashes <= coalesce(d.max_recoveries, {DEFAULT_RECOVERIES})"
+        f" AND r.crashes BETWEEN 0 AND coalesce(d.max_recoveries, {DEFAULT_RECOVERIES})"
         " AND r.id NOT IN (SELECT value FROM json_each(?)) LIMIT ?",
         (*values, passed_over, RESUMED_AT_ONCE),
     ).fetchall()

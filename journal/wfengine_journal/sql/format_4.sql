@@ -64,7 +64,7 @@ ALTER TABLE flow_run ADD COLUMN due_at TEXT;          -- not taken up out of its
 ALTER TABLE flow_run ADD COLUMN priority INTEGER NOT NULL DEFAULT 0;  -- in its queue: larger ones first
 ALTER TABLE flow_run ADD COLUMN partition_key TEXT;   -- runs of one key share the queue's limit for each partition; null: none
 ALTER TABLE flow_run ADD COLUMN deduplication_key TEXT;  -- until it ends, its queue takes no second run of its flow with this key; null: none
-ALTER TABLE flow_run ADD COLUMN crashes INTEGER NOT NULL DEFAULT 0;  -- how often its process died since a person last took it up
+ALTER TABLE flow_run ADD COLUMN crashes INTEGER NOT NULL DEFAULT 0;  -- how often its process died since a person last took it up; -1: it was imported, and nobody took it up here
 DROP INDEX flow_run_queue;
 CREATE INDEX flow_run_queue ON flow_run (queue, priority DESC, id) WHERE state = 'SCHEDULED' AND queue IS NOT NULL;
 CREATE INDEX flow_run_due ON flow_run (due_at) WHERE state = 'SCHEDULED' AND due_at IS NOT NULL;
