@@ -618,6 +618,25 @@ def test_an_executor_gives_runs_of_isolated_deployments_processes_and_takes_up_w
     assert rows.value("SELECT result FROM flow_run WHERE id = ?", others[3]) == str(os.getpid())
 
 
+@pytest.mark.parametrize(("flow", "seconds", "code"), [("main", 600.0, -signal.SIGTERM), ("deaf", 1.0, -signal.SIGKILL)])
+def test_a_stopped_executor_tells_its_processes_at_once_and_kills_at_the_bound_what_does_not_listen(
+    bench: Bench, rows: Rows, flow: str, seconds: float, code: int
+) -> None:
+    bench.write(SLEEPERS)
+    bench.deploy(flow, isolate=1)
+    run_id = bench.queue(flow)
+    executor = Executor(bench.journal, isolate=Children)
+    executor.start()
+    bench.wait_for("sleeps")
+    executor.stop(seconds)  # long before ten minutes are over, or the test is out of time
+    assert executor.left == [run_id]
+    assert bench.state(run_id)[0] == "CRASHED"
+    assert rows("SELECT exit_code FROM execution") == [(code,)]
+    assert rows("SELECT crashes FROM flow_run") == [(0,)]
+    Executor(bench.journal, isolate=Children).run_once()
+    assert bench.state(run_id) == ("COMPLETED", None)
+
+
 def test_a_run_that_waits_for_another_one_leaves_its_place_to_the_next(bench: Bench) -> None:
     bench.write("""
         @task
