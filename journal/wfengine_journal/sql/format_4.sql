@@ -88,6 +88,7 @@ CREATE TABLE quota (                          -- how much of something may be do
     rate_at       TEXT,                       -- null: nothing has started yet
     paused        INTEGER NOT NULL DEFAULT 0 CHECK (paused IN (0, 1)),  -- 1: nothing is let in
     description   TEXT,
+    applied_from  TEXT,                       -- the file that declares it; null: code or a command said so last
     created_at    TEXT NOT NULL,
     updated_at    TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
