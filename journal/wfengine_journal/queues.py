@@ -200,6 +200,13 @@ def _find(connection: sqlite3.Connection, flow_run_id: int) -> FoundRun | None:
     return None if row is None else FoundRun._make(row)
 
 
+def refusal_of(connection: sqlite3.Connection, flow_run_id: int, at: str) -> str | None:
+    """Return, for people, which place a run that waits in a queue does not get now; null: none is lacking."""
+    run = _find(connection, flow_run_id)
+    refusal = None if run is None else Limits(connection, at).refusal(run)
+    return None if refusal is None else refusal.reason
+
+
 # ------------------------------------------------------------------------------------------- a look
 
 
