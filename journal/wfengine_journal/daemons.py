@@ -211,15 +211,6 @@ def get_situation(connection: sqlite3.Connection, path: Path, *, upcoming: int =
     )
 
 
-def next_due(connection: sqlite3.Connection) -> str | None:
-    """Return when the next schedule is due; null: none is."""
-    row = connection.execute(
-        "SELECT min(s.due_at) FROM schedule s JOIN deployment d ON d.id = s.deployment_id"
-        " WHERE s.next_at IS NOT NULL AND s.removed_at IS NULL AND s.active = 1 AND d.paused = 0 AND d.removed_at IS NULL"
-    ).fetchone()
-    return None if row[0] is None else str(row[0])
-
-
 class RunNames(NamedTuple):
     """What a run is called by people. `deployment`: its full name; null: none."""
 

@@ -273,9 +273,12 @@ def list_due(
     return [ScheduleRow._make(row) for row in rows.fetchall()]
 
 
-def find_next_due(connection: sqlite3.Connection, deployment_ids: Collection[int] | None = None) -> str | None:
-    """Return when a schedule is to be looked at next; None: none ever."""
+def find_next_due(
+    connection: sqlite3.Connection, deployment_ids: Collection[int] | None = None, *, starts: bool = False
+) -> str | None:
+    """Return when a schedule is to be looked at next; with `starts`, when one is due that is not paused. None: none ever."""
     among, values = _among(deployment_ids)
+    among += " AND s.next_at IS NOT NULL AND s.active = 1 AND d.paused = 0" if starts else ""
     row = connection.execute(
         f"SELECT s.due_at FROM schedule s {_TABLES}"
         f" WHERE s.due_at IS NOT NULL AND s.removed_at IS NULL{among} ORDER BY s.due_at LIMIT 1",
