@@ -669,6 +669,24 @@ def test_a_run_that_waits_for_another_one_leaves_its_place_to_the_next(bench: Be
     assert [bench.state(run_id)[0] for run_id in (waits, other)] == ["COMPLETED", "COMPLETED"]
 
 
+def test_a_run_in_a_process_of_its_own_lends_its_place_to_the_run_that_it_waits_for(bench: Bench, rows: Rows) -> None:
+    bench.write("""
+        from wfengine.deployments import run_deployment
+
+        @flow
+        def main(left: int = 2):
+            return run_deployment("main/main", {"left": left - 1}).state.result() if left else os.getpid()
+    """)
+    bench.deploy("main", isolate=1, concurrency_limit=1)
+    run_id = bench.queue("main")
+    executor = Executor(bench.journal, limit=1, isolate=Children)
+    executor.start()
+    while not bench.is_over(run_id):
+        bench.journal.changes.wait(bench.journal.changes.mark(), 0.05)
+    executor.stop(30)
+    assert rows("SELECT state, count(*) FROM flow_run GROUP BY 1") == [("COMPLETED", 3)]
+
+
 # ------------------------------------------------------------------------------------------- many
 
 
