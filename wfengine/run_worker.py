@@ -142,6 +142,9 @@ class RunWorker:
     def forget(self, run_id: int) -> None:
         """Forget what is known of a run that has no place any more."""
 
+    def tell_to_stop(self, seconds: float) -> None:
+        """Tell what can be told to stop, and has so many seconds for that; called once, when the time to stop in is known."""
+
     def leave_rest(self, journal: Journal, run_ids: Sequence[int]) -> list[int]:
         """Leave runs that did not end in time to the next worker; return which of them were left so.
 
@@ -268,7 +271,11 @@ class RunWorker:
             self._until = journal.clock.monotonic_seconds() + self.stop_seconds
         if self._places:
             self._log.info("stopping: %s for what runs (%d)", self._patience(journal), len(self._places))
+        is_told = False
         while self._places and self.fault is None and self._stops < 2:
+            if self._until is not None and not is_told:
+                is_told = True
+                self.tell_to_stop(max(0.0, self._until - journal.clock.monotonic_seconds()))
             remaining = SLEEP_SECONDS if self._until is None else self._until - journal.clock.monotonic_seconds()
             if remaining <= 0:
                 break

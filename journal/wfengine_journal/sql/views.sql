@@ -23,7 +23,7 @@ SELECT r.id, r.name, f.name AS flow,
        (SELECT p.flow_run_id FROM task_run p WHERE p.id = r.parent_task_run_id) AS parent_run_id,
        r.parent_task_run_id, r.entrypoint, o.pid, o.host, r.deadline_at, r.wake_at, r.origin, r.origin_run_id,
        (SELECT f.name || '/' || d.name FROM deployment d WHERE d.id = r.deployment_id) AS deployment,
-       r.queue, r.priority, r.partition_key, r.nominal_at, r.due_at, r.crashes
+       r.queue, r.priority, r.partition_key, r.deduplication_key, r.nominal_at, r.due_at, r.crashes
 FROM flow_run r
 JOIN flow f ON f.id = r.flow_id
 LEFT JOIN error e ON e.id = r.error_id
