@@ -92,8 +92,9 @@ def _errand() -> _Errand:
 class _Errand(Errand):
     """What stands in the context of code that runs here; calls of tasks and flows come to it as to a `Tracer`."""
 
-    def __init__(self, wire: Wire, parcels: Callable[[str], bytes]) -> None:
+    def __init__(self, wire: Wire, parcels: Callable[[str], bytes], run_coroutine: Callable[[Any], object]) -> None:
         self._wire = wire
+        self._run_coroutine = run_coroutine
         self._parcels = parcels
         self._main = threading.get_ident()
         self.is_asking = False  # the main thread waits for an answer, and is no other's
@@ -161,7 +162,7 @@ class _Errand(Errand):
             with _prints_told(order.log_prints):
                 result = function(*args, **kwargs)
                 if order.is_async:
-                    result = run_coroutine(result)
+                    result = self._run_coroutine(result)
             return ran(result, f"'{getattr(function, '__qualname__', function)}'")
         except RunHalted as signal:
             return dump(Halted(str(signal)))
@@ -171,17 +172,18 @@ class _Errand(Errand):
             self.is_asking = asked
 
 
-def perform(order: Order, wire: Wire, parcels: Callable[[str], bytes]) -> bytes:
+def perform(
+    order: Order, wire: Wire, parcels: Callable[[str], bytes], run_coroutine: Callable[[Any], object] = run_coroutine
+) -> bytes:
     """Run an order, the first of its conversation; return what came of it, pickled, for `Done`.
 
-    `parcels` gives the bytes of those that the order names.
+    `parcels` gives the bytes of those that the order names; `run_coroutine` runs async code to its end.
     """
     _log_to_the_flow()
-    return contextvars.Context().run(_perform, order, wire, parcels)
+    return contextvars.Context().run(_perform, order, _Errand(wire, parcels, run_coroutine))
 
 
-def _perform(order: Order, wire: Wire, parcels: Callable[[str], bytes]) -> bytes:
-    errand = _Errand(wire, parcels)
+def _perform(order: Order, errand: _Errand) -> bytes:
     ERRAND.set(errand)
     set_tracer(cast(Any, errand))
     return errand.run(order, {})
