@@ -164,8 +164,9 @@ class _RayWorkers:
         self._sent: dict[int, _Sent] = {}
         self._is_closed = False
         self._stored: OrderedDict[str, Any] = OrderedDict()
-        self._function: Any = ray.remote(max_retries=0, retry_exceptions=False)(ray_worker.carry_out)
-        self._functions: dict[int, tuple[Mapping[str, object], Any]] = {}  # by what tasks ask for
+        self._at_depth = ray_worker.at_depth
+        #: By depth and by what tasks ask for, which is kept so that its id stays its own.
+        self._functions: dict[tuple[int, int], tuple[Any, Mapping[str, object]]] = {}
         self._name = f"wfengine-{uuid.uuid4().hex}"
         self._switchboard: Any = (
             ray.remote(ray_worker.Switchboard)
@@ -207,15 +208,16 @@ class _RayWorkers:
         return "the switchboard of its flow run died again and again" if self._is_broken else None
 
     def _function_for(self, line: Line, hints: Mapping[str, object]) -> Any:
-        if not hints:
-            return self._function
-        known = self._functions.get(id(hints))
+        key = line.depth, id(hints) if hints else 0
+        known = self._functions.get(key)
         if known is None:
+            function = self._ray.remote(max_retries=0, retry_exceptions=False)(self._at_depth(line.depth))
             try:
-                known = self._functions[id(hints)] = hints, self._function.options(**_options(hints))
+                known = function.options(**_options(hints)), hints
             except Exception as error:
                 raise UsageError(f"{line}: Ray does not take resources={dict(hints)!r}: {error}") from error
-        return known[1]
+            self._functions[key] = known
+        return known[0]
 
     def _store(self, name: str, data: bytes) -> Any:
         """Return a parcel in Ray's store; one that is there already is not sent again."""

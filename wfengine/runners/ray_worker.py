@@ -14,7 +14,7 @@ import os
 import pickle
 import signal
 import threading
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any
 
@@ -69,6 +69,20 @@ def carry_out(packed: bytes, parcels: Mapping[str, Any] | None) -> tuple[int, tu
     if wire.why_gone is not None:
         raise SwitchboardGoneError(wire.why_gone)
     return told, rest, data
+
+
+def at_depth(depth: int) -> Callable[..., tuple[int, tuple[bytes, ...], bytes]]:
+    """Return `carry_out` for orders that so many others may wait for, as another function.
+
+    Of one function Ray runs no more at a time than there are processors, those that wait for others included; one more it
+    runs after a second only, the next after two, and so on. Those at another depth are another function's.
+    """
+
+    def carry_out_deeper(packed: bytes, parcels: Mapping[str, Any] | None) -> tuple[int, tuple[bytes, ...], bytes]:
+        return carry_out(packed, parcels)
+
+    carry_out_deeper.__name__ = carry_out_deeper.__qualname__ = f"carry_out_{depth}"
+    return carry_out_deeper if depth else carry_out
 
 
 def pack(order: Order, small: Mapping[str, bytes], switchboard: str, number: int) -> bytes:

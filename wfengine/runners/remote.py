@@ -225,6 +225,11 @@ class Line:
     def __str__(self) -> str:
         return _owner(self._step)
 
+    @property
+    def depth(self) -> int:
+        """How many tasks may wait for this one."""
+        return self._step.scope.depth
+
     def attend(self, first: Ask) -> None:
         """Answer the first question of a thread besides the main one, and what follows, on a thread here besides."""
         context = cast(contextvars.Context, self._context).copy()
