@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import pickle
 import threading
 import uuid
 from collections import OrderedDict
@@ -109,6 +110,7 @@ class _Sent:
         self.number = number
         self.inboxes = Inboxes(line)
         self.task: Any = None  # Ray's reference
+        self.has_begun = threading.Event()  # or nobody is to wait for that any more
         self.is_over = threading.Event()  # in Ray: nothing of it runs any more
         self._lock = threading.Lock()
         self._told = 0
@@ -117,6 +119,7 @@ class _Sent:
 
     def take(self, thread: int, told: tuple[bytes, ...], what: bytes | None) -> bool:
         """Take what the switchboard brought. Returns whether that was the last thing."""
+        self.has_begun.set()
         with self._lock:
             for line in told:
                 self.inboxes.put(Tell(line))
@@ -128,12 +131,14 @@ class _Sent:
     def end(self, due: int, rest: tuple[bytes, ...], message: Done | Lost) -> bool:
         """Take how it ended, to be said when so many lines of its log have come. Returns whether they have."""
         self.is_over.set()
+        self.has_begun.set()
         with self._lock:
             self._due, self._last = due, (rest, message)
             return self._told >= due and self._finish()
 
     def give_up_logs(self) -> bool:
         """Wait for no more lines of its log. Returns whether it has ended."""
+        self.has_begun.set()
         with self._lock:
             self._due = 0
             return self._finish()
@@ -157,7 +162,9 @@ class _RayWorkers:
         from wfengine.runners import ray_worker
 
         self._ray: Any = ray
-        self._pack = ray_worker.pack
+        self._packed = ray_worker.Packed
+        self._carried = ray_worker.Carried
+        self._own_paths = ray_worker.own_paths
         self._connection = connection
         self._lock = threading.Lock()
         self._numbers = itertools.count()
@@ -165,8 +172,8 @@ class _RayWorkers:
         self._is_closed = False
         self._stored: OrderedDict[str, Any] = OrderedDict()
         self._at_depth = ray_worker.at_depth
-        #: By depth and by what tasks ask for, which is kept so that its id stays its own.
-        self._functions: dict[tuple[int, int], tuple[Any, Mapping[str, object]]] = {}
+        #: By the task's name and depth, and what it asks for, which is kept so that its id stays its own.
+        self._functions: dict[tuple[str, int, int], tuple[Any, Mapping[str, object]]] = {}
         self._name = f"wfengine-{uuid.uuid4().hex}"
         self._switchboard: Any = (
             ray.remote(ray_worker.Switchboard)
@@ -193,10 +200,14 @@ class _RayWorkers:
         why = self._why_not()
         if why is None:
             small = {name: data for name, data in parcels.items() if len(data) <= STORED_BYTES}
+            is_awaited = line.timeout_seconds is not None
+            packed = self._packed(order, small, self._name, sent.number, is_awaited, self._own_paths())
             try:
                 large = {name: self._store(name, data) for name, data in parcels.items() if name not in small}
-                sent.task = function.remote(self._pack(order, small, self._name, sent.number), large or None)
+                sent.task = function.remote(pickle.dumps(packed, pickle.HIGHEST_PROTOCOL), large or None)
                 sent.task.future().add_done_callback(lambda future: self._ended(sent, future))
+                if is_awaited:  # its time is its own, and not what Ray needs to find a worker for it
+                    sent.has_begun.wait()
                 return
             except self._ray.exceptions.RayError as error:
                 why = _why(self._ray, error)
@@ -208,12 +219,12 @@ class _RayWorkers:
         return "the switchboard of its flow run died again and again" if self._is_broken else None
 
     def _function_for(self, line: Line, hints: Mapping[str, object]) -> Any:
-        key = line.depth, id(hints) if hints else 0
+        key = line.name, line.depth, id(hints) if hints else 0
         known = self._functions.get(key)
         if known is None:
             function = self._ray.remote(max_retries=0, retry_exceptions=False)(self._at_depth(line.depth))
             try:
-                known = function.options(**_options(hints)), hints
+                known = function.options(name=line.name, **_options(hints)), hints
             except Exception as error:
                 raise UsageError(f"{line}: Ray does not take resources={dict(hints)!r}: {error}") from error
             self._functions[key] = known
@@ -239,8 +250,10 @@ class _RayWorkers:
         if error is not None:
             self._finish(sent, 0, (), Lost(_why(self._ray, error)))
         else:
-            told, rest, data = future.result()
-            self._finish(sent, told, rest, Done(data))
+            carried = self._carried(*future.result())
+            if carried.has_printed:
+                self._connection.expect_prints()
+            self._finish(sent, carried.told, carried.rest, Done(carried.what))
 
     def _finish(self, sent: _Sent, told: int, rest: tuple[bytes, ...], message: Done | Lost) -> None:
         if sent.end(told, rest, message):
@@ -292,6 +305,7 @@ class _RayWorkers:
         """See Workers."""
         sent = cast("_Sent | None", line.worker)
         if sent is not None:
+            sent.has_begun.set()
             sent.inboxes.put(None)
 
     def end(self, line: Line) -> None:

@@ -11,9 +11,11 @@ import ctypes
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator, Mapping
+from time import monotonic
 from typing import Any
 
 from wfengine_journal.errors import UsageError
@@ -21,6 +23,10 @@ from wfengine_journal.threads import start_thread
 
 #: How long a run waits at its end for the processes of its own Ray to be gone, in seconds; that takes one or two.
 SHUTDOWN_SECONDS = 30.0
+#: How long the machine of a Ray may take to answer, in seconds.
+CONNECT_SECONDS = 10.0
+#: How long Ray may take to show what a worker printed, in seconds: twice what it waits until it looks for new files.
+PRINT_SECONDS = 1.0
 #: More than the structure that describes how a signal is handled has on any system, in bytes.
 _SIGACTION_BYTES = 1024
 
@@ -43,6 +49,8 @@ def connect(address: str | None, init_kwargs: Mapping[str, object]) -> Connectio
         present = _Kept.present
         with _environment(is_local):
             ray = _imported()
+            if not ray.is_initialized():
+                _check_heard(address)
             if present is None or not ray.is_initialized():
                 if ray.is_initialized():
                     return Connection(None)
@@ -62,6 +70,11 @@ class Connection:
 
     def __init__(self, kept: _Kept | None) -> None:
         self._kept = kept
+
+    def expect_prints(self) -> None:
+        """Remember that a task has printed something just now, which Ray shows after a while."""
+        if self._kept is not None:
+            self._kept.shows_until = monotonic() + PRINT_SECONDS
 
     def close(self) -> None:
         """Shut Ray down if nobody here uses it any more, and it was initialised for those that did."""
@@ -83,6 +96,20 @@ def _imported() -> Any:
             "Running tasks on Ray needs the package ray: pip install 'wfengine[ray]'   (Ray has none for Python 3.14 yet)"
         ) from error
     return ray
+
+
+def _check_heard(address: str | None) -> None:
+    """Raise UsageError if nothing listens at an address, which Ray itself says after minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise UsageError(
+            f"RayTaskRunner: nothing answers at {address!r}: {error}. Look whether Ray runs there: ray status --address "
+            f"{address}"
+        ) from error
 
 
 def _arguments(address: str | None, init_kwargs: Mapping[str, object], is_local: bool) -> dict[str, object]:
@@ -109,6 +136,7 @@ class _Kept:
     def __init__(self, wanted: tuple[str | None, dict[str, object]], arguments: Mapping[str, object]) -> None:
         self.wanted = wanted
         self.users = 0
+        self.shows_until = 0.0  # by the monotonic clock
         self._arguments = arguments
         self._error: BaseException | None = None
         self._is_there, self._let_go, self._is_gone = threading.Event(), threading.Event(), threading.Event()
@@ -144,6 +172,7 @@ class _Kept:
 
     def shut_down(self) -> None:
         """Disconnect, and end a Ray that was started here."""
+        self._let_go.wait(max(0.0, self.shows_until - monotonic()))
         self._let_go.set()
         self._is_gone.wait(SHUTDOWN_SECONDS)
 

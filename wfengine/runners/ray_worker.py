@@ -13,15 +13,17 @@ import contextvars
 import os
 import pickle
 import signal
+import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import ray
 from ray.exceptions import RayError
 
-from wfengine.runners.messages import Order
+from wfengine.runners.messages import MAIN, Order
 from wfengine.runners.worker import perform
 from wfengine.steps import run_coroutine
 from wfengine_journal.errors import RunHalted, UsageError
@@ -39,20 +41,36 @@ class SwitchboardGoneError(Exception):
     """A worker cannot speak with its flow's process."""
 
 
-def carry_out(packed: bytes, parcels: Mapping[str, Any] | None) -> tuple[int, tuple[bytes, ...], bytes]:
-    """Carry out an order, `packed`, whose large parcels are in Ray's store.
+class Carried(NamedTuple):
+    """What Ray brings back of an order."""
 
-    Return how many lines of logs the switchboard was told, the others, and what came of the order.
-    """
-    order, small, switchboard, number = unpack(packed)
+    told: int  # so many lines of logs went to the switchboard
+    rest: tuple[bytes, ...]  # the others
+    what: bytes  # came of it
+    has_printed: bool
+
+
+class Packed(NamedTuple):
+    """An order as Ray brings it, with its small parcels; the large ones are in Ray's store."""
+
+    order: Order
+    small: Mapping[str, bytes]
+    switchboard: str  # its name
+    number: int  # of the order, there
+    says_begun: bool  # whoever gave the order waits for its beginning
+    paths: tuple[str, ...]  # where the flow's process finds modules
+
+
+def carry_out(packed: bytes, parcels: Mapping[str, Any] | None) -> tuple[Any, ...]:
+    """Carry out an order, a pickled `Packed`; return a `Carried`."""
+    order, small, switchboard, number, says_begun, paths = pickle.loads(packed)
+    _find_modules_in(paths)
     wire = _Wire(switchboard, number)
+    written = _written()
 
     def parcel(name: str) -> bytes:
-        if name in small:
-            return small[name]
-        assert parcels is not None
         try:
-            data: bytes = ray.get(parcels[name])
+            data: bytes = small[name] if parcels is None or name in small else ray.get(parcels[name])
         except RayError as error:
             raise wire.gone(error) from error
         return data
@@ -60,6 +78,8 @@ def carry_out(packed: bytes, parcels: Mapping[str, Any] | None) -> tuple[int, tu
     stop = _Stop()
     try:
         with stop.heard():
+            if says_begun:
+                wire.say_begun()
             data = perform(order, wire, parcel, wire.run_coroutine)
     except _Stopped:
         stop.is_asked = True
@@ -68,39 +88,57 @@ def carry_out(packed: bytes, parcels: Mapping[str, Any] | None) -> tuple[int, tu
         raise KeyboardInterrupt  # which Ray knows as the end of a task that was cancelled
     if wire.why_gone is not None:
         raise SwitchboardGoneError(wire.why_gone)
-    return told, rest, data
+    return tuple(Carried(told, rest, data, _written() != written))
 
 
-def at_depth(depth: int) -> Callable[..., tuple[int, tuple[bytes, ...], bytes]]:
+def own_paths() -> tuple[str, ...]:
+    """Return where this process finds modules, but for those of its installation of Python."""
+    installed = tuple({sys.prefix, sys.base_prefix})
+    return tuple(str(Path(entry).absolute()) for entry in sys.path if not entry.startswith(installed))
+
+
+def _find_modules_in(paths: tuple[str, ...]) -> None:
+    """Find modules of the flow's process here too, if its folders are on this machine; a user's script brings them in."""
+    for path in paths:
+        if path not in sys.path and Path(path).is_dir():
+            sys.path.append(path)
+
+
+def _written() -> int:
+    """Return how much this process has printed, which is in files from where Ray shows it to the flow's process."""
+    total = 0
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+            total += os.fstat(stream.fileno()).st_size
+    return total
+
+
+def at_depth(depth: int) -> Callable[..., tuple[Any, ...]]:
     """Return `carry_out` for orders that so many others may wait for, as another function.
 
     Of one function Ray runs no more at a time than there are processors, those that wait for others included; one more it
     runs after a second only, the next after two, and so on. Those at another depth are another function's.
     """
 
-    def carry_out_deeper(packed: bytes, parcels: Mapping[str, Any] | None) -> tuple[int, tuple[bytes, ...], bytes]:
+    def carry_out_deeper(packed: bytes, parcels: Mapping[str, Any] | None) -> tuple[Any, ...]:
         return carry_out(packed, parcels)
 
     carry_out_deeper.__name__ = carry_out_deeper.__qualname__ = f"carry_out_{depth}"
     return carry_out_deeper if depth else carry_out
 
 
-def pack(order: Order, small: Mapping[str, bytes], switchboard: str, number: int) -> bytes:
-    """Return an order as it travels, with its small parcels, the name of its switchboard and its number there."""
-    return pickle.dumps((order, small, switchboard, number), pickle.HIGHEST_PROTOCOL)
-
-
-def unpack(packed: bytes) -> tuple[Order, Mapping[str, bytes], str, int]:
-    """Return what was packed."""
-    made: tuple[Order, Mapping[str, bytes], str, int] = pickle.loads(packed)
-    return made
+#: What a worker says of an order: its number, that of a thread, lines of logs, and what the thread asks, if it does.
+Said = tuple[int, int, tuple[bytes, ...], bytes | None]
+#: Stands for a thread where the order begins.
+BEGUN = -1
 
 
 class Switchboard:
     """Connects the workers of one flow run with its flow's process; an actor of Ray, with an event loop."""
 
     def __init__(self) -> None:
-        self._said: list[tuple[int, int, tuple[bytes, ...], bytes | None]] = []
+        self._said: list[Said] = []
         self._is_news = asyncio.Event()
         self._asking: dict[tuple[int, int], asyncio.Future[bytes]] = {}
 
@@ -117,13 +155,17 @@ class Switchboard:
 
     async def tell(self, number: int, told: tuple[bytes, ...]) -> None:
         """Take lines of the log of an order."""
-        self._say(number, 0, told, None)
+        self._say(number, MAIN, told, None)
 
-    def _say(self, *what: Any) -> None:
-        self._said.append(what)
+    async def begin(self, number: int) -> None:
+        """Take that an order begins."""
+        self._say(number, BEGUN, (), None)
+
+    def _say(self, number: int, thread: int, told: tuple[bytes, ...], what: bytes | None) -> None:
+        self._said.append((number, thread, told, what))
         self._is_news.set()
 
-    async def listen(self) -> list[tuple[int, int, tuple[bytes, ...], bytes | None]]:
+    async def listen(self) -> list[Said]:
         """Wait until there is something; return what was said since the last call."""
         await self._is_news.wait()
         self._is_news.clear()
@@ -168,6 +210,11 @@ class _Wire:
             _switchboards.clear()  # those of other runs, which may be over
             known = _switchboards[self._name] = ray.get_actor(self._name)
         return known
+
+    def say_begun(self) -> None:
+        """Say that the order begins."""
+        with contextlib.suppress(RayError, ValueError):
+            self._switchboard().begin.remote(self._number)
 
     def ask(self, thread: int, what: bytes) -> bytes:
         """See Wire."""

@@ -226,9 +226,20 @@ class Line:
         return _owner(self._step)
 
     @property
+    def name(self) -> str:
+        """The name of the task or flow whose code is to run."""
+        callee = _callee_of(self._step)
+        return self._step.scope.run.flow.name if callee is None else callee.name
+
+    @property
+    def timeout_seconds(self) -> float | None:
+        """How long that may take, once `begin` has returned."""
+        return self._step.timeout_seconds
+
+    @property
     def depth(self) -> int:
         """How many tasks may wait for this one."""
-        return self._step.scope.depth
+        return max(0, self._step.scope.depth - 1)
 
     def attend(self, first: Ask) -> None:
         """Answer the first question of a thread besides the main one, and what follows, on a thread here besides."""
