@@ -360,7 +360,8 @@ def main():
 found, where, pids, refused = main()
 import ray
 print(json.dumps({
-    "found": found, "listening": where, "refused": refused, "told": told, "left": [pid for pid in pids if psutil.pid_exists(pid)],
+    "found": found, "listening": where, "refused": refused, "told": told,
+    "left": [pid for pid in pids if psutil.pid_exists(pid)],
     "initialised": ray.is_initialized(), "environment": [name for name in os.environ if name.startswith("RAY_USAGE")],
 }))
 """

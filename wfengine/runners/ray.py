@@ -110,16 +110,31 @@ class _Sent:
         self.number = number
         self.inboxes = Inboxes(line)
         self.task: Any = None  # Ray's reference
-        self.has_begun = threading.Event()  # or nobody is to wait for that any more
-        self.is_over = threading.Event()  # in Ray: nothing of it runs any more
+        self.is_over = False  # in Ray: nothing of it runs any more
+        #: Where somebody waits for its beginning or its end; most orders are waited for at their inboxes alone.
+        self.has_begun = threading.Event() if line.timeout_seconds is not None else None
+        self._end: threading.Event | None = None
         self._lock = threading.Lock()
         self._told = 0
         self._due = 0
         self._last: tuple[tuple[bytes, ...], Done | Lost] | None = None
 
+    def go_on(self) -> None:
+        """Let nobody wait for its beginning any more."""
+        if self.has_begun is not None:
+            self.has_begun.set()
+
+    def wait_for_end(self) -> bool:
+        """Wait until nothing of it runs any more in Ray, for as long as code may take to unwind; tell whether it is so."""
+        with self._lock:
+            if self.is_over:
+                return True
+            self._end = self._end or threading.Event()
+        return self._end.wait(GRACE_SECONDS)
+
     def take(self, thread: int, told: tuple[bytes, ...], what: bytes | None) -> bool:
         """Take what the switchboard brought. Returns whether that was the last thing."""
-        self.has_begun.set()
+        self.go_on()
         with self._lock:
             for line in told:
                 self.inboxes.put(Tell(line))
@@ -130,15 +145,17 @@ class _Sent:
 
     def end(self, due: int, rest: tuple[bytes, ...], message: Done | Lost) -> bool:
         """Take how it ended, to be said when so many lines of its log have come. Returns whether they have."""
-        self.is_over.set()
-        self.has_begun.set()
+        self.go_on()
         with self._lock:
+            self.is_over = True
+            if self._end is not None:
+                self._end.set()
             self._due, self._last = due, (rest, message)
             return self._told >= due and self._finish()
 
     def give_up_logs(self) -> bool:
         """Wait for no more lines of its log. Returns whether it has ended."""
-        self.has_begun.set()
+        self.go_on()
         with self._lock:
             self._due = 0
             return self._finish()
@@ -183,7 +200,7 @@ class _RayWorkers:
             )
             .remote()
         )  # fmt: skip
-        self._is_broken = False
+        self._why_broken: str | None = None
         self._listener = start_thread("wfengine-ray-listen", self._listen)
 
     # ---- orders
@@ -200,13 +217,13 @@ class _RayWorkers:
         why = self._why_not()
         if why is None:
             small = {name: data for name, data in parcels.items() if len(data) <= STORED_BYTES}
-            is_awaited = line.timeout_seconds is not None
-            packed = self._packed(order, small, self._name, sent.number, is_awaited, self._own_paths())
+            packed = self._packed(order, small, self._name, sent.number, sent.has_begun is not None, self._own_paths())
             try:
-                large = {name: self._store(name, data) for name, data in parcels.items() if name not in small}
-                sent.task = function.remote(pickle.dumps(packed, pickle.HIGHEST_PROTOCOL), large or None)
+                large = {name: self._store(name, parcel) for name, parcel in parcels.items() if name not in small}
+                data = pickle.dumps(tuple(packed), pickle.HIGHEST_PROTOCOL)
+                sent.task = function.remote(data, large) if large else function.remote(data)
                 sent.task.future().add_done_callback(lambda future: self._ended(sent, future))
-                if is_awaited:  # its time is its own, and not what Ray needs to find a worker for it
+                if sent.has_begun is not None:  # its time is its own, and not what Ray needs to find a worker for it
                     sent.has_begun.wait()
                 return
             except self._ray.exceptions.RayError as error:
@@ -216,7 +233,7 @@ class _RayWorkers:
     def _why_not(self) -> str | None:
         if not self._ray.is_initialized():  # or Ray would start another one
             return "Ray was shut down while the flow ran"
-        return "the switchboard of its flow run died again and again" if self._is_broken else None
+        return self._why_broken
 
     def _function_for(self, line: Line, hints: Mapping[str, object]) -> Any:
         key = line.name, line.depth, id(hints) if hints else 0
@@ -250,7 +267,7 @@ class _RayWorkers:
         if error is not None:
             self._finish(sent, 0, (), Lost(_why(self._ray, error)))
         else:
-            carried = self._carried(*future.result())
+            carried = self._carried(*pickle.loads(future.result()))
             if carried.has_printed:
                 self._connection.expect_prints()
             self._finish(sent, carried.told, carried.rest, Done(carried.what))
@@ -272,15 +289,16 @@ class _RayWorkers:
             try:
                 said = self._ray.get(self._switchboard.listen.remote())
                 failures = 0
-            except Exception:
+            except Exception as error:
                 failures += 1
                 if self._is_closed:
                     return
-                self._is_broken = failures > SWITCHBOARD_RESTARTS
+                if failures > SWITCHBOARD_RESTARTS:
+                    self._why_broken = f"the switchboard of its flow run is gone: {_first_line(error)}"
                 for sent in list(self._sent.values()):  # lines of logs that it had are gone
                     if sent.give_up_logs():
                         self._forget(sent)
-                if self._is_broken:
+                if self._why_broken is not None:
                     return
                 continue
             for number, thread, told, what in said:
@@ -305,7 +323,7 @@ class _RayWorkers:
         """See Workers."""
         sent = cast("_Sent | None", line.worker)
         if sent is not None:
-            sent.has_begun.set()
+            sent.go_on()
             sent.inboxes.put(None)
 
     def end(self, line: Line) -> None:
@@ -319,12 +337,12 @@ class _RayWorkers:
 
     def _cancel(self, sent: _Sent) -> None:
         """Let the code of an order unwind, and kill its worker if that takes too long. Does not wait."""
-        if sent.task is not None and not sent.is_over.is_set():
+        if sent.task is not None and not sent.is_over:
             self._cancel_in_ray(sent, force=False)
             start_thread("wfengine-ray-end", lambda: self._see_it_end(sent))
 
     def _see_it_end(self, sent: _Sent) -> None:
-        if not sent.is_over.wait(GRACE_SECONDS) and not self._is_closed:
+        if not sent.wait_for_end() and not self._is_closed:
             self._cancel_in_ray(sent, force=True)
 
     def _cancel_in_ray(self, sent: _Sent, *, force: bool) -> None:
@@ -339,7 +357,7 @@ class _RayWorkers:
         for sent in left:
             self._cancel(sent)
         for sent in left:
-            sent.is_over.wait(GRACE_SECONDS)
+            sent.wait_for_end()
         self._is_closed = True
         for sent in left:
             self._cancel_in_ray(sent, force=True)
@@ -381,4 +399,9 @@ def _why(ray: Any, error: BaseException) -> str:
         if isinstance(cause, SwitchboardGoneError):
             return str(cause)
         return f"its Ray worker could not run it: {type(cause).__name__}: {cause}"
-    return f"Ray lost it: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+    return f"Ray lost it: {_first_line(error)}"
+
+
+def _first_line(error: BaseException) -> str:
+    first = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {first.rstrip('.')}"

@@ -42,7 +42,7 @@ class SwitchboardGoneError(Exception):
 
 
 class Carried(NamedTuple):
-    """What Ray brings back of an order."""
+    """What Ray brings back of an order; pickled, as Ray carries nothing faster than bytes."""
 
     told: int  # so many lines of logs went to the switchboard
     rest: tuple[bytes, ...]  # the others
@@ -61,8 +61,8 @@ class Packed(NamedTuple):
     paths: tuple[str, ...]  # where the flow's process finds modules
 
 
-def carry_out(packed: bytes, parcels: Mapping[str, Any] | None) -> tuple[Any, ...]:
-    """Carry out an order, a pickled `Packed`; return a `Carried`."""
+def carry_out(packed: bytes, parcels: Mapping[str, Any] | None = None) -> bytes:
+    """Carry out an order, a pickled `Packed`; return a pickled `Carried`."""
     order, small, switchboard, number, says_begun, paths = pickle.loads(packed)
     _find_modules_in(paths)
     wire = _Wire(switchboard, number)
@@ -88,20 +88,32 @@ def carry_out(packed: bytes, parcels: Mapping[str, Any] | None) -> tuple[Any, ..
         raise KeyboardInterrupt  # which Ray knows as the end of a task that was cancelled
     if wire.why_gone is not None:
         raise SwitchboardGoneError(wire.why_gone)
-    return tuple(Carried(told, rest, data, _written() != written))
+    return pickle.dumps(tuple(Carried(told, rest, data, _written() != written)), pickle.HIGHEST_PROTOCOL)
 
 
 def own_paths() -> tuple[str, ...]:
     """Return where this process finds modules, but for those of its installation of Python."""
-    installed = tuple({sys.prefix, sys.base_prefix})
-    return tuple(str(Path(entry).absolute()) for entry in sys.path if not entry.startswith(installed))
+    global _own
+    entries = tuple(sys.path)
+    if entries != _own[0]:
+        installed = (sys.prefix, sys.base_prefix)
+        _own = entries, tuple(str(Path(entry).absolute()) for entry in entries if not entry.startswith(installed))
+    return _own[1]
+
+
+_own: tuple[tuple[str, ...], tuple[str, ...]] = (), ()
+_found: tuple[str, ...] = ()
 
 
 def _find_modules_in(paths: tuple[str, ...]) -> None:
     """Find modules of the flow's process here too, if its folders are on this machine; a user's script brings them in."""
+    global _found
+    if paths == _found:
+        return
     for path in paths:
         if path not in sys.path and Path(path).is_dir():
             sys.path.append(path)
+    _found = paths
 
 
 def _written() -> int:
@@ -114,14 +126,14 @@ def _written() -> int:
     return total
 
 
-def at_depth(depth: int) -> Callable[..., tuple[Any, ...]]:
+def at_depth(depth: int) -> Callable[..., bytes]:
     """Return `carry_out` for orders that so many others may wait for, as another function.
 
     Of one function Ray runs no more at a time than there are processors, those that wait for others included; one more it
     runs after a second only, the next after two, and so on. Those at another depth are another function's.
     """
 
-    def carry_out_deeper(packed: bytes, parcels: Mapping[str, Any] | None) -> tuple[Any, ...]:
+    def carry_out_deeper(packed: bytes, parcels: Mapping[str, Any] | None = None) -> bytes:
         return carry_out(packed, parcels)
 
     carry_out_deeper.__name__ = carry_out_deeper.__qualname__ = f"carry_out_{depth}"
@@ -192,8 +204,7 @@ class _Wire:
         self._lock = threading.Lock()
         self._kept: list[bytes] = []  # lines of logs
         self._told = 0
-        self._is_over = threading.Event()
-        self._teller: threading.Thread | None = None
+        self._is_over: threading.Event | None = None  # where lines are told meanwhile
         self._changed = threading.Condition()
         self._lending: set[Any] = set()  # what threads besides the main one wait for
         self.why_gone: str | None = None
@@ -247,14 +258,15 @@ class _Wire:
         """See Wire."""
         with self._lock:
             self._kept.append(what)
-            if self._teller is None:
-                self._teller = start_thread("wfengine-worker-tell", self._tell)
+            if self._is_over is None:
+                is_over = self._is_over = threading.Event()
+                start_thread("wfengine-worker-tell", lambda: self._tell(is_over))
 
-    def _tell(self) -> None:
+    def _tell(self, is_over: threading.Event) -> None:
         """Tell what was logged while the order is carried out; its last lines go with what came of it."""
-        while not self._is_over.wait(TELL_SECONDS):
+        while not is_over.wait(TELL_SECONDS):
             with self._lock:
-                if self._kept and not self._is_over.is_set():
+                if self._kept and not is_over.is_set():
                     told, self._kept = tuple(self._kept), []
                     self._told += len(told)
                     with contextlib.suppress(RayError, ValueError):
@@ -262,8 +274,9 @@ class _Wire:
 
     def close(self) -> tuple[int, tuple[bytes, ...]]:
         """Return how many lines of logs were told, and the others."""
-        self._is_over.set()
         with self._lock:
+            if self._is_over is not None:
+                self._is_over.set()
             return self._told, tuple(self._kept)
 
     def run_coroutine(self, coroutine: Coroutine[Any, Any, object]) -> object:
