@@ -17,6 +17,7 @@ import threading
 import uuid
 from collections import OrderedDict
 from collections.abc import Mapping
+from time import monotonic
 from typing import Any, cast
 
 from wfengine.runners.messages import Ask, Done, Lost, Order, Tell
@@ -124,13 +125,13 @@ class _Sent:
         if self.has_begun is not None:
             self.has_begun.set()
 
-    def wait_for_end(self) -> bool:
-        """Wait until nothing of it runs any more in Ray, for as long as code may take to unwind; tell whether it is so."""
+    def wait_for_end(self, seconds: float) -> bool:
+        """Wait until nothing of it runs any more in Ray; tell whether it is so."""
         with self._lock:
             if self.is_over:
                 return True
             self._end = self._end or threading.Event()
-        return self._end.wait(GRACE_SECONDS)
+        return self._end.wait(seconds)
 
     def take(self, thread: int, told: tuple[bytes, ...], what: bytes | None) -> bool:
         """Take what the switchboard brought. Returns whether that was the last thing."""
@@ -342,7 +343,7 @@ class _RayWorkers:
             start_thread("wfengine-ray-end", lambda: self._see_it_end(sent))
 
     def _see_it_end(self, sent: _Sent) -> None:
-        if not sent.wait_for_end() and not self._is_closed:
+        if not sent.wait_for_end(GRACE_SECONDS) and not self._is_closed:
             self._cancel_in_ray(sent, force=True)
 
     def _cancel_in_ray(self, sent: _Sent, *, force: bool) -> None:
@@ -356,8 +357,9 @@ class _RayWorkers:
             left = list(self._sent.values())
         for sent in left:
             self._cancel(sent)
+        until = monotonic() + GRACE_SECONDS
         for sent in left:
-            sent.wait_for_end()
+            sent.wait_for_end(max(0.0, until - monotonic()))
         self._is_closed = True
         for sent in left:
             self._cancel_in_ray(sent, force=True)
