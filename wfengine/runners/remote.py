@@ -220,10 +220,23 @@ class Line:
         self._runner = runner
         self._step = step
         self._context: contextvars.Context | None = None
+        self._lock = threading.Lock()
+        self._blocked = 0  # threads of `attend` that wait for other tasks
         self.worker: object = None  # for the runner to remember what it likes
 
     def __str__(self) -> str:
         return _owner(self._step)
+
+    @property
+    def name(self) -> str:
+        """The name of the task or flow whose code is to run."""
+        callee = _callee_of(self._step)
+        return self._step.scope.run.flow.name if callee is None else callee.name
+
+    @property
+    def timeout_seconds(self) -> float | None:
+        """How long that may take, once `begin` has returned."""
+        return self._step.timeout_seconds
 
     def attend(self, first: Ask) -> None:
         """Answer the first question of a thread besides the main one, and what follows, on a thread here besides."""
@@ -329,8 +342,21 @@ class Line:
         return _given(said, step)
 
     def _attend(self, first: Ask) -> None:
-        worker_hooks.hooks = None
+        worker_hooks.hooks = (self._blocks, self._goes_on)
         self._reply(first.thread, load(first.what, self._runner.names))
+
+    def _blocks(self) -> None:
+        """Lend the place of this task in the runner while a thread besides the main one waits; once, however many do."""
+        with self._lock:
+            self._blocked += 1
+            if self._blocked == 1:
+                self._runner.worker_blocks()
+
+    def _goes_on(self) -> None:
+        with self._lock:
+            self._blocked -= 1
+            if self._blocked == 0:
+                self._runner.worker_goes_on()
 
     def _take(self, message: Tell) -> None:
         what = load(message.what, self._runner.names)

@@ -45,7 +45,7 @@ class ThreadTaskRunner:
             raise UsageError(f"max_workers must be at least 1, not {max_workers!r}.")
         self.max_workers = max_workers or DEFAULT_MAX_WORKERS
 
-    def __reduce__(self) -> tuple[type[ThreadTaskRunner], tuple[int]]:
+    def __reduce__(self) -> tuple[type[ThreadTaskRunner], tuple[object, ...]]:
         return ThreadTaskRunner, (self.max_workers,)
 
     def start(self, journal: Journal) -> ThreadTaskRunner:
@@ -97,7 +97,7 @@ class Running(ThreadTaskRunner):
 
     def enter_thread(self) -> None:
         """Say to the engine, on each thread that is to live tasks, what is special about it."""
-        worker_hooks.hooks = (self._worker_blocks, self._worker_goes_on)
+        worker_hooks.hooks = (self.worker_blocks, self.worker_goes_on)
 
     def _add_worker(self) -> None:
         """Start a thread if the limit allows (the lock is held)."""
@@ -137,14 +137,24 @@ class Running(ThreadTaskRunner):
                 self._changed.notify()  # the call that woke this one was meant for a worker that stays
             return None
 
-    def _worker_blocks(self) -> None:
+    def resize(self, max_workers: int) -> None:
+        """Allow so many tasks at a time from now on; those that run go on. Does not block."""
+        with self._changed:
+            self.max_workers = max_workers
+            self._changed.notify_all()
+            for _ in range(len(self._queue) - self._idle):
+                self._add_worker()
+
+    def worker_blocks(self) -> None:
+        """Lend the place of a task that waits for others."""
         self._journal.flush()  # what this worker left to the next commit may be what it waits for
         with self._changed:
             self._blocked += 1
             if self._queue and not self._idle:
                 self._add_worker()
 
-    def _worker_goes_on(self) -> None:
+    def worker_goes_on(self) -> None:
+        """Take a lent place back."""
         with self._changed:
             self._blocked -= 1
 

@@ -171,13 +171,13 @@ class _Errand(Errand):
             self.is_asking = asked
 
 
-def perform(order: Order, wire: Wire, parcels: Callable[[str], bytes]) -> bytes:
+def perform(order: Order, wire: Wire, parcels: Callable[[str], bytes], context: contextvars.Context | None = None) -> bytes:
     """Run an order, the first of its conversation; return what came of it, pickled, for `Done`.
 
-    `parcels` gives the bytes of those that the order names.
+    `parcels` gives the bytes of those that the order names. The code runs in `context`, by default an empty one.
     """
     _log_to_the_flow()
-    return contextvars.Context().run(_perform, order, wire, parcels)
+    return (context or contextvars.Context()).run(_perform, order, wire, parcels)
 
 
 def _perform(order: Order, wire: Wire, parcels: Callable[[str], bytes]) -> bytes:
