@@ -10,7 +10,7 @@ This module can be imported without Dask.
 from __future__ import annotations
 
 import importlib
-import importlib.util
+import logging
 import pickle
 import re
 import threading
@@ -90,10 +90,17 @@ class DaskTaskRunner(RemoteTaskRunner):
 
     def open_workers(self, journal: Journal) -> Workers:
         """See RemoteTaskRunner."""
-        if importlib.util.find_spec("distributed") is None:
-            raise UsageError("Running tasks on Dask needs the package distributed: pip install 'wfengine[dask]'")
+        try:
+            importlib.import_module("distributed")
+        except ImportError as error:
+            raise UsageError("Running tasks on Dask needs the package distributed: pip install 'wfengine[dask]'") from error
         own = None if self._address or self._cluster is not None else self._made_cluster()
         try:
+            if str(getattr(own or self._cluster, "scheduler_address", "")).startswith("inproc:"):
+                raise UsageError(
+                    "DaskTaskRunner: a cluster inside this process (processes=False) only does what threads do. Leave "
+                    "processes=False out, or use ThreadTaskRunner()."
+                )
             return _OnDask(self._connected(own if own is not None else self._cluster), own)
         except BaseException:
             if own is not None:
@@ -129,6 +136,7 @@ class DaskTaskRunner(RemoteTaskRunner):
 
 def _quiet(kwargs: dict[str, object]) -> dict[str, object]:
     """Return options of a LocalCluster: no dashboard unless it is asked for, and its port for figures is any that is free."""
+    kwargs = {"silence_logs": logging.ERROR, **kwargs}  # of dead workers we tell ourselves
     if "dashboard_address" in kwargs:
         return kwargs
     scheduler = {"dashboard": False, "dashboard_address": "127.0.0.1:0", **cast(Any, kwargs.get("scheduler_kwargs", {}))}
