@@ -18,7 +18,6 @@ from tests.runners.clusters import DaskCluster
 from wfengine import flow, task
 from wfengine.exceptions import UsageError, WorkerDiedError
 from wfengine.runners.dask import DaskTaskRunner
-from wfengine.variables import Variable
 
 #: For what another process does, in seconds.
 PATIENCE_SECONDS = 20
@@ -146,13 +145,12 @@ def test_code_that_was_given_up_ends_when_it_asks_for_something(runner: DaskTask
     def ask_for_ever(folder: Path) -> None:
         try:
             while True:
-                Variable.get("some")
+                where(1)
         finally:
             (folder / "unwound").touch()
 
     @flow(task_runner=runner)
     def main() -> str:
-        Variable.set("some", 1)
         with pytest.raises(TimeoutError, match="cannot be stopped while it computes"):
             ask_for_ever.submit(tmp_path).result()
         return "goes on"
