@@ -39,6 +39,7 @@ from wfengine.runners.messages import (
     Run,
     Tell,
     dump,
+    is_outcome,
     load,
     pack_arguments,
 )
@@ -213,6 +214,41 @@ def _owner(step: Invoke) -> str:
     return str(step.scope.call) if step.scope.call is not None else str(step.scope.run)
 
 
+class _Slot:
+    """The place of one task among those that run at a time: it is lent while any thread that speaks for the task waits."""
+
+    def __init__(self, runner: _RunningRemotely) -> None:
+        self._runner = runner
+        self._lock = threading.Lock()
+        self._waiting = 0
+        self.hooks = (self._blocks, self._goes_on)
+
+    @contextlib.contextmanager
+    def lent_here(self) -> Iterator[None]:
+        """Let this be what is lent where the calling thread waits in the block."""
+        before, worker_hooks.hooks = worker_hooks.hooks, self.hooks
+        try:
+            yield
+        finally:
+            worker_hooks.hooks = before
+
+    def _blocks(self) -> None:
+        with self._lock:
+            self._waiting += 1
+            is_first = self._waiting == 1
+        if is_first:
+            self._runner.lend()
+        else:
+            self._runner.journal.flush()
+
+    def _goes_on(self) -> None:
+        with self._lock:
+            self._waiting -= 1
+            is_last = self._waiting == 0
+        if is_last:
+            self._runner.take_back()
+
+
 class Line:
     """The conversation about one order: with the thread of a worker that runs it, and the threads which that started."""
 
@@ -220,6 +256,7 @@ class Line:
         self._runner = runner
         self._step = step
         self._context: contextvars.Context | None = None
+        self._slot = _Slot(runner)
         self.worker: object = None  # for the runner to remember what it likes
 
     def __str__(self) -> str:
@@ -238,7 +275,7 @@ class Line:
         runner, step = self._runner, self._step
         order, parcels = runner.order_of(step)
         self._context = contextvars.copy_context()
-        with step.scope.run.woken_by_halt(self._wake):
+        with self._slot.lent_here(), step.scope.run.woken_by_halt(self._wake):
             step.scope.run.check_not_halted()
             hints = {} if step.scope.call is None else step.scope.call.callee.resources or {}
             runner.workers.begin(self, order, parcels, hints)
@@ -247,13 +284,11 @@ class Line:
             except BaseException:
                 runner.workers.abandon(self)
                 raise
+        runner.workers.end(self)
         if isinstance(message, Lost):
-            runner.workers.end(self)
             raise _died(message, step)
         assert isinstance(message, Done)
-        said = load(message.what, runner.names)
-        runner.workers.end(self)
-        return _given(said, step)
+        return _given(self._heard(message.what), step)
 
     def _answered(self, thread: int, step: Invoke) -> object:
         """Answer what a thread of the worker asks until it says what came of its order, or is lost; return that."""
@@ -275,13 +310,27 @@ class Line:
             elif type(message) is not Ask:
                 return message
             else:
-                what = load(message.what, self._runner.names)
-                if type(what) in (Ran, Halted):
+                what = self._heard(message.what)
+                if is_outcome(message.what):
                     return what
                 self._reply(thread, what)
 
+    def _heard(self, data: bytes) -> object:
+        """Return what the worker said; what cannot be read is a failure of its code that says so."""
+        try:
+            return load(data, self._runner.names)
+        except Exception as error:
+            text = (
+                f"{self}: what its worker sent cannot be read in the flow's process: {type(error).__name__}: {error}. Send "
+                "plain data, or objects of modules that can be imported there too."
+            )
+            return Ran(None, failure_of(UnsendableError(text), dump))
+
     def _reply(self, thread: int, what: object) -> None:
         """Do what a thread of the worker asks for, and answer it."""
+        if type(what) is Ran:  # it asked for something that cannot be read
+            self._send(thread, what)
+            return
         with self._in_thread(thread):
             answer: Ran | Halted
             try:
@@ -329,8 +378,8 @@ class Line:
         return _given(said, step)
 
     def _attend(self, first: Ask) -> None:
-        worker_hooks.hooks = None
-        self._reply(first.thread, load(first.what, self._runner.names))
+        worker_hooks.hooks = self._slot.hooks
+        self._reply(first.thread, self._heard(first.what))
 
     def _take(self, message: Tell) -> None:
         what = load(message.what, self._runner.names)

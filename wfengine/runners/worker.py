@@ -12,16 +12,18 @@ import itertools
 import logging
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar, cast
 
 from wfengine.runners.away import ERRAND, Errand
-from wfengine.runners.messages import MAIN, Call, Do, Halted, Order, Ran, Run, dump, load, ran, unpack_arguments
+from wfengine.runners.messages import MAIN, Call, Do, Halted, Order, Ran, Run, dump, load, outcome, ran, unpack_arguments
 from wfengine.runners.remote_errors import error_of, failure_of
 from wfengine.scopes import current_tags, set_tracer
 from wfengine.steps import run_coroutine
+from wfengine.task_future import TaskFuture
 from wfengine.tracebacks import without_engine_frames
+from wfengine_journal.clock import Clock, SystemClock
 from wfengine_journal.errors import RunHalted, UsageError
 
 R = TypeVar("R")
@@ -37,13 +39,27 @@ class Wire(Protocol):
         """Send what has no answer."""
 
 
-class WorkerFuture:
+class WorkerFuture(TaskFuture[Any]):
     """A future of the run, in the code of a task on a worker; what it is asked is asked of the flow's process."""
 
-    __wfengine_future__ = True
+    __slots__ = ("number",)
 
     def __init__(self, number: int) -> None:
         self.number = number
+
+    def __repr__(self) -> str:
+        return f"<TaskFuture {self.number} of the flow's process>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, WorkerFuture) and other.number == self.number
+
+    def __hash__(self) -> int:
+        return hash(self.number)
+
+    @property
+    def clock(self) -> Clock:
+        """See TaskFuture."""
+        return SystemClock()
 
     def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> Any:
         """See TaskFuture."""
@@ -67,12 +83,26 @@ class WorkerFuture:
         """See TaskFuture."""
         return cast("int | None", self._ask("task_run_id"))
 
+    def refuse_endless_wait(self) -> None:
+        """See TaskFuture; the flow's process looks."""
+
+    def refuse_own_end(self) -> None:
+        """See TaskFuture; the flow's process looks."""
+
+    async def wait_async(self) -> None:
+        """See TaskFuture."""
+        await _errand().later(self.wait)
+
     async def result_async(self) -> Any:
         """See TaskFuture."""
-        return await _errand().later(lambda: self.result())
+        return await _errand().later(self.result)
 
-    def __await__(self) -> Generator[Any, None, Any]:
-        return self.result_async().__await__()
+    def add_done_callback(self, callback: Callable[[TaskFuture[Any]], object]) -> None:
+        """Refuse: nothing on a worker hears of the end of a task by itself."""
+        raise UsageError(
+            "add_done_callback() does not work in a task that runs on a worker. Wait for the future there, or add the "
+            "callback in the flow."
+        )
 
     def _ask(self, name: str, *args: object, **kwargs: object) -> object:
         return _errand().ask(Do("future", name, (self, *args), kwargs))
@@ -123,8 +153,7 @@ class _Errand(Errand):
         try:
             answer = load(self._wire.ask(thread, dump(what)))
             while isinstance(answer, Run):
-                outcome = self.run(answer.order, answer.parcels)
-                answer = load(self._wire.ask(thread, outcome))
+                answer = load(self._wire.ask(thread, self.run(answer.order, answer.parcels)))
         finally:
             if thread == MAIN:
                 self.is_asking = False
@@ -164,9 +193,9 @@ class _Errand(Errand):
                     result = run_coroutine(result)
             return ran(result, f"'{getattr(function, '__qualname__', function)}'")
         except RunHalted as signal:
-            return dump(Halted(str(signal)))
+            return outcome(Halted(str(signal)))
         except BaseException as error:
-            return dump(Ran(None, failure_of(without_engine_frames(error), dump)))
+            return outcome(Ran(None, failure_of(without_engine_frames(error), _dump_readable)))
         finally:
             self.is_asking = asked
 
@@ -185,6 +214,13 @@ def _perform(order: Order, wire: Wire, parcels: Callable[[str], bytes]) -> bytes
     ERRAND.set(errand)
     set_tracer(cast(Any, errand))
     return errand.run(order, {})
+
+
+def _dump_readable(value: object) -> bytes:
+    """Pickle something that can also be unpickled, which not every class of exceptions sees to."""
+    data = dump(value)
+    load(data)
+    return data
 
 
 def _either(first: Mapping[str, bytes], others: Callable[[str], bytes]) -> Callable[[str], bytes]:
