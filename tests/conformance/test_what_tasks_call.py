@@ -40,9 +40,15 @@ def outer(number: int) -> int:
 
 @task
 async def outer_async(number: int) -> int:
-    """Await several calls at once."""
-    first = await asyncio.gather(*(double_async(item) for item in range(number)))
-    return sum(first) + await double_async(number)
+    """Await several calls at once, equal ones among them, and one that does the same."""
+    first = await asyncio.gather(*(double_async(item // 2) for item in range(number)))
+    second = asyncio.create_task(_later(number))
+    inside = await outer_async(number - 2) if number > 2 else 0
+    return sum(first) + await double_async(number) + await second + inside + await inner.submit(number)
+
+
+async def _later(number: int) -> int:
+    return await double_async(number) + inner(number)
 
 
 def test_calls_have_the_same_identity_whatever_the_runner(place: Place, rows: Rows, tmp_path: Path) -> None:

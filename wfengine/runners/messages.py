@@ -46,6 +46,8 @@ class Order(NamedTuple):
     parcels: tuple[str, ...]  # of arguments, by position in `arguments`
     is_async: bool
     log_prints: bool
+    tags: frozenset[str] = frozenset()  # of the `with tags(...)` blocks around it
+    scope: int = 0  # what the questions of its code are asked in
 
 
 class Run(NamedTuple):
@@ -80,6 +82,13 @@ class Call(NamedTuple):
     tags: frozenset[str]
 
 
+class Asked(NamedTuple):
+    """A question, and the scope of the code that asks."""
+
+    scope: int
+    what: object
+
+
 class Begun(NamedTuple):
     """The number of a call of something async, which has its place in the order of calls; see `Finish`."""
 
@@ -111,7 +120,7 @@ class Ask(NamedTuple):
     """From a thread of a worker that waits for the answer."""
 
     thread: int
-    what: bytes  # a pickled Call or Do, or Ran of an order that came as an answer
+    what: bytes  # a pickled Asked, or the outcome of an order that came as an answer
 
 
 class Tell(NamedTuple):

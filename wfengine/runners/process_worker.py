@@ -92,6 +92,7 @@ class _Wire:
         self._connection = connection
         self._lock = threading.Lock()
         self._mailbox: Mailbox[Any] = Mailbox(connection, self._read)
+        self._orders = 0  # so many it was given
         self.parcels: dict[str, bytes] = {}
 
     def _read(self, data: bytes) -> tuple[int, Any]:
@@ -106,6 +107,7 @@ class _Wire:
     def next_order(self) -> Order | None:
         """Wait for the next order; None: it is over."""
         order: Order | None = self._get(ORDERS)
+        self._orders += 1
         return order
 
     def _get(self, thread: int) -> Any:
@@ -126,7 +128,7 @@ class _Wire:
     def ask(self, thread: int, what: bytes) -> bytes:
         """See Wire."""
         # The flow's process reads for itself where only one thread asks.
-        self.say(SAYS_ASK, thread, what, threading.active_count() > 1)
+        self.say(SAYS_ASK, self._orders, thread, what, threading.active_count() > 1)
         answer: bytes = self._get(thread)
         return answer
 

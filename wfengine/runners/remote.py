@@ -17,10 +17,11 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import inspect
+import itertools
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import xxhash
 
@@ -28,9 +29,12 @@ from wfengine import prints
 from wfengine.runners.messages import (
     MAIN,
     Ask,
+    Asked,
+    Begun,
     Call,
     Do,
     Done,
+    Finish,
     Halted,
     Lost,
     Names,
@@ -43,13 +47,15 @@ from wfengine.runners.messages import (
     load,
     pack_arguments,
 )
-from wfengine.runners.remote_calls import answer_call, answer_do, take_log
+from wfengine.runners.remote_calls import answer_call, answer_do, begin_call, take_log
 from wfengine.runners.remote_errors import error_of, failure_of
 from wfengine.runners.threads import Running, ThreadTaskRunner
+from wfengine.scopes import current_tags
 from wfengine.steps import Invoke, run_coroutine, timed_out
 from wfengine.task_future import worker_hooks
 from wfengine_journal.errors import (
     InDoubtError,
+    MissingContextError,
     RunHalted,
     Signal,
     TaskInterrupted,
@@ -179,7 +185,7 @@ class _RunningRemotely(Running):
         labels = () if callee is None else callee.parameters.names
         arguments, parcels = pack_arguments(step.args, step.kwargs, self.names, _owner(step), labels)
         log_prints = step.scope.run.log_prints if callee is None or callee.log_prints is None else callee.log_prints
-        order = Order(function, arguments, tuple(parcels), step.is_async, log_prints)
+        order = Order(function, arguments, tuple(parcels), step.is_async, log_prints, current_tags())
         return order, {function: data, **parcels}
 
     def _function(self, step: Invoke) -> tuple[str, bytes]:
@@ -212,6 +218,10 @@ def _callee_of(step: Invoke) -> Callee | None:
 
 def _owner(step: Invoke) -> str:
     return str(step.scope.call) if step.scope.call is not None else str(step.scope.run)
+
+
+def _nothing(_: int) -> None:
+    """Do nothing."""
 
 
 class _Slot:
@@ -255,7 +265,10 @@ class Line:
     def __init__(self, runner: _RunningRemotely, step: Invoke) -> None:
         self._runner = runner
         self._step = step
-        self._context: contextvars.Context | None = None
+        self._scopes: dict[int, contextvars.Context] = {}  # by the number that stands in an order
+        self._begun: dict[int, Callable[[], object]] = {}  # calls of something async that are not awaited yet
+        self._numbers = itertools.count(1)
+        self.forget: Callable[[int], object] = _nothing  # to be called when a thread besides the main one says no more
         self._slot = _Slot(runner)
         self.worker: object = None  # for the runner to remember what it likes
 
@@ -264,8 +277,7 @@ class Line:
 
     def attend(self, first: Ask) -> None:
         """Answer the first question of a thread besides the main one, and what follows, on a thread here besides."""
-        context = cast(contextvars.Context, self._context).copy()
-        start_thread("wfengine-line", lambda: context.run(self._attend, first))
+        start_thread("wfengine-line", lambda: self._attend(first))
 
     def _wake(self) -> None:
         self._runner.workers.wake(self)
@@ -274,7 +286,7 @@ class Line:
         """Have the order carried out: return its value, or raise its exception, as the function itself would."""
         runner, step = self._runner, self._step
         order, parcels = runner.order_of(step)
-        self._context = contextvars.copy_context()
+        self._scopes[0] = contextvars.copy_context()
         with self._slot.lent_here(), step.scope.run.woken_by_halt(self._wake):
             step.scope.run.check_not_halted()
             hints = {} if step.scope.call is None else step.scope.call.callee.resources or {}
@@ -284,6 +296,8 @@ class Line:
             except BaseException:
                 runner.workers.abandon(self)
                 raise
+            finally:
+                self._scopes.clear()
         runner.workers.end(self)
         if isinstance(message, Lost):
             raise _died(message, step)
@@ -326,15 +340,15 @@ class Line:
             )
             return Ran(None, failure_of(UnsendableError(text), dump))
 
-    def _reply(self, thread: int, what: object) -> None:
+    def _reply(self, thread: int, asked: object) -> None:
         """Do what a thread of the worker asks for, and answer it."""
-        if type(what) is Ran:  # it asked for something that cannot be read
-            self._send(thread, what)
+        if type(asked) is Ran:  # it asked for something that cannot be read
+            self._send(thread, asked)
             return
         with self._in_thread(thread):
             answer: Ran | Halted
             try:
-                answer = Ran(self._done(what))
+                answer = Ran(self._done(cast(Asked, asked).what))
             except Signal as signal:
                 answer = Halted(str(signal))
             except Exception as error:
@@ -342,6 +356,12 @@ class Line:
         self._send(thread, answer)
 
     def _done(self, what: object) -> object:
+        if isinstance(what, Finish):
+            return self._begun.pop(what.number)()
+        if isinstance(what, Call) and not what.submitted and cast(Any, what.callee).is_async:
+            number = next(self._numbers)
+            self._begun[number] = begin_call(what)
+            return Begun(number)
         result = answer_call(what) if isinstance(what, Call) else answer_do(cast(Do, what))
         return run_coroutine(result) if inspect.iscoroutine(result) else result
 
@@ -371,15 +391,28 @@ class Line:
     def _run_inside(self, step: Invoke, thread: int) -> object:
         """Have a thread of the worker run something before it is answered."""
         order, parcels = self._runner.order_of(step)
-        self._send(thread, Run(order, parcels))
-        said = self._answered(thread, step)
+        number = next(self._numbers)
+        self._scopes[number] = contextvars.copy_context()
+        try:
+            self._send(thread, Run(order._replace(scope=number), parcels))
+            said = self._answered(thread, step)
+        finally:
+            self._scopes.pop(number, None)
         if isinstance(said, Lost):
             raise _died(said, step)
         return _given(said, step)
 
     def _attend(self, first: Ask) -> None:
         worker_hooks.hooks = self._slot.hooks
-        self._reply(first.thread, self._heard(first.what))
+        try:
+            asked = self._heard(first.what)
+            context = self._scopes.get(asked.scope) if isinstance(asked, Asked) else contextvars.copy_context()
+            if context is None:
+                self._send(first.thread, Halted("The task whose code asked for something is over, so it was not done."))
+            else:
+                context.copy().run(self._reply, first.thread, asked)
+        finally:
+            self.forget(first.thread)
 
     def _take(self, message: Tell) -> None:
         what = load(message.what, self._runner.names)
@@ -395,6 +428,8 @@ def _died(lost: Lost, step: Invoke) -> BaseException:
     callee = None if call is None else call.callee
     policy = "rerun" if callee is None else callee.on_interrupt
     text = f"{_owner(step)}: {lost.why}"
+    if step.scope.is_given_up():
+        return RunHalted(MissingContextError(f"{text}. Its attempt was given up, so that is not recorded."))
     run_id, task_run_id = run.id, step.scope.task_run_id or None
     if policy == "ask":
         doubt = InDoubtError(

@@ -13,18 +13,19 @@ import logging
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol, TypeVar, cast
 
 from wfengine.runners.away import ERRAND, Errand
-from wfengine.runners.messages import MAIN, Call, Do, Halted, Order, Ran, Run, dump, load, outcome, ran, unpack_arguments
+from wfengine.runners.messages import MAIN, Asked, Call, Do, Finish, Halted, Order, Ran, Run, dump, load, outcome, ran, unpack_arguments
 from wfengine.runners.remote_errors import error_of, failure_of
-from wfengine.scopes import current_tags, set_tracer
+from wfengine.scopes import current_tags, running_asyncio_task, set_tracer, tags
 from wfengine.steps import run_coroutine
 from wfengine.task_future import TaskFuture
 from wfengine.tracebacks import without_engine_frames
 from wfengine_journal.clock import Clock, SystemClock
-from wfengine_journal.errors import RunHalted, UsageError
+from wfengine_journal.errors import MissingContextError, RunHalted, UsageError
+from wfengine_journal.threads import start_thread
 
 R = TypeVar("R")
 
@@ -119,14 +120,41 @@ def _errand() -> _Errand:
     return cast(_Errand, errand)
 
 
+class _Lane:
+    """The one thread of control that runs an order: what it asks has an order, what others ask has none. See `scopes`."""
+
+    def __init__(self, thread: int, scope: int) -> None:
+        self.thread = thread  # its number
+        self.scope = scope
+        self.is_asking = False
+        self.enter()
+
+    def enter(self) -> None:
+        """Make the present thread of control the lane."""
+        self._ident = threading.get_ident()
+        self._task = running_asyncio_task()
+
+    def is_here(self) -> bool:
+        """Tell whether the caller is on the lane."""
+        return not self.is_asking and threading.get_ident() == self._ident and running_asyncio_task() is self._task
+
+
+#: Of the code that runs here.
+_LANE: contextvars.ContextVar[_Lane | None] = contextvars.ContextVar("wfengine_lane", default=None)
+
+
+def _awaitable(error: BaseException) -> BaseException:
+    """Return an exception as a future can hold it."""
+    return RuntimeError(f"StopIteration: {error}") if isinstance(error, StopIteration) else error
+
+
 class _Errand(Errand):
     """What stands in the context of code that runs here; calls of tasks and flows come to it as to a `Tracer`."""
 
     def __init__(self, wire: Wire, parcels: Callable[[str], bytes]) -> None:
         self._wire = wire
         self._parcels = parcels
-        self._main = threading.get_ident()
-        self.is_asking = False  # the main thread waits for an answer, and is no other's
+        self.is_over = False  # the order is carried out; threads that its code left behind are heard no more
 
     # ---- calls of tasks and flows; the names are those of a tracer
 
@@ -134,7 +162,8 @@ class _Errand(Errand):
         """Make a call; something async gives what has to be awaited, a generator an iterator over what it gave."""
         what = Call(callee.decorated, args, kwargs, before, return_state, submitted=False, tags=current_tags())
         if callee.is_async:
-            answer: Any = self.later(lambda: self.ask(what))
+            begun = self.ask(what)  # it has its place in the order of calls now
+            answer: Any = self.later(lambda: self.ask(Finish(begun.number)))
             return _items_later(answer) if callee.is_generator and not return_state else answer
         answer = self.ask(what)
         return iter(answer) if callee.is_generator and not return_state else answer
@@ -148,15 +177,24 @@ class _Errand(Errand):
 
     def ask(self, what: object) -> Any:
         """Ask the flow's process and wait for the answer; what has to be run here first is run on this thread."""
-        thread = MAIN if threading.get_ident() == self._main and not self.is_asking else next(_numbers)
-        self.is_asking = self.is_asking or thread == MAIN
+        lane = _LANE.get()
+        if self.is_over or lane is None:
+            raise RunHalted(
+                MissingContextError(
+                    "A thread that outlives the task which started it called something of wfengine, which was not done: the "
+                    "task is over. Wait for the thread in the task."
+                )
+            )
+        is_on_lane = lane.is_here()
+        thread = lane.thread if is_on_lane else next(_numbers)
+        lane.is_asking = lane.is_asking or is_on_lane
         try:
-            answer = load(self._wire.ask(thread, dump(what)))
+            answer = load(self._wire.ask(thread, dump(Asked(lane.scope, what))))
             while isinstance(answer, Run):
-                answer = load(self._wire.ask(thread, self.run(answer.order, answer.parcels)))
+                answer = load(self._wire.ask(thread, self.run(answer.order, answer.parcels, thread)))
         finally:
-            if thread == MAIN:
-                self.is_asking = False
+            if is_on_lane:
+                lane.is_asking = False
         if isinstance(answer, Halted):
             raise RunHalted(UsageError(answer.text))
         assert isinstance(answer, Ran)
@@ -165,10 +203,29 @@ class _Errand(Errand):
         return answer.value
 
     async def later(self, ask: Callable[[], R]) -> R:
-        """Ask without stopping the event loop."""
+        """Ask without stopping the event loop, on a thread of its own: others, that wait too, may have to go first."""
         import asyncio
 
-        return await asyncio.to_thread(ask)
+        loop = asyncio.get_running_loop()
+        answered: asyncio.Future[R] = loop.create_future()
+
+        def finish(settle: Callable[[Any], None], value: object) -> None:
+            if not answered.done():
+                settle(value)
+
+        def body() -> None:
+            settle: Callable[[Any], None] = answered.set_result
+            value: object
+            try:
+                value = ask()
+            except BaseException as error:
+                settle, value = answered.set_exception, _awaitable(error)
+            with suppress(RuntimeError):  # the loop was closed: nobody waits any more
+                loop.call_soon_threadsafe(finish, settle, value)
+
+        context = contextvars.copy_context()
+        start_thread("wfengine-ask", lambda: context.run(body))
+        return await answered
 
     def do(self, fn: Callable[..., object], args: tuple[object, ...], kwargs: dict[str, object]) -> object:
         """Have a public function called in the flow's process."""
@@ -180,24 +237,25 @@ class _Errand(Errand):
 
     # ---- running
 
-    def run(self, order: Order, parcels: Mapping[str, bytes]) -> bytes:
-        """Run what is ordered, on this thread; return what came of it, pickled."""
+    def run(self, order: Order, parcels: Mapping[str, bytes], thread: int) -> bytes:
+        """Run what is ordered, on this thread, which has that number; return what came of it, pickled."""
         get = _either(parcels, self._parcels)
-        asked, self.is_asking = self.is_asking, False
+        lane = _Lane(thread, order.scope)
+        token = _LANE.set(lane)
         try:
             function = _function(order.function, get)
             args, kwargs = unpack_arguments(order.arguments, get)
-            with _prints_told(order.log_prints):
+            with _prints_told(order.log_prints), tags(*order.tags):
                 result = function(*args, **kwargs)
                 if order.is_async:
-                    result = run_coroutine(result)
+                    result = run_coroutine(result, lane.enter)
             return ran(result, f"'{getattr(function, '__qualname__', function)}'")
         except RunHalted as signal:
             return outcome(Halted(str(signal)))
         except BaseException as error:
             return outcome(Ran(None, failure_of(without_engine_frames(error), _dump_readable)))
         finally:
-            self.is_asking = asked
+            _LANE.reset(token)
 
 
 def perform(order: Order, wire: Wire, parcels: Callable[[str], bytes]) -> bytes:
@@ -213,7 +271,10 @@ def _perform(order: Order, wire: Wire, parcels: Callable[[str], bytes]) -> bytes
     errand = _Errand(wire, parcels)
     ERRAND.set(errand)
     set_tracer(cast(Any, errand))
-    return errand.run(order, {})
+    try:
+        return errand.run(order, {}, MAIN)
+    finally:
+        errand.is_over = True
 
 
 def _dump_readable(value: object) -> bytes:
