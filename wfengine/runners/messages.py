@@ -57,6 +57,12 @@ class Run(NamedTuple):
     parcels: Mapping[str, bytes]
 
 
+class Apart(NamedTuple):
+    """To a worker that asked for something: let a thread of its own run this call, which has a limit, and wait here."""
+
+    number: int  # for `Finish`
+
+
 class Ran(NamedTuple):
     """From a worker: what came of an order."""
 
@@ -96,7 +102,7 @@ class Begun(NamedTuple):
 
 
 class Finish(NamedTuple):
-    """From a worker: the call that took its place before is awaited now."""
+    """From a worker: the call that took its place before is awaited now, or is run apart."""
 
     number: int
 

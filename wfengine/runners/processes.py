@@ -94,7 +94,8 @@ class _Processes:
 
     def receive(self, line: Line, thread: int, seconds: float | None) -> object:
         """See Workers."""
-        return cast(_Process, line.worker).receive(thread, seconds)
+        process = cast("_Process | None", line.worker)
+        return Lost("it was given up") if process is None else process.receive(thread, seconds)
 
     def wake(self, line: Line) -> None:
         """See Workers. It is stopped at once: whoever waits sees that when it has ended, at the latest after the grace."""
@@ -104,7 +105,9 @@ class _Processes:
 
     def send(self, line: Line, thread: int, answer: bytes) -> None:
         """See Workers."""
-        cast(_Process, line.worker).answer(thread, answer)
+        process = cast("_Process | None", line.worker)
+        if process is not None:
+            process.answer(thread, answer)
 
     def end(self, line: Line) -> None:
         """See Workers."""

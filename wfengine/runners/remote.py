@@ -28,6 +28,7 @@ import xxhash
 from wfengine import prints
 from wfengine.runners.messages import (
     MAIN,
+    Apart,
     Ask,
     Asked,
     Begun,
@@ -220,6 +221,31 @@ def _owner(step: Invoke) -> str:
     return str(step.scope.call) if step.scope.call is not None else str(step.scope.run)
 
 
+class _Later:
+    """What a function gives that another thread calls."""
+
+    def __init__(self, fn: Callable[[], object]) -> None:
+        self._fn = fn
+        self._value: object = None
+        self._error: BaseException | None = None
+        self.done = threading.Event()
+
+    def run(self) -> None:
+        """Call it."""
+        try:
+            self._value = self._fn()
+        except BaseException as error:
+            self._error = error
+        finally:
+            self.done.set()
+
+    def value(self) -> object:
+        """Return what it returned, or raise what it raised."""
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+
 def _nothing(_: int) -> None:
     """Do nothing."""
 
@@ -284,14 +310,34 @@ class Line:
 
     def converse(self) -> object:
         """Have the order carried out: return its value, or raise its exception, as the function itself would."""
+        step = self._step
+        if step.timeout_seconds is None:
+            return self._converse()
+        outcome = _Later(self._converse)
+        context, about_thread = contextvars.copy_context(), dict(vars(worker_hooks))
+
+        def body() -> None:
+            vars(worker_hooks).update(about_thread)  # it stands for this thread: where it blocks, this one does
+            step.scope.enter_lane()
+            outcome.run()
+
+        start_thread("wfengine-line", lambda: context.run(body))
+        if not outcome.done.wait(step.timeout_seconds):
+            step.scope.attempt_over = True
+            self._runner.workers.abandon(self)
+            raise timed_out(step, self._runner.given_up)
+        return outcome.value()
+
+    def _converse(self) -> object:
         runner, step = self._runner, self._step
         order, parcels = runner.order_of(step)
         self._scopes[0] = contextvars.copy_context()
         with self._slot.lent_here(), step.scope.run.woken_by_halt(self._wake):
-            step.scope.run.check_not_halted()
+            self._check_wanted()
             hints = {} if step.scope.call is None else step.scope.call.callee.resources or {}
             runner.workers.begin(self, order, parcels, hints)
             try:
+                self._check_wanted()
                 message = self._answered(MAIN, step)
             except BaseException:
                 runner.workers.abandon(self)
@@ -304,19 +350,17 @@ class Line:
         assert isinstance(message, Done)
         return _given(self._heard(message.what), step)
 
+    def _check_wanted(self) -> None:
+        scope = self._step.scope
+        scope.run.check_not_halted()
+        if scope.attempt_over:  # its limit came while it waited for a worker
+            raise RunHalted(MissingContextError(f"{self} was given up before it began."))
+
     def _answered(self, thread: int, step: Invoke) -> object:
         """Answer what a thread of the worker asks until it says what came of its order, or is lost; return that."""
-        run, seconds = step.scope.run, step.timeout_seconds
-        clock = run.journal.clock
-        until = None if seconds is None else clock.monotonic_seconds() + seconds
         while True:
-            try:
-                left = None if until is None else max(0.0, until - clock.monotonic_seconds())
-                message = self._runner.workers.receive(self, thread, left)
-            except TimeoutError:
-                step.scope.attempt_over = True
-                raise timed_out(step, self._runner.given_up) from None
-            run.check_not_halted()
+            message = self._runner.workers.receive(self, thread, None)
+            step.scope.run.check_not_halted()
             if message is None:
                 continue
             if type(message) is Tell:
@@ -379,7 +423,10 @@ class Line:
 
         def away(step: Invoke) -> Invoke:
             same = self._runner.away(step)
-            return same if same is step else same._replace(fn=lambda: self._run_inside(step, thread))
+            if same is step:
+                return step
+            run = self._run_inside if step.timeout_seconds is None else self._run_apart
+            return same._replace(fn=lambda: run(step, thread))
 
         before = getattr(worker_hooks, "away", None)
         worker_hooks.away = away
@@ -401,6 +448,28 @@ class Line:
         if isinstance(said, Lost):
             raise _died(said, step)
         return _given(said, step)
+
+    def _run_apart(self, step: Invoke, thread: int) -> object:
+        """Have another thread of the worker run something that has a limit, while the one that asked waits."""
+        unlimited = step._replace(timeout_seconds=None)
+
+        def run_inside() -> object:
+            step.scope.enter_lane()
+            return cast(Invoke, worker_hooks.away(unlimited)).fn()
+
+        context, number, outcome = contextvars.copy_context(), next(self._numbers), _Later(run_inside)
+        self._begun[number] = lambda: context.run(outcome.run)
+        self._send(thread, Apart(number))
+        message: object = None
+        while message is None:
+            message = self._runner.workers.receive(self, thread, None)
+            step.scope.run.check_not_halted()
+        if isinstance(message, Lost):
+            raise _died(message, step)
+        if not outcome.done.wait(step.timeout_seconds):
+            step.scope.attempt_over = True
+            raise timed_out(step)
+        return outcome.value()
 
     def _attend(self, first: Ask) -> None:
         worker_hooks.hooks = self._slot.hooks

@@ -17,7 +17,23 @@ from contextlib import contextmanager, suppress
 from typing import Any, Protocol, TypeVar, cast
 
 from wfengine.runners.away import ERRAND, Errand
-from wfengine.runners.messages import MAIN, Asked, Call, Do, Finish, Halted, Order, Ran, Run, dump, load, outcome, ran, unpack_arguments
+from wfengine.runners.messages import (
+    MAIN,
+    Apart,
+    Asked,
+    Call,
+    Do,
+    Finish,
+    Halted,
+    Order,
+    Ran,
+    Run,
+    dump,
+    load,
+    outcome,
+    ran,
+    unpack_arguments,
+)
 from wfengine.runners.remote_errors import error_of, failure_of
 from wfengine.scopes import current_tags, running_asyncio_task, set_tracer, tags
 from wfengine.steps import run_coroutine
@@ -190,8 +206,13 @@ class _Errand(Errand):
         lane.is_asking = lane.is_asking or is_on_lane
         try:
             answer = load(self._wire.ask(thread, dump(Asked(lane.scope, what))))
-            while isinstance(answer, Run):
-                answer = load(self._wire.ask(thread, self.run(answer.order, answer.parcels, thread)))
+            while isinstance(answer, Run | Apart):
+                if isinstance(answer, Run):
+                    said = self.run(answer.order, answer.parcels, thread)
+                else:
+                    self._run_apart(answer.number)
+                    said = dump(Asked(lane.scope, None))
+                answer = load(self._wire.ask(thread, said))
         finally:
             if is_on_lane:
                 lane.is_asking = False
@@ -201,6 +222,15 @@ class _Errand(Errand):
         if answer.failure is not None:
             raise error_of(answer.failure)
         return answer.value
+
+    def _run_apart(self, number: int) -> None:
+        context = contextvars.copy_context()
+
+        def body() -> None:
+            with suppress(BaseException):  # the thread that asked hears of it
+                self.ask(Finish(number))
+
+        start_thread("wfengine-apart", lambda: context.run(body))
 
     async def later(self, ask: Callable[[], R]) -> R:
         """Ask without stopping the event loop, on a thread of its own: others, that wait too, may have to go first."""
