@@ -30,6 +30,8 @@ IN_FLIGHT_PER_THREAD = 2
 IN_FLIGHT_AT_LEAST = 32
 #: A parcel that is smaller goes with every order, in bytes; a larger one is sent when a worker does not have it.
 INLINE_BYTES = 8 << 10
+#: How often one who waits for a worker looks whether the run was halted just when nobody could wake it, in seconds.
+LOOK_SECONDS = 5.0
 #: How often an order is given again that Dask gave up before its code began.
 GIVEN_AGAIN = 5
 
@@ -161,7 +163,7 @@ class _Said:
         self.parcels = parcels
         self.hints = dict(hints) or None
         self.inboxes = Inboxes(line)
-        self.has_limit = line.timeout_seconds is not None
+        line.forget = self.inboxes.forget
         self.has_begun = threading.Event()  # only set for one that has a limit; or: there is something else to see
         self.key = ""
         self.future: Any = None  # of Dask
@@ -215,8 +217,8 @@ class _OnDask:
         """See Workers. The time limit of a task begins when its code does: until then this waits."""
         said = line.worker = _Said(line, order, parcels, hints)
         self._give(said)
-        if said.has_limit:
-            said.has_begun.wait()
+        while line.has_limit and not said.has_begun.wait(LOOK_SECONDS):
+            line.check_wanted()
 
     def _give(self, said: _Said) -> None:
         """Give an order to Dask, under a key that no other has."""
@@ -229,7 +231,7 @@ class _OnDask:
         if self._lost is None:
             try:
                 said.future = self._client.submit(
-                    self._carry_out, key, self._client.id, data, said.has_limit, key=key, pure=False, resources=said.hints
+                    self._carry_out, key, self._client.id, data, said.line.has_limit, key=key, pure=False, resources=said.hints
                 )
             except (OSError, RuntimeError) as error:  # the client is closed
                 self._lost = self._lost or f"it cannot be given to the cluster: {error}"

@@ -49,6 +49,7 @@ def carry_out(key: str, client: str, data: bytes, notice: bool) -> None:
         return  # it was given up before it began
     finally:
         del post.wires[key]
+        wire.take("gone")  # threads that the code left behind
 
 
 class _Post:
