@@ -162,9 +162,7 @@ def test_code_that_was_given_up_ends_when_it_asks_for_something(runner: DaskTask
         time.sleep(0.02)
 
 
-def test_a_task_whose_worker_dies_fails_and_dask_does_not_run_it_again(
-    runner: DaskTaskRunner, tmp_path: Path
-) -> None:
+def test_a_task_whose_worker_dies_fails_and_dask_does_not_run_it_again(runner: DaskTaskRunner, tmp_path: Path) -> None:
     @flow(task_runner=runner)
     def main() -> list[int]:
         siblings = where.map(range(20))
