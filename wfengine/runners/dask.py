@@ -262,7 +262,12 @@ class _OnDask:
         if future is not None:
             future.release()
 
-    abandon = end
+    def abandon(self, line: Line) -> None:
+        """See Workers."""
+        said = cast("_Said | None", line.worker)
+        if said is not None:
+            self.end(line)
+            self._end_of(said, Lost("it was given up"))
 
     def close(self) -> None:
         """See Workers."""

@@ -1,6 +1,7 @@
 """On a Dask scheduler: carries what is said between flows' processes and the workers that run code of tasks for them.
 
-Both have a connection to the scheduler anyway, and need none to each other. What passes through here is not kept.
+Both have a connection to the scheduler anyway, and need none to each other. What passes through here is not kept, but for the
+parcels used last: one that many workers want comes from the flow's process once.
 
 This is also where the code of an order is begun once and never again. Dask runs a task again when its worker, or the one that
 holds its result, is gone; behind the journal's back. So a worker asks before it begins, and the first that asks for an order
@@ -11,6 +12,7 @@ however it is set up and whichever way a task gets to a second worker.
 from __future__ import annotations
 
 import contextlib
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 from distributed.comm.core import CommClosedError
@@ -32,6 +34,33 @@ PREFIX = "wfengine:"
 # To a flow's process: began, ask, tell, parcel, done, lost, unbegun, threads. From one: hello, answer, parcel.
 
 
+#: Parcels that the scheduler keeps, and each worker, in bytes.
+KEPT_BYTES = 256 << 20
+
+
+class Kept:
+    """The parcels that were used last, up to `KEPT_BYTES`."""
+
+    def __init__(self) -> None:
+        self._parcels: OrderedDict[str, bytes] = OrderedDict()
+        self._bytes = 0
+
+    def find(self, name: str) -> bytes | None:
+        """Return a parcel, if it is kept."""
+        data = self._parcels.get(name)
+        if data is not None:
+            self._parcels.move_to_end(name)
+        return data
+
+    def put(self, name: str, data: bytes) -> None:
+        """Keep a parcel, and drop others for it."""
+        if name not in self._parcels:
+            self._parcels[name] = data
+            self._bytes += len(data)
+        while self._bytes > KEPT_BYTES:
+            self._bytes -= len(self._parcels.popitem(last=False)[1])
+
+
 class Exchange(SchedulerPlugin):
     """What stands between flows' processes and workers."""
 
@@ -44,6 +73,8 @@ class Exchange(SchedulerPlugin):
         self._begun: dict[str, tuple[str, str]] = {}  # an order: its client and its worker, while Dask knows of it
         self._running: dict[str, set[str]] = {}  # a worker: orders that it carries out
         self._clients: set[str] = set()
+        self._parcels = Kept()
+        self._wanted: dict[str, dict[str, None]] = {}  # a parcel that was asked for: the orders that wait for it
         scheduler.stream_handlers[FROM_WORKER] = self.from_worker
         scheduler.stream_handlers[FROM_CLIENT] = self.from_client
 
@@ -55,7 +86,9 @@ class Exchange(SchedulerPlugin):
             self._begin(worker, key, **what)
             return
         client, its_worker = self._begun.get(key, ("", ""))
-        if its_worker != worker or not self._to_client(client, {"key": key, "kind": kind, **what}):
+        if kind == "parcel" and its_worker == worker:
+            self._want(what["thread"], key)
+        elif its_worker != worker or not self._to_client(client, {"key": key, "kind": kind, **what}):
             self._to_worker(worker, {"key": key, "kind": "gone"})
         elif kind == "done":
             self._running[worker].discard(key)
@@ -76,9 +109,44 @@ class Exchange(SchedulerPlugin):
             self._clients.add(client)
             self._to_client(client, {"kind": "threads", "data": self._scheduler.total_nthreads})
             return
+        if kind == "parcel":
+            self._bring(what["thread"], what["data"])
+            return
         its_client, worker = self._begun.get(key, ("", ""))
         if its_client == client:
             self._to_worker(worker, {"key": key, "kind": kind, **what})
+
+    def _want(self, name: str, key: str) -> None:
+        """Get a parcel for an order: from here, or from its client, unless it was asked already."""
+        data = self._parcels.find(name)
+        if data is not None:
+            self._to_worker(self._begun[key][1], {"key": key, "kind": "parcel", "thread": name, "data": data})
+            return
+        waiting = self._wanted.setdefault(name, {})
+        waiting[key] = None
+        if len(waiting) == 1:
+            self._fetch(name)
+
+    def _fetch(self, name: str) -> None:
+        """Ask the client of the first order that waits for a parcel."""
+        key = next(iter(self._wanted[name]))
+        self._to_client(self._begun[key][0], {"key": key, "kind": "parcel", "thread": name})
+
+    def _bring(self, name: str, data: bytes) -> None:
+        self._parcels.put(name, data)
+        for key in self._wanted.pop(name, ()):
+            self._to_worker(self._begun[key][1], {"key": key, "kind": "parcel", "thread": name, "data": data})
+
+    def _want_no_more(self, key: str) -> None:
+        """An order is over; if its client was asked for a parcel that others want too, ask the next one."""
+        for name, waiting in list(self._wanted.items()):
+            if key in waiting:
+                was_asked = next(iter(waiting)) == key
+                del waiting[key]
+                if not waiting:
+                    del self._wanted[name]
+                elif was_asked:
+                    self._fetch(name)
 
     def _to_client(self, client: str, message: dict[str, Any]) -> bool:
         """Send to a flow's process, as an event that nobody keeps; False if it is gone."""
@@ -100,24 +168,28 @@ class Exchange(SchedulerPlugin):
 
     def transition(self, key: Any, start: str, finish: str, *args: Any, **kwargs: Any) -> None:
         """See SchedulerPlugin."""
-        if finish == "forgotten":
-            place = self._begun.pop(key, None)
-            if place is not None:
-                self._end(key, *place, "Dask was told to forget it")
-                self._to_worker(place[1], {"key": key, "kind": "gone"})
+        if finish == "forgotten" and key in self._begun:
+            client, worker = self._begun[key]
+            if self._end(key, client, worker, "Dask was told to forget it"):
+                self._to_worker(worker, {"key": key, "kind": "gone"})
+            self._want_no_more(key)
+            del self._begun[key]
         elif finish == "erred" and isinstance(key, str) and key.startswith(PREFIX):
             why = str(kwargs.get("exception_text") or "workers died again and again before they began it")
             if key in self._begun:
                 self._end(key, *self._begun[key], why)
             else:
-                for client in self._scheduler.tasks[key].who_wants or ():
-                    self._to_client(client.client_key, {"key": key, "kind": "unbegun", "data": why})
+                for who in self._scheduler.tasks[key].who_wants or ():
+                    self._to_client(who.client_key, {"key": key, "kind": "unbegun", "data": why})
 
-    def _end(self, key: str, client: str, worker: str, why: str) -> None:
-        """Tell the flow's process of an order whose end will not be told by its worker."""
-        if key in self._running.get(worker, ()):
-            self._running[worker].discard(key)
-            self._to_client(client, {"key": key, "kind": "lost", "data": why})
+    def _end(self, key: str, client: str, worker: str, why: str) -> bool:
+        """Tell the flow's process of an order whose end will not be told by its worker; False if it was told before."""
+        running = self._running.get(worker, set())
+        if key not in running:
+            return False
+        running.discard(key)
+        self._to_client(client, {"key": key, "kind": "lost", "data": why})
+        return True
 
     def add_worker(self, scheduler: Scheduler, worker: str) -> None:
         """See SchedulerPlugin."""

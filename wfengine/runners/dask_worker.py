@@ -1,7 +1,7 @@
 """On a worker of Dask: carry out an order. What it asks and is answered goes by way of the scheduler, see `dask_exchange`.
 
-A task that waits for an answer lends its thread to others, as `distributed.secede` has it: else tasks that wait for tasks would
-keep all threads, and the tasks they wait for none.
+A task that waits for an answer lends its thread to others: else tasks that wait for tasks would keep all threads, and the
+tasks they wait for none.
 """
 
 from __future__ import annotations
@@ -10,35 +10,34 @@ import contextvars
 import pickle
 import threading
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
+from time import time
 from typing import Any, cast
 
-from distributed import Worker, get_worker, rejoin, secede
+from distributed import Worker, get_worker, rejoin
 from distributed.core import Status
+from distributed.threadpoolexecutor import thread_state, threads_lock
+from distributed.worker_state_machine import SecedeEvent
 
-from wfengine.runners.dask_exchange import FROM_WORKER, TO_WORKER
+from wfengine.runners.dask_exchange import FROM_WORKER, TO_WORKER, Kept
 from wfengine.runners.messages import Order
 from wfengine.runners.worker import perform
 from wfengine_journal.errors import RunHalted, UsageError
-from wfengine_journal.threads import start_thread
 
 #: How long an answer may take before the thread that waits for it is lent, in seconds: many come sooner.
 LEND_SECONDS = 0.02
 #: How often one who waits looks whether its worker is about to end, in seconds.
 LOOK_SECONDS = 5.0
-#: Parcels that a worker keeps for tasks to come, in bytes.
-KEPT_BYTES = 256 << 20
 
 _GONE = object()
-_LEND = object()
 
 
 def carry_out(key: str, client: str, data: bytes, notice: bool) -> None:
     """Carry out an order, unless another worker did or does. This is what Dask runs; its result goes another way."""
-    post = _post_of(get_worker())
-    wire = _Wire(post, key, client)
+    worker = get_worker()
+    post = _post_of(worker)
+    wire = _Wire(post, key, client, _Place(key, worker))
     post.wires[key] = wire
     try:
         if not wire.begins(notice):
@@ -50,6 +49,7 @@ def carry_out(key: str, client: str, data: bytes, notice: bool) -> None:
     finally:
         del post.wires[key]
         wire.take("gone")  # threads that the code left behind
+        wire.place.end()
 
 
 class _Post:
@@ -64,8 +64,14 @@ class _Post:
     def _take(self, key: str, **what: Any) -> None:
         """Take what came, on the thread of the worker's event loop."""
         wire = self.wires.get(key)
-        if wire is not None:
-            wire.take(**what)
+        if wire is None:
+            return
+        wire.take(**what)
+        if what["kind"] == "gone":  # at once, before Dask forgets the task: then it does not count as one that runs
+            event = wire.place.lend()
+            worker = self._worker()
+            if event is not None and worker is not None:
+                worker.handle_stimulus(event)
 
     def say(self, message: dict[str, object]) -> None:
         worker = self._worker()
@@ -95,8 +101,7 @@ class _Parcels:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._kept: OrderedDict[str, bytes] = OrderedDict()
-        self._bytes = 0
+        self._kept = Kept()
         self._fetching: dict[str, threading.Lock] = {}
 
     def get(self, name: str, fetch: Callable[[], bytes]) -> bytes:
@@ -105,20 +110,67 @@ class _Parcels:
             turn = self._fetching.setdefault(name, threading.Lock())
         with turn:
             with self._lock:
-                if name in self._kept:
-                    self._kept.move_to_end(name)
-                    return self._kept[name]
-            data = fetch()
+                data = self._kept.find(name)
+            if data is None:
+                data = fetch()
             with self._lock:
-                self._keep(name, data)
+                self._kept.put(name, data)
+                self._fetching.pop(name, None)
         return data
 
-    def _keep(self, name: str, data: bytes) -> None:
-        self._kept[name] = data
-        self._bytes += len(data)
-        self._fetching.pop(name, None)
-        while self._bytes > KEPT_BYTES:
-            self._bytes -= len(self._kept.popitem(last=False)[1])
+
+class _Place:
+    """One of a worker's threads, which has an order to carry out, and can be lent meanwhile.
+
+    `distributed.secede` does that for the thread that calls it. Here others do it too: those which the code started, and the
+    worker's event loop when nobody waits for the order any more, so that code which cannot be stopped is in nobody's way.
+    """
+
+    def __init__(self, key: str, worker: Worker) -> None:
+        self._key = key
+        self._worker = worker
+        self._thread = threading.current_thread()
+        self._executor = thread_state.executor
+        self._began = time()
+        self._lock = threading.Lock()
+        self._is_lent = False
+        self._is_over = False
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the caller is that thread."""
+        return threading.current_thread() is self._thread
+
+    def lend(self) -> SecedeEvent | None:
+        """Let another thread take its place; return what the worker has to be told, once."""
+        with self._lock:
+            if self._is_lent or self._is_over:
+                return None
+            self._is_lent = True
+            with threads_lock:
+                self._executor._threads.discard(self._thread)  # noqa: SLF001 - see above
+                self._executor._adjust_thread_count()  # noqa: SLF001
+        return SecedeEvent(key=self._key, compute_duration=time() - self._began, stimulus_id=f"secede-{time()}")
+
+    def lend_from_elsewhere(self) -> None:
+        """Lend it, on any thread but the one of the event loop."""
+        event = self.lend()
+        if event is not None:
+            self._worker.loop.add_callback(self._worker.handle_stimulus, event)
+
+    def take_back(self) -> None:
+        """Wait until another thread makes room for this one."""
+        with self._lock:
+            was_lent, self._is_lent = self._is_lent, False
+        if was_lent:
+            rejoin()
+
+    def end(self) -> None:
+        """The order is carried out: if the thread has no place any more, it ends."""
+        with self._lock:
+            self._is_over = True
+            if self._is_lent:
+                thread_state.proceed = False
 
 
 def _context() -> contextvars.Context:
@@ -133,14 +185,13 @@ def _context() -> contextvars.Context:
 class _Wire:
     """See `worker.Wire`: the way to the flow's process, for one order."""
 
-    def __init__(self, post: _Post, key: str, client: str) -> None:
+    def __init__(self, post: _Post, key: str, client: str, place: _Place) -> None:
         self._post = post
         self._key = key
         self._client = client
-        self._thread = threading.get_ident()  # of Dask's own
+        self.place = place
         self._waiting: dict[object, SimpleQueue[object]] = {}
         self._is_gone = False
-        self._attendant: SimpleQueue[object] | None = None
 
     def begins(self, notice: bool) -> bool:
         """Ask whether this is the first time that the order is carried out."""
@@ -152,33 +203,10 @@ class _Wire:
         def parcel(name: str) -> bytes:
             return parcels[name] if name in parcels else self._post.parcels.get(name, lambda: self._fetched(name))
 
-        context = _context()
-        if not order.is_async:
-            return perform(order, self, parcel, context)
-        return self._attended(lambda: perform(order, self, parcel, context))
+        return perform(order, self, parcel, _context())
 
     def _fetched(self, name: str) -> bytes:
         return cast(bytes, self._asked(name, "parcel", thread=name))
-
-    def _attended(self, run: Callable[[], bytes]) -> bytes:
-        """Run something on another thread, for which this one, Dask's, is lent when it waits."""
-        attendant: SimpleQueue[object] = SimpleQueue()
-        self._attendant = attendant
-
-        def work() -> None:
-            data: object = None
-            try:
-                data = run()
-            finally:
-                attendant.put(data)
-
-        start_thread("wfengine-order", work)
-        is_lent = False
-        while (said := attendant.get()) is _LEND:
-            if not is_lent:
-                secede()
-                is_lent = True
-        return cast(bytes, said)
 
     def ask(self, thread: int, what: bytes) -> bytes:
         """See Wire."""
@@ -208,7 +236,7 @@ class _Wire:
         waiting = self._waiting[place] = SimpleQueue()
         try:
             self.say(kind, **what)
-            answer = _GONE if self._is_gone else self._wait(waiting)
+            answer = _GONE if self._is_gone else self._wait(waiting) if kind == "ask" else self._wait_long(waiting)
         finally:
             del self._waiting[place]
         if answer is _GONE:
@@ -221,15 +249,12 @@ class _Wire:
             return waiting.get(timeout=LEND_SECONDS)
         except Empty:
             pass
-        if threading.get_ident() != self._thread:
-            if self._attendant is not None:
-                self._attendant.put(_LEND)
-            return self._wait_long(waiting)
-        secede()
+        self.place.lend_from_elsewhere()
         try:
             return self._wait_long(waiting)
         finally:
-            rejoin()
+            if self.place.is_here and not self._is_gone:
+                self.place.take_back()
 
     def _wait_long(self, waiting: SimpleQueue[object]) -> object:
         while not self._post.is_ending:
