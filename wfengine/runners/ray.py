@@ -113,7 +113,7 @@ class _Sent:
         self.task: Any = None  # Ray's reference
         self.is_over = False  # in Ray: nothing of it runs any more
         #: Where somebody waits for its beginning or its end; most orders are waited for at their inboxes alone.
-        self.has_begun = threading.Event() if line.timeout_seconds is not None else None
+        self.has_begun = threading.Event() if line.has_limit else None
         self._end: threading.Event | None = None
         self._lock = threading.Lock()
         self._told = 0
@@ -215,6 +215,7 @@ class _RayWorkers:
                 raise UsageError("The runner of this flow run was closed.")
             self._sent[sent.number] = sent
         line.worker = sent
+        line.forget = sent.inboxes.forget
         why = self._why_not()
         if why is None:
             small = {name: data for name, data in parcels.items() if len(data) <= STORED_BYTES}

@@ -80,7 +80,7 @@ def carry_out(packed: bytes, parcels: Mapping[str, Any] | None = None) -> bytes:
         with stop.heard():
             if says_begun:
                 wire.say_begun()
-            data = perform(order, wire, parcel, wire.run_coroutine)
+            data = perform(order, wire, parcel, run_coroutine=wire.run_coroutine)
     except _Stopped:
         stop.is_asked = True
     told, rest = wire.close()
@@ -279,11 +279,11 @@ class _Wire:
                 self._is_over.set()
             return self._told, tuple(self._kept)
 
-    def run_coroutine(self, coroutine: Coroutine[Any, Any, object]) -> object:
+    def run_coroutine(self, coroutine: Coroutine[Any, Any, object], begin: Callable[[], object]) -> object:
         """Run async code in an event loop on a thread of its own, while the main thread lends what that waits for."""
         if threading.current_thread() is not threading.main_thread():
-            return run_coroutine(coroutine)
-        aside = _Aside(coroutine, self._changed)
+            return run_coroutine(coroutine, begin)
+        aside = _Aside(coroutine, begin, self._changed)
         try:
             while not aside.outcome.done():
                 with self._changed:
@@ -304,8 +304,11 @@ _switchboards: dict[str, Any] = {}
 class _Aside:
     """Async code of a task, in an event loop on a thread of its own."""
 
-    def __init__(self, coroutine: Coroutine[Any, Any, object], changed: threading.Condition) -> None:
+    def __init__(
+        self, coroutine: Coroutine[Any, Any, object], begin: Callable[[], object], changed: threading.Condition
+    ) -> None:
         self._coroutine = coroutine
+        self._begin = begin
         self._changed = changed
         self._task: asyncio.Task[object] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -316,7 +319,7 @@ class _Aside:
 
     def _live(self) -> None:
         try:
-            self.outcome.set_result(asyncio.run(self._begin()))
+            self.outcome.set_result(asyncio.run(self._awaited()))
         except BaseException as error:
             self.outcome.set_exception(error)
         finally:
@@ -324,7 +327,8 @@ class _Aside:
             with self._changed:
                 self._changed.notify_all()
 
-    async def _begin(self) -> object:
+    async def _awaited(self) -> object:
+        self._begin()
         self._task, self._loop = asyncio.current_task(), asyncio.get_running_loop()
         self._has_begun.set()
         return await self._coroutine
