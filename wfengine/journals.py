@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, cast
 
+from wfengine.runners.away import refuse_on_worker
 from wfengine_journal.errors import UsageError
 from wfengine_journal.location import find_path
 from wfengine_journal.store import Journal, open_journal
@@ -42,7 +43,8 @@ def default_path() -> Path:
 
 
 def default_journal() -> Journal:
-    """Return the open journal that a run started now goes to."""
+    """Return the open journal that a run started now goes to. Raises UsageError in a task whose code runs on a worker."""
+    refuse_on_worker("What needs the journal", "Do it in the flow, and give the task what came of it.")
     return open_journal(default_path())
 
 

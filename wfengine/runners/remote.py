@@ -407,7 +407,11 @@ class Line:
             self._begun[number] = begin_call(what)
             return Begun(number)
         result = answer_call(what) if isinstance(what, Call) else answer_do(cast(Do, what))
-        return run_coroutine(result) if inspect.iscoroutine(result) else result
+        if not inspect.iscoroutine(result):
+            return result
+        number = next(self._numbers)
+        self._begun[number] = lambda: run_coroutine(result)
+        return Begun(number)
 
     def _send(self, thread: int, answer: object) -> None:
         try:

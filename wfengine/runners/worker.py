@@ -21,6 +21,7 @@ from wfengine.runners.messages import (
     MAIN,
     Apart,
     Asked,
+    Begun,
     Call,
     Do,
     Finish,
@@ -100,6 +101,11 @@ class WorkerFuture(TaskFuture[Any]):
         """See TaskFuture."""
         return cast("int | None", self._ask("task_run_id"))
 
+    @property
+    def flow_run_id(self) -> int:
+        """See PrefectDistributedFuture."""
+        return cast(int, self._ask("flow_run_id"))
+
     def refuse_endless_wait(self) -> None:
         """See TaskFuture; the flow's process looks."""
 
@@ -139,9 +145,10 @@ def _errand() -> _Errand:
 class _Lane:
     """The one thread of control that runs an order: what it asks has an order, what others ask has none. See `scopes`."""
 
-    def __init__(self, thread: int, scope: int) -> None:
+    def __init__(self, thread: int, order: Order) -> None:
         self.thread = thread  # its number
-        self.scope = scope
+        self.scope = order.scope
+        self.is_async = order.is_async
         self.is_asking = False
         self.enter()
 
@@ -259,7 +266,14 @@ class _Errand(Errand):
 
     def do(self, fn: Callable[..., object], args: tuple[object, ...], kwargs: dict[str, object]) -> object:
         """Have a public function called in the flow's process."""
-        return self.ask(Do(fn.__module__, fn.__qualname__, args, kwargs))
+        answer = self.ask(Do(fn.__module__, fn.__qualname__, args, kwargs))
+        return self.later(lambda: self.ask(Finish(answer.number))) if isinstance(answer, Begun) else answer
+
+    @property
+    def is_async(self) -> bool:
+        """Tell whether the code that runs here is that of an async task or flow."""
+        lane = _LANE.get()
+        return lane is not None and lane.is_async
 
     def tell(self, what: object) -> None:
         """Say something that has no answer: a line of a log."""
@@ -270,7 +284,7 @@ class _Errand(Errand):
     def run(self, order: Order, parcels: Mapping[str, bytes], thread: int) -> bytes:
         """Run what is ordered, on this thread, which has that number; return what came of it, pickled."""
         get = _either(parcels, self._parcels)
-        lane = _Lane(thread, order.scope)
+        lane = _Lane(thread, order)
         token = _LANE.set(lane)
         try:
             function = _function(order.function, get)
