@@ -512,6 +512,8 @@ def _died(lost: Lost, step: Invoke) -> BaseException:
         )  # fmt: skip
         return run.halt(RunHalted(doubt))
     if policy == "fail":
+        assert call is not None
+        call.gives_up = True
         text += ". Its author asked that it is not run again unasked"
         return TaskInterrupted(f"{text}.", flow_run_id=run_id, task_run_id=task_run_id)
     text += ". Give the task retries, and it is tried again on another worker"

@@ -10,6 +10,7 @@ import builtins
 import contextvars
 import itertools
 import logging
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -177,6 +178,7 @@ class _Errand(Errand):
     def __init__(self, wire: Wire, parcels: Callable[[str], bytes]) -> None:
         self._wire = wire
         self._parcels = parcels
+        self._process = os.getpid()
         self.is_over = False  # the order is carried out; threads that its code left behind are heard no more
 
     # ---- calls of tasks and flows; the names are those of a tracer
@@ -200,6 +202,11 @@ class _Errand(Errand):
 
     def ask(self, what: object) -> Any:
         """Ask the flow's process and wait for the answer; what has to be run here first is run on this thread."""
+        if os.getpid() != self._process:
+            raise UsageError(
+                "A forked process of a task on a worker called something of wfengine, which was not done: it cannot speak for "
+                "the process it comes from. Do that in the task itself."
+            )
         lane = _LANE.get()
         if self.is_over or lane is None:
             raise RunHalted(
@@ -277,7 +284,8 @@ class _Errand(Errand):
 
     def tell(self, what: object) -> None:
         """Say something that has no answer: a line of a log."""
-        self._wire.tell(dump(what))
+        if not self.is_over and os.getpid() == self._process:
+            self._wire.tell(dump(what))
 
     # ---- running
 
@@ -308,7 +316,12 @@ def perform(order: Order, wire: Wire, parcels: Callable[[str], bytes]) -> bytes:
     `parcels` gives the bytes of those that the order names.
     """
     _log_to_the_flow()
-    return contextvars.Context().run(_perform, order, wire, parcels)
+    process = os.getpid()
+    try:
+        return contextvars.Context().run(_perform, order, wire, parcels)
+    finally:
+        if os.getpid() != process:
+            os._exit(1)  # user code forked, and its child came back here, where it must not speak for its parent
 
 
 def _perform(order: Order, wire: Wire, parcels: Callable[[str], bytes]) -> bytes:
