@@ -44,7 +44,7 @@ def default_path() -> Path:
 
 def default_journal() -> Journal:
     """Return the open journal that a run started now goes to. Raises UsageError in a task whose code runs on a worker."""
-    refuse_on_worker("What needs the journal", "Do it in the flow, and give the task what came of it.")
+    refuse_on_worker("Something that needs the journal", "Do it in the flow, and give the task what came of it.")
     return open_journal(default_path())
 
 

@@ -85,7 +85,9 @@ async def asleep(
     errand = ERRAND.get()
     if errand is not None:
         options: dict[str, object] = {"days": days, "hours": hours, "minutes": minutes, "until": until, "suspend": suspend}
-        await cast("Awaitable[None]", errand.do(asleep, (seconds,), options))
+        answer = errand.do(sleep, (seconds,), options)  # a coroutine where the flow's process sees async code
+        if answer is not None:
+            await cast("Awaitable[None]", answer)
         return
     await _begin(_wish(seconds, days, hours, minutes, until), suspend).perform_async()
 
