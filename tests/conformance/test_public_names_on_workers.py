@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -325,6 +326,43 @@ def test_a_task_on_a_worker_parks_its_run_as_one_on_threads_does(function: str, 
         return error, Rows(tmp_path / name).state()
 
     assert run_with(ProcessTaskRunner(1), "processes.db") == run_with(W.ThreadTaskRunner(1), "threads.db")
+
+
+def test_a_module_that_chooses_a_journal_can_be_imported_by_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"chooses_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(
+        "import wfengine\njournal = wfengine.use_journal('chosen.db')\n@wfengine.task\ndef work():\n    return 5\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    module = importlib.import_module(name)
+    W.use_journal(tmp_path / "journal.db")
+
+    @flow(task_runner=ProcessTaskRunner(1))
+    def main() -> int:
+        return int(module.work.submit().result())
+
+    assert main() == 5
+
+
+def test_a_thread_on_a_worker_that_lost_its_run_is_told_so(tmp_path: Path) -> None:
+    @task
+    def threaded() -> list[str]:
+        found: list[str] = []
+
+        def call() -> None:
+            found.extend([_raised(double, 4), _raised(W.now), _raised(artifacts.create_markdown_artifact, "# a")])
+
+        thread = threading.Thread(target=call)
+        thread.start()
+        thread.join()
+        return found
+
+    @flow(task_runner=ProcessTaskRunner(1))
+    def main() -> list[str]:
+        return threaded.submit().result()
+
+    assert main() == ["MissingContextError", "MissingContextError", "UsageError"]
 
 
 MODULES = [

@@ -52,7 +52,21 @@ def asks_the_flow(fn: Callable[P, R]) -> Callable[P, R]:
     return here_or_there
 
 
+_is_worker_process = False
+
+
+def become_worker_process() -> None:
+    """Note that this process does nothing but run the code of tasks: it never opens a journal, whatever calls for one."""
+    global _is_worker_process
+    _is_worker_process = True
+
+
+def is_worker_process() -> bool:
+    """Tell whether `become_worker_process` was called here."""
+    return _is_worker_process
+
+
 def refuse_on_worker(what: str, instead: str) -> None:
     """Raise UsageError in code that runs on a worker, where something does not work."""
-    if ERRAND.get() is not None:
+    if _is_worker_process or ERRAND.get() is not None:
         raise UsageError(f"{what} does not work in a task whose code runs on a worker, and nothing was done. {instead}")
