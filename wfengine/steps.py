@@ -345,7 +345,7 @@ def _invoke(step: Invoke) -> Outcome:
     token = set_scope(scope)
     try:
         result = step.fn(*step.args, **step.kwargs)
-        return Outcome(run_coroutine(result) if step.is_async else result, None)
+        return Outcome(run_coroutine(result, scope.enter_lane) if step.is_async else result, None)
     except BaseException as error:
         if type(error) is SystemExit and scope.run.journal.is_forked:
             _leave_child(error)
@@ -354,11 +354,16 @@ def _invoke(step: Invoke) -> Outcome:
         reset_scope(token)
 
 
-def run_coroutine(coroutine: object) -> object:
-    """Run async user code from a thread without an event loop to its end: an async hook of a sync task. Returns its result."""
+def run_coroutine(coroutine: object, begin: Callable[[], object] | None = None) -> object:
+    """Run async user code from a thread without an event loop to its end: an async hook of a sync task. Returns its result.
+
+    `begin` is called first of all in the thread and asyncio task that run it.
+    """
     import asyncio
 
     async def awaited() -> object:
+        if begin is not None:
+            begin()
         return await coroutine if isinstance(coroutine, Awaitable) else coroutine
 
     try:

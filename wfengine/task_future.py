@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from wfengine.task_engine import Call
+    from wfengine_journal.clock import Clock
 
 _logger = logging.getLogger("wfengine.engine")
 
@@ -101,6 +102,11 @@ class TaskFuture(Generic[R]):
         return f"future:{self.call.callee.kind}:{self.call.callee.key}:{scope}:{call_key.hex()}:{occurrence}"
 
     @property
+    def clock(self) -> Clock:
+        """The clock by which waits for it are limited."""
+        return self.call.run.journal.clock
+
+    @property
     def task_run_id(self) -> int | None:
         """The id of the task run in the journal; None until it has a row."""
         if self._settled:
@@ -160,6 +166,10 @@ class TaskFuture(Generic[R]):
             raise UsageError(
                 f"{self.call} runs in this very event loop, so waiting for it here would wait for ever. Write: await future"
             )
+        self.refuse_own_end()
+
+    def refuse_own_end(self) -> None:
+        """Raise UsageError where the calling code is a part of the task, so that waiting would never end."""
         refuse_own_end(self.call)
 
     async def wait_async(self) -> None:
