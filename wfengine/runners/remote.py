@@ -485,6 +485,7 @@ class Line:
 
         def run_inside() -> object:
             step.scope.enter_lane()
+            assert worker_hooks.away is not None
             return cast(Invoke, worker_hooks.away(unlimited)).fn()
 
         context, number, outcome = contextvars.copy_context(), next(self._numbers), _Later(run_inside)
