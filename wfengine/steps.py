@@ -335,7 +335,7 @@ def _look(step: Await) -> tuple[Mark, object]:
 
 
 def _invoke(step: Invoke) -> Outcome:
-    away = getattr(worker_hooks, "away", None)
+    away = worker_hooks.away
     if away is not None:
         step = away(step)  # the code runs elsewhere, and here what waits for it
     if step.timeout_seconds is not None:
@@ -345,7 +345,7 @@ def _invoke(step: Invoke) -> Outcome:
     token = set_scope(scope)
     try:
         result = step.fn(*step.args, **step.kwargs)
-        return Outcome(run_coroutine(result) if step.is_async else result, None)
+        return Outcome(run_coroutine(result, scope.enter_lane) if step.is_async else result, None)
     except BaseException as error:
         if type(error) is SystemExit and scope.run.journal.is_forked:
             _leave_child(error)
@@ -354,11 +354,16 @@ def _invoke(step: Invoke) -> Outcome:
         reset_scope(token)
 
 
-def run_coroutine(coroutine: object) -> object:
-    """Run async user code from a thread without an event loop to its end: an async hook of a sync task. Returns its result."""
+def run_coroutine(coroutine: object, begin: Callable[[], object] | None = None) -> object:
+    """Run async user code from a thread without an event loop to its end: an async hook of a sync task. Returns its result.
+
+    `begin` is called first of all in the thread and asyncio task that run it.
+    """
     import asyncio
 
     async def awaited() -> object:
+        if begin is not None:
+            begin()
         return await coroutine if isinstance(coroutine, Awaitable) else coroutine
 
     try:
@@ -499,7 +504,7 @@ async def _commit_async(write: Write) -> None:
 async def _invoke_async(step: Invoke) -> Outcome:
     import asyncio
 
-    if not step.is_async or getattr(worker_hooks, "away", None) is not None:
+    if not step.is_async or worker_hooks.away is not None:
         return _invoke(step)
     if step.scope.closed:  # a hook: it is called because the run ends, and may be awaited to its end
         return await _invoke_in_scope(step)

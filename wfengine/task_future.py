@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from wfengine.ended_calls import EndedCall, ToldOfCall
 from wfengine.result_memory import Gone, Kept
@@ -22,22 +22,33 @@ if TYPE_CHECKING:
     import asyncio
 
     from wfengine.task_engine import Call
+    from wfengine_journal.clock import Clock
 
 _logger = logging.getLogger("wfengine.engine")
 
 R = TypeVar("R")
 
 
-#: What a runner sets for its threads. `hooks`: called before and after a worker blocks, so that the runner may put another
-#: to work; a task that waits for tasks can then never starve them of workers. `loop`: runner and depth of its event loop.
-worker_hooks = threading.local()
+class _WorkerHooks(threading.local):
+    """What a runner sets for its threads."""
+
+    #: Called before and after a worker blocks, so that the runner may put another to work; a task that waits for tasks can
+    #: then never starve them of workers.
+    hooks: tuple[Callable[[], None], Callable[[], None]] | None = None
+    #: Runner and depth of the event loop that the thread runs.
+    loop: tuple[object, int] | None = None
+    #: Makes of a step whose code runs on a worker elsewhere the step that waits for it here.
+    away: Callable[[Any], Any] | None = None
+
+
+worker_hooks = _WorkerHooks()
 
 
 @contextmanager
 def waiting() -> Iterator[None]:
     """Mark the calling thread as blocked, if it is a worker of a runner."""
     refuse_waiting()
-    hooks = getattr(worker_hooks, "hooks", None)
+    hooks = worker_hooks.hooks
     if hooks is None:
         yield
         return
@@ -95,6 +106,11 @@ class TaskFuture(Generic[R]):
             return None
         _, scope, _, call_key, occurrence = identity
         return f"future:{self.call.callee.kind}:{self.call.callee.key}:{scope}:{call_key.hex()}:{occurrence}"
+
+    @property
+    def clock(self) -> Clock:
+        """The clock by which waits for it are limited."""
+        return self.call.run.journal.clock
 
     @property
     def task_run_id(self) -> int | None:
@@ -161,14 +177,20 @@ class TaskFuture(Generic[R]):
 
     def refuse_endless_wait(self) -> None:
         """Raise UsageError if the calling thread must not wait for this future, because the task needs that very thread."""
-        loop, call = getattr(worker_hooks, "loop", None), self.call
+        loop, call = worker_hooks.loop, self.call
         if isinstance(call, EndedCall):
             return
         if loop is not None and call.callee.is_async and loop[1] == call.scope.depth and loop[0] is self._runner():
             raise UsageError(
                 f"{call} runs in this very event loop, so waiting for it here would wait for ever. Write: await future"
             )
-        refuse_own_end(call)
+        self.refuse_own_end()
+
+    def refuse_own_end(self) -> None:
+        """Raise UsageError where the calling code is a part of the task, so that waiting would never end."""
+        call = self.call
+        if not isinstance(call, EndedCall):
+            refuse_own_end(call)
 
     async def wait_async(self) -> None:
         """Wait until the outcome is committed, without stopping the event loop."""

@@ -48,6 +48,11 @@ class Mailbox(Generic[M]):
                 self._is_read = True
             self._read_one(until)
 
+    def forget(self, thread: int) -> None:
+        """Keep nothing for a thread that asks no more."""
+        with self._changed:
+            self._waiting.pop(thread, None)
+
     def drain(self) -> None:
         """Read for the others until the connection is closed."""
         while not self._is_gone:

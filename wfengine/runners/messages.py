@@ -11,6 +11,7 @@ module by name. Beyond that:
 
 from __future__ import annotations
 
+import copyreg
 import functools
 import importlib
 import io
@@ -27,7 +28,8 @@ import cloudpickle
 import xxhash
 
 from wfengine.loading import SCRIPT_NAMES, loading
-from wfengine.runners.remote_errors import Failure, failure_of
+from wfengine.runners.remote_errors import Failure, bare_error, failure_of, travels_in_parts
+from wfengine.task_future import TaskFuture
 from wfengine_journal.errors import UnsendableError
 from wfengine_journal.previews import preview, type_name
 
@@ -45,6 +47,8 @@ class Order(NamedTuple):
     parcels: tuple[str, ...]  # of arguments, by position in `arguments`
     is_async: bool
     log_prints: bool
+    tags: frozenset[str] = frozenset()  # of the `with tags(...)` blocks around it
+    scope: int = 0  # what the questions of its code are asked in
 
 
 class Run(NamedTuple):
@@ -52,6 +56,12 @@ class Run(NamedTuple):
 
     order: Order
     parcels: Mapping[str, bytes]
+
+
+class Apart(NamedTuple):
+    """To a worker that asked for something: let a thread of its own run this call, which has a limit, and wait here."""
+
+    number: int  # for `Finish`
 
 
 class Ran(NamedTuple):
@@ -79,6 +89,25 @@ class Call(NamedTuple):
     tags: frozenset[str]
 
 
+class Asked(NamedTuple):
+    """A question, and the scope of the code that asks."""
+
+    scope: int
+    what: object
+
+
+class Begun(NamedTuple):
+    """The number of a call of something async, which has its place in the order of calls; see `Finish`."""
+
+    number: int
+
+
+class Finish(NamedTuple):
+    """From a worker: the call that took its place before is awaited now, or is run apart."""
+
+    number: int
+
+
 class Do(NamedTuple):
     """From a worker: user code called a public function of wfengine that needs the journal."""
 
@@ -98,7 +127,7 @@ class Ask(NamedTuple):
     """From a thread of a worker that waits for the answer."""
 
     thread: int
-    what: bytes  # a pickled Call or Do, or Ran of an order that came as an answer
+    what: bytes  # a pickled Asked, or the outcome of an order that came as an answer
 
 
 class Tell(NamedTuple):
@@ -161,7 +190,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # ships no type info
         kind = type(obj)
         if kind in (int, str, float, tuple, list, dict, bytes, bool):
             return None
-        if getattr(kind, "__wfengine_future__", False):
+        if getattr(kind, "__wfengine_future__", False) and isinstance(obj, TaskFuture):
             return self._future(obj)
         if getattr(kind, "__wfengine_by_name__", False) and kind in _decorated_classes():
             return self._decorated(obj)
@@ -170,7 +199,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # ships no type info
     def _future(self, obj: Any) -> object:
         if self._names is not None:
             return ("future", self._names.number_of(obj).number)
-        return ("future", obj.number)
+        number = getattr(obj, "number", None)  # none: that of a background task, made here by its id
+        return None if number is None else ("future", number)
 
     def _decorated(self, obj: Any) -> object:
         known = _rebuilt_names.get(obj) if self._names is None else None
@@ -179,6 +209,10 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # ships no type info
     def reducer_override(self, obj: Any) -> Any:
         if type(obj) in _decorated_classes():
             return self._reduce_decorated(obj)
+        if isinstance(obj, BaseException) and travels_in_parts(obj):
+            return bare_error, (type(obj), obj.args), vars(obj) or None
+        if isinstance(obj, BaseException) and _is_taken_over(type(obj)):
+            return obj.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
         if type(obj) is CodeType:  # cloudpickle leaves out where code stands, which tracebacks are to show
             maker, parts = cloudpickle.cloudpickle._code_reduce(obj)  # noqa: SLF001 - there is no public way
             return _code, (maker, parts, obj.co_filename)
@@ -216,6 +250,12 @@ class _Unpickler(pickle.Unpickler):
 
             return WorkerFuture(key)
         return _rebuilt[key]
+
+
+def _is_taken_over(kind: type[BaseException]) -> bool:
+    """Tell whether Dask, by the package tblib, pickles a class of exceptions as it likes: such a SystemExit has no code."""
+    reducer = copyreg.dispatch_table.get(kind)
+    return reducer is not None and str(getattr(reducer, "__module__", "")).startswith("tblib")
 
 
 @functools.cache
@@ -324,13 +364,27 @@ def _unsendable(
     return UnsendableError(f"{owner}: its arguments cannot be sent to a worker: {type(error).__name__}: {error}.")
 
 
+#: Stands behind the pickle of what came of an order, where unpickling does not look, so that it is told apart unread.
+_OUTCOME = b"#"
+
+
+def outcome(what: Ran | Halted) -> bytes:
+    """Pickle what came of an order."""
+    return dump(what) + _OUTCOME
+
+
+def is_outcome(data: bytes) -> bool:
+    """Tell whether this is what came of an order, and not a question."""
+    return data.endswith(_OUTCOME)
+
+
 def ran(value: object, what: str) -> bytes:
     """Pickle what a worker gives back; what cannot be sent is a failure that says so."""
     try:
-        return dump(Ran(value))
+        return outcome(Ran(value))
     except Exception as error:
         text = (
             f"{what} returned a {type_name(type(value))}, which cannot be sent back from its worker: {type(error).__name__}: "
             f"{error}. Return plain data, or write it to a file and return the path."
         )
-        return dump(Ran(None, failure_of(UnsendableError(text), dump)))
+        return outcome(Ran(None, failure_of(UnsendableError(text), dump)))

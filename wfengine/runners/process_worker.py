@@ -13,8 +13,9 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from wfengine.child_process import die_with_the_supervisor
+from wfengine.runners.away import become_worker_process
 from wfengine.runners.mailbox import Gone, Mailbox
-from wfengine.runners.messages import Order
+from wfengine.runners.messages import MAIN, Order
 from wfengine_journal.errors import RunHalted, UsageError
 
 #: What a worker process executes; its arguments are the descriptors of its connection and of its lifeline.
@@ -52,12 +53,13 @@ def main(connection: Connection, lifeline: int) -> NoReturn:
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
     signal.signal(signal.SIGTERM, _unwind)
     sys.argv = ["wfengine-worker"]
+    become_worker_process()
     from wfengine.runners.worker import perform
 
     wire = _Wire(connection)
     while (order := wire.next_order()) is not None:
         try:
-            data = perform(order, wire, wire.parcels.__getitem__)
+            data = perform(order, _OneOrder(wire), wire.parcels.__getitem__)
             wire.say(SAYS_DONE, data)
         except _Stopped:
             break
@@ -86,12 +88,13 @@ def _end() -> NoReturn:
 
 
 class _Wire:
-    """See `worker.Wire`."""
+    """The connection to the flow's process."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._lock = threading.Lock()
         self._mailbox: Mailbox[Any] = Mailbox(connection, self._read)
+        self.orders = 0  # so many it was given
         self.parcels: dict[str, bytes] = {}
 
     def _read(self, data: bytes) -> tuple[int, Any]:
@@ -106,6 +109,7 @@ class _Wire:
     def next_order(self) -> Order | None:
         """Wait for the next order; None: it is over."""
         order: Order | None = self._get(ORDERS)
+        self.orders += 1
         return order
 
     def _get(self, thread: int) -> Any:
@@ -123,13 +127,27 @@ class _Wire:
         except OSError:
             os._exit(1)
 
+    def answer(self, thread: int) -> bytes:
+        """Wait for the answer to what a thread asked."""
+        answer: bytes = self._get(thread)
+        if thread != MAIN:
+            self._mailbox.forget(thread)
+        return answer
+
+
+class _OneOrder:
+    """See `worker.Wire`."""
+
+    def __init__(self, wire: _Wire) -> None:
+        self._wire = wire
+        self._number = wire.orders
+
     def ask(self, thread: int, what: bytes) -> bytes:
         """See Wire."""
         # The flow's process reads for itself where only one thread asks.
-        self.say(SAYS_ASK, thread, what, threading.active_count() > 1)
-        answer: bytes = self._get(thread)
-        return answer
+        self._wire.say(SAYS_ASK, self._number, thread, what, threading.active_count() > 1)
+        return self._wire.answer(thread)
 
     def tell(self, what: bytes) -> None:
         """See Wire."""
-        self.say(SAYS_TELL, what)
+        self._wire.say(SAYS_TELL, what)

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import cast
 
 from wfengine.runners.mailbox import Gone, Mailbox
-from wfengine.runners.messages import MAIN, Ask, Done, Lost, Order, Tell
+from wfengine.runners.messages import MAIN, Ask, Done, Halted, Lost, Order, Tell, dump
 from wfengine.runners.process_worker import BOOTSTRAP, SAYS_DONE, SAYS_TELL, pack, unpack
 from wfengine.runners.remote import Line, RemoteTaskRunner, Workers
 from wfengine_journal.errors import UsageError
@@ -91,7 +91,8 @@ class _Processes:
 
     def receive(self, line: Line, thread: int, seconds: float | None) -> object:
         """See Workers."""
-        return cast(_Process, line.worker).receive(thread, seconds)
+        process = cast("_Process | None", line.worker)
+        return Lost("it was given up") if process is None else process.receive(thread, seconds)
 
     def wake(self, line: Line) -> None:
         """See Workers. It is stopped at once: whoever waits sees that when it has ended, at the latest after the grace."""
@@ -101,7 +102,9 @@ class _Processes:
 
     def send(self, line: Line, thread: int, answer: bytes) -> None:
         """See Workers."""
-        cast(_Process, line.worker).answer(thread, answer)
+        process = cast("_Process | None", line.worker)
+        if process is not None:
+            process.answer(thread, answer)
 
     def end(self, line: Line) -> None:
         """See Workers."""
@@ -148,7 +151,8 @@ class _Process:
         self._connection = Connection(ours.detach())
         self._send_lock = threading.Lock()
         self._line: Line | None = None
-        self._threads: set[int] = set()  # of its, that asked something, besides the main one
+        self._orders = 0  # so many it was given
+        self._threads: set[int] = set()  # of its that are being answered, besides the main one
         self.has: set[str] = set()  # the parcels it was sent
         self.is_alive = True
         self._is_stopped = False
@@ -169,6 +173,8 @@ class _Process:
         """Give it an order; False if it is dead already, which only trying shows."""
         new = {name: data for name, data in parcels.items() if name not in self.has}
         self._line = line
+        self._orders += 1
+        line.forget = self._forget
         if not self.is_alive or not self._send(pack("order", order, new)):
             self._line = None
             return False
@@ -178,7 +184,10 @@ class _Process:
     def release(self) -> None:
         """Its order is carried out."""
         self._line = None
-        self._threads.clear()
+
+    def _forget(self, thread: int) -> None:
+        self._threads.discard(thread)
+        self._mailbox.forget(thread)
 
     def answer(self, thread: int, data: bytes) -> None:
         """Answer what one of its threads asked."""
@@ -206,17 +215,20 @@ class _Process:
             return MAIN, Done(what[0])
         if kind == SAYS_TELL:
             return MAIN, Tell(what[0])
-        thread, asked, has_others = what
+        orders, thread, asked, has_others = what
         ask = Ask(thread, asked)
         if has_others and not self._is_drained:  # who waits for it may be busy with a question while another one asks
             self._is_drained = True
             start_thread("wfengine-worker-mail", self._mailbox.drain)
-        if thread != MAIN and thread not in self._threads:
+        if thread == MAIN or thread in self._threads:
+            return thread, ask
+        line = self._line
+        if line is None or orders != self._orders:  # the task that started the thread is over
+            self.answer(thread, dump(Halted("The task that started this thread is over, so nothing was done.")))
+        else:
             self._threads.add(thread)
-            assert self._line is not None
-            self._line.attend(ask)
-            return None
-        return thread, ask
+            line.attend(ask)
+        return None
 
     def _end(self) -> int:
         """Wait for its end, killing it if it does not come by itself; return the exit code."""

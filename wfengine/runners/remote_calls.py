@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import logging
+import weakref
+from collections.abc import Callable
 from typing import Any, cast
 
 from wfengine.runners.messages import Call, Do
 from wfengine.scopes import tags
+from wfengine.steps import run_coroutine
 from wfengine.tasks import Task
 
 
@@ -23,6 +27,23 @@ def answer_call(call: Call) -> object:
         return callee(*call.args, wait_for=call.wait_for, return_state=call.return_state, **call.kwargs)
 
 
+def begin_call(call: Call) -> Callable[[], object]:
+    """Give a direct call of something async its place in the order of calls; return what makes it and gives its value."""
+    callee = cast(Any, call.callee)
+    with tags(*call.tags):
+        if callee.is_generator and isinstance(call.callee, Task) and not call.return_state:
+            future = callee.submit(*call.args, wait_for=call.wait_for, **call.kwargs)
+            return cast("Callable[[], object]", future.result)
+        coroutine = callee(*call.args, wait_for=call.wait_for, return_state=call.return_state, **call.kwargs)
+
+    def finish() -> object:
+        with tags(*call.tags):
+            return run_coroutine(coroutine)
+
+    weakref.finalize(finish, coroutine.close).atexit = False  # it may never be awaited
+    return finish
+
+
 def answer_do(what: Do) -> object:
     """Call a public function, or a method of one of the run's futures."""
     if what.module == "future":
@@ -33,6 +54,8 @@ def answer_do(what: Do) -> object:
     if not what.name:
         return getattr(module, cast(str, what.args[0]))
     found = functools.reduce(getattr, what.name.split("."), cast(Any, module))
+    if inspect.ismethod(found):  # of a class, which is the first of the arguments
+        found = found.__func__
     return found(*what.args, **what.kwargs)
 
 

@@ -22,18 +22,10 @@ class Frame(NamedTuple):
     module: str
 
 
-class Parts(NamedTuple):
-    """An exception whose class cannot be called with its args, as one whose __init__ takes two values and passes on a text."""
-
-    kind: type[BaseException]
-    args: tuple[object, ...]
-    attributes: dict[str, object]
-
-
 class Link(NamedTuple):
-    """One exception of a chain: itself, its parts, or text where it cannot be pickled; cause and context are numbers."""
+    """One exception of a chain: itself, or text where it cannot be pickled; cause and context are numbers."""
 
-    error: BaseException | Parts | EncodedError
+    error: BaseException | EncodedError
     frames: tuple[Frame, ...]
     cause: int | None
     context: int | None
@@ -79,33 +71,38 @@ def error_of(failure: Failure) -> BaseException:
     return made[0]
 
 
-def _sendable(error: BaseException, dump: Callable[[object], bytes]) -> BaseException | Parts | EncodedError:
+def _sendable(error: BaseException, dump: Callable[[object], bytes]) -> BaseException | EncodedError:
     try:
-        made = type(error)(*error.args)  # what unpickling does
-        if made.args == error.args and str(made) == str(error):
-            dump(error)
-            return error
+        dump(error)
     except Exception:
-        pass  # whatever a class does when it is made: it travels in parts, or as text
-    try:
-        parts = Parts(type(error), error.args, dict(vars(error)))
-        dump(parts)
-        if str(_put_together(parts)) == str(error):
-            return parts
-    except Exception:
-        pass
-    return encode_error(error)
-
-
-def _put_together(sent: BaseException | Parts | EncodedError) -> BaseException:
-    if isinstance(sent, BaseException):
-        return sent
-    if isinstance(sent, EncodedError):
-        return decode_error(sent)
-    error = sent.kind.__new__(sent.kind, *sent.args)
-    error.args = sent.args
-    vars(error).update(sent.attributes)
+        return encode_error(error)
     return error
+
+
+def travels_in_parts(error: BaseException) -> bool:
+    """Tell whether an exception cannot be made again by calling its class with its args, as unpickling does.
+
+    That is so where an __init__ takes two values and passes on a text.
+    """
+    kind = type(error)
+    if kind.__reduce__ is not BaseException.__reduce__ or kind.__reduce_ex__ is not BaseException.__reduce_ex__:
+        return False
+    try:
+        made = kind(*error.args)
+        return made.args != error.args or str(made) != str(error)
+    except Exception:  # whatever a class does when it is made
+        return True
+
+
+def bare_error(kind: type[BaseException], args: tuple[object, ...]) -> BaseException:
+    """Return an exception of a class, whose attributes are still to be set, without calling its __init__."""
+    error = kind.__new__(kind, *args)
+    error.args = args
+    return error
+
+
+def _put_together(sent: BaseException | EncodedError) -> BaseException:
+    return decode_error(sent) if isinstance(sent, EncodedError) else sent
 
 
 def _frames_of(traceback: TracebackType | None) -> tuple[Frame, ...]:

@@ -79,7 +79,7 @@ class Running(ThreadTaskRunner):
 
     def __init__(self, max_workers: int, journal: Journal) -> None:
         super().__init__(max_workers)
-        self._journal = journal
+        self.journal = journal
         self._queue: deque[Job] = deque()
         self._changed = threading.Condition(threading.Lock())
         self._workers = 0
@@ -108,7 +108,7 @@ class Running(ThreadTaskRunner):
 
     def enter_thread(self) -> None:
         """Say to the engine, on each thread that is to live tasks, what is special about it."""
-        worker_hooks.hooks = (self._worker_blocks, self._worker_goes_on)
+        worker_hooks.hooks = (self.lend, self.take_back)
 
     def _add_worker(self) -> None:
         """Start a thread if the limit allows (the lock is held)."""
@@ -121,10 +121,10 @@ class Running(ThreadTaskRunner):
         while (job := self._next_job()) is not None:
             _run(job)
             job = None  # nor may its arguments be kept while this worker has nothing to do
-            if self._journal.is_forked:
+            if self.journal.is_forked:
                 os._exit(1)  # user code forked, and its child came back here, where there is no flow to go on with
             if not self._queue:
-                self._journal.flush()
+                self.journal.flush()
 
     def _next_job(self) -> Job | None:
         """Take a job, or wait for one; None: this worker is to end."""
@@ -149,14 +149,24 @@ class Running(ThreadTaskRunner):
                 self._changed.notify()  # the call that woke this one was meant for a worker that stays
             return None
 
-    def _worker_blocks(self) -> None:
-        self._journal.flush()  # what this worker left to the next commit may be what it waits for
+    def resize(self, max_workers: int) -> None:
+        """Allow so many tasks at a time from now on; those that run go on. Does not block."""
+        with self._changed:
+            self.max_workers = max_workers
+            self._changed.notify_all()
+            for _ in range(len(self._queue) - self._idle):
+                self._add_worker()
+
+    def lend(self) -> None:
+        """Let another task run meanwhile: the calling thread begins to wait."""
+        self.journal.flush()  # what this worker left to the next commit may be what it waits for
         with self._changed:
             self._blocked += 1
             if self._queue and not self._idle:
                 self._add_worker()
 
-    def _worker_goes_on(self) -> None:
+    def take_back(self) -> None:
+        """See `lend`: it goes on."""
         with self._changed:
             self._blocked -= 1
 

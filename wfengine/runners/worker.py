@@ -10,19 +10,40 @@ import builtins
 import contextvars
 import itertools
 import logging
+import os
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol, TypeVar, cast
 
 from wfengine.runners.away import ERRAND, Errand
-from wfengine.runners.messages import MAIN, Call, Do, Halted, Order, Ran, Run, dump, load, ran, unpack_arguments
+from wfengine.runners.messages import (
+    MAIN,
+    Apart,
+    Asked,
+    Begun,
+    Call,
+    Do,
+    Finish,
+    Halted,
+    Order,
+    Ran,
+    Run,
+    dump,
+    load,
+    outcome,
+    ran,
+    unpack_arguments,
+)
 from wfengine.runners.remote_errors import error_of, failure_of
-from wfengine.scopes import current_tags, set_tracer
+from wfengine.scopes import current_tags, running_asyncio_task, set_tracer, tags
 from wfengine.steps import run_coroutine
+from wfengine.task_future import TaskFuture
 from wfengine.tracebacks import without_engine_frames
-from wfengine_journal.errors import RunHalted, UsageError
+from wfengine_journal.clock import Clock, SystemClock
+from wfengine_journal.errors import MissingContextError, RunHalted, UsageError
+from wfengine_journal.threads import start_thread
 
 R = TypeVar("R")
 
@@ -37,13 +58,27 @@ class Wire(Protocol):
         """Send what has no answer."""
 
 
-class WorkerFuture:
+class WorkerFuture(TaskFuture[Any]):
     """A future of the run, in the code of a task on a worker; what it is asked is asked of the flow's process."""
 
-    __wfengine_future__ = True
+    __slots__ = ("number",)
 
     def __init__(self, number: int) -> None:
         self.number = number
+
+    def __repr__(self) -> str:
+        return f"<TaskFuture {self.number} of the flow's process>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, WorkerFuture) and other.number == self.number
+
+    def __hash__(self) -> int:
+        return hash(self.number)
+
+    @property
+    def clock(self) -> Clock:
+        """See TaskFuture."""
+        return SystemClock()
 
     def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> Any:
         """See TaskFuture."""
@@ -67,12 +102,31 @@ class WorkerFuture:
         """See TaskFuture."""
         return cast("int | None", self._ask("task_run_id"))
 
+    @property
+    def flow_run_id(self) -> int:
+        """See PrefectDistributedFuture."""
+        return cast(int, self._ask("flow_run_id"))
+
+    def refuse_endless_wait(self) -> None:
+        """See TaskFuture; the flow's process looks."""
+
+    def refuse_own_end(self) -> None:
+        """See TaskFuture; the flow's process looks."""
+
+    async def wait_async(self) -> None:
+        """See TaskFuture."""
+        await _errand().later(self.wait)
+
     async def result_async(self) -> Any:
         """See TaskFuture."""
-        return await _errand().later(lambda: self.result())
+        return await _errand().later(self.result)
 
-    def __await__(self) -> Generator[Any, None, Any]:
-        return self.result_async().__await__()
+    def add_done_callback(self, callback: Callable[[TaskFuture[Any]], object]) -> None:
+        """Refuse: nothing on a worker hears of the end of a task by itself."""
+        raise UsageError(
+            "add_done_callback() does not work in a task that runs on a worker. Wait for the future there, or add the "
+            "callback in the flow."
+        )
 
     def _ask(self, name: str, *args: object, **kwargs: object) -> object:
         return _errand().ask(Do("future", name, (self, *args), kwargs))
@@ -89,14 +143,46 @@ def _errand() -> _Errand:
     return cast(_Errand, errand)
 
 
+class _Lane:
+    """The one thread of control that runs an order: what it asks has an order, what others ask has none. See `scopes`."""
+
+    def __init__(self, thread: int, order: Order) -> None:
+        self.thread = thread  # its number
+        self.scope = order.scope
+        self.is_async = order.is_async
+        self.is_asking = False
+        self.enter()
+
+    def enter(self) -> None:
+        """Make the present thread of control the lane."""
+        self._ident = threading.get_ident()
+        self._task = running_asyncio_task()
+
+    def is_here(self) -> bool:
+        """Tell whether the caller is on the lane."""
+        return not self.is_asking and threading.get_ident() == self._ident and running_asyncio_task() is self._task
+
+
+#: Of the code that runs here.
+_LANE: contextvars.ContextVar[_Lane | None] = contextvars.ContextVar("wfengine_lane", default=None)
+
+
+def _awaitable(error: BaseException) -> BaseException:
+    """Return an exception as a future can hold it."""
+    return RuntimeError(f"StopIteration: {error}") if isinstance(error, StopIteration) else error
+
+
 class _Errand(Errand):
     """What stands in the context of code that runs here; calls of tasks and flows come to it as to a `Tracer`."""
 
-    def __init__(self, wire: Wire, parcels: Callable[[str], bytes]) -> None:
+    def __init__(
+        self, wire: Wire, parcels: Callable[[str], bytes], run_coroutine: Callable[[Any, Callable[[], object]], object]
+    ) -> None:
         self._wire = wire
+        self._run_coroutine = run_coroutine
         self._parcels = parcels
-        self._main = threading.get_ident()
-        self.is_asking = False  # the main thread waits for an answer, and is no other's
+        self._process = os.getpid()
+        self.is_over = False  # the order is carried out; threads that its code left behind are heard no more
 
     # ---- calls of tasks and flows; the names are those of a tracer
 
@@ -104,7 +190,8 @@ class _Errand(Errand):
         """Make a call; something async gives what has to be awaited, a generator an iterator over what it gave."""
         what = Call(callee.decorated, args, kwargs, before, return_state, submitted=False, tags=current_tags())
         if callee.is_async:
-            answer: Any = self.later(lambda: self.ask(what))
+            begun = self.ask(what)  # it has its place in the order of calls now
+            answer: Any = self.later(lambda: self.ask(Finish(begun.number)))
             return _items_later(answer) if callee.is_generator and not return_state else answer
         answer = self.ask(what)
         return iter(answer) if callee.is_generator and not return_state else answer
@@ -118,16 +205,34 @@ class _Errand(Errand):
 
     def ask(self, what: object) -> Any:
         """Ask the flow's process and wait for the answer; what has to be run here first is run on this thread."""
-        thread = MAIN if threading.get_ident() == self._main and not self.is_asking else next(_numbers)
-        self.is_asking = self.is_asking or thread == MAIN
+        if os.getpid() != self._process:
+            raise UsageError(
+                "A forked process of a task on a worker called something of wfengine, which was not done: it cannot speak for "
+                "the process it comes from. Do that in the task itself."
+            )
+        lane = _LANE.get()
+        if self.is_over or lane is None:
+            raise RunHalted(
+                MissingContextError(
+                    "A thread that outlives the task which started it called something of wfengine, which was not done: the "
+                    "task is over. Wait for the thread in the task."
+                )
+            )
+        is_on_lane = lane.is_here()
+        thread = lane.thread if is_on_lane else next(_numbers)
+        lane.is_asking = lane.is_asking or is_on_lane
         try:
-            answer = load(self._wire.ask(thread, dump(what)))
-            while isinstance(answer, Run):
-                outcome = self.run(answer.order, answer.parcels)
-                answer = load(self._wire.ask(thread, outcome))
+            answer = load(self._wire.ask(thread, dump(Asked(lane.scope, what))))
+            while isinstance(answer, Run | Apart):
+                if isinstance(answer, Run):
+                    said = self.run(answer.order, answer.parcels, thread)
+                else:
+                    self._run_apart(answer.number)
+                    said = dump(Asked(lane.scope, None))
+                answer = load(self._wire.ask(thread, said))
         finally:
-            if thread == MAIN:
-                self.is_asking = False
+            if is_on_lane:
+                lane.is_asking = False
         if isinstance(answer, Halted):
             raise RunHalted(UsageError(answer.text))
         assert isinstance(answer, Ran)
@@ -135,56 +240,114 @@ class _Errand(Errand):
             raise error_of(answer.failure)
         return answer.value
 
+    def _run_apart(self, number: int) -> None:
+        context = contextvars.copy_context()
+
+        def body() -> None:
+            with suppress(BaseException):  # the thread that asked hears of it
+                self.ask(Finish(number))
+
+        start_thread("wfengine-apart", lambda: context.run(body))
+
     async def later(self, ask: Callable[[], R]) -> R:
-        """Ask without stopping the event loop."""
+        """Ask without stopping the event loop, on a thread of its own: others, that wait too, may have to go first."""
         import asyncio
 
-        return await asyncio.to_thread(ask)
+        loop = asyncio.get_running_loop()
+        answered: asyncio.Future[R] = loop.create_future()
+
+        def finish(settle: Callable[[Any], None], value: object) -> None:
+            if not answered.done():
+                settle(value)
+
+        def body() -> None:
+            settle: Callable[[Any], None] = answered.set_result
+            value: object
+            try:
+                value = ask()
+            except BaseException as error:
+                settle, value = answered.set_exception, _awaitable(error)
+            with suppress(RuntimeError):  # the loop was closed: nobody waits any more
+                loop.call_soon_threadsafe(finish, settle, value)
+
+        context = contextvars.copy_context()
+        start_thread("wfengine-ask", lambda: context.run(body))
+        return await answered
 
     def do(self, fn: Callable[..., object], args: tuple[object, ...], kwargs: dict[str, object]) -> object:
         """Have a public function called in the flow's process."""
-        return self.ask(Do(fn.__module__, fn.__qualname__, args, kwargs))
+        answer = self.ask(Do(fn.__module__, fn.__qualname__, args, kwargs))
+        return self.later(lambda: self.ask(Finish(answer.number))) if isinstance(answer, Begun) else answer
+
+    @property
+    def is_async(self) -> bool:
+        """Tell whether the code that runs here is that of an async task or flow."""
+        lane = _LANE.get()
+        return lane is not None and lane.is_async
 
     def tell(self, what: object) -> None:
         """Say something that has no answer: a line of a log."""
-        self._wire.tell(dump(what))
+        if not self.is_over and os.getpid() == self._process:
+            self._wire.tell(dump(what))
 
     # ---- running
 
-    def run(self, order: Order, parcels: Mapping[str, bytes]) -> bytes:
-        """Run what is ordered, on this thread; return what came of it, pickled."""
+    def run(self, order: Order, parcels: Mapping[str, bytes], thread: int) -> bytes:
+        """Run what is ordered, on this thread, which has that number; return what came of it, pickled."""
         get = _either(parcels, self._parcels)
-        asked, self.is_asking = self.is_asking, False
+        lane = _Lane(thread, order)
+        token = _LANE.set(lane)
         try:
             function = _function(order.function, get)
             args, kwargs = unpack_arguments(order.arguments, get)
-            with _prints_told(order.log_prints):
+            with _prints_told(order.log_prints), tags(*order.tags):
                 result = function(*args, **kwargs)
                 if order.is_async:
-                    result = run_coroutine(result)
+                    result = self._run_coroutine(result, lane.enter)
             return ran(result, f"'{getattr(function, '__qualname__', function)}'")
         except RunHalted as signal:
-            return dump(Halted(str(signal)))
+            return outcome(Halted(str(signal)))
         except BaseException as error:
-            return dump(Ran(None, failure_of(without_engine_frames(error), dump)))
+            return outcome(Ran(None, failure_of(without_engine_frames(error), _dump_readable)))
         finally:
-            self.is_asking = asked
+            _LANE.reset(token)
 
 
-def perform(order: Order, wire: Wire, parcels: Callable[[str], bytes]) -> bytes:
+def perform(
+    order: Order,
+    wire: Wire,
+    parcels: Callable[[str], bytes],
+    context: contextvars.Context | None = None,
+    run_coroutine: Callable[[Any, Callable[[], object]], object] = run_coroutine,
+) -> bytes:
     """Run an order, the first of its conversation; return what came of it, pickled, for `Done`.
 
-    `parcels` gives the bytes of those that the order names.
+    `parcels` gives the bytes of those that the order names. The code runs in `context`, by default an empty one. Async code is
+    run to its end by `run_coroutine`, which calls its second argument first of all in the thread and task that run it.
     """
     _log_to_the_flow()
-    return contextvars.Context().run(_perform, order, wire, parcels)
+    process = os.getpid()
+    try:
+        return (context or contextvars.Context()).run(_perform, order, _Errand(wire, parcels, run_coroutine))
+    finally:
+        if os.getpid() != process:
+            os._exit(1)  # user code forked, and its child came back here, where it must not speak for its parent
 
 
-def _perform(order: Order, wire: Wire, parcels: Callable[[str], bytes]) -> bytes:
-    errand = _Errand(wire, parcels)
+def _perform(order: Order, errand: _Errand) -> bytes:
     ERRAND.set(errand)
     set_tracer(cast(Any, errand))
-    return errand.run(order, {})
+    try:
+        return errand.run(order, {}, MAIN)
+    finally:
+        errand.is_over = True
+
+
+def _dump_readable(value: object) -> bytes:
+    """Pickle something that can also be unpickled, which not every class of exceptions sees to."""
+    data = dump(value)
+    load(data)
+    return data
 
 
 def _either(first: Mapping[str, bytes], others: Callable[[str], bytes]) -> Callable[[str], bytes]:
