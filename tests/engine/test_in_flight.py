@@ -17,8 +17,10 @@ import pytest
 import wfengine
 from wfengine import ThreadTaskRunner, flow, task
 from wfengine.exceptions import CancelledRun, MappingLengthMismatch, UsageError
+from wfengine.runners.dask import DaskTaskRunner
 from wfengine.runners.inline import InlineTaskRunner
 from wfengine.runners.processes import ProcessTaskRunner
+from wfengine.runners.ray import RayTaskRunner
 
 if TYPE_CHECKING:
     from conftest import Program, Rows
@@ -370,6 +372,15 @@ def test_nonsense_is_refused_before_anything_is_submitted(wrong: object, rows: R
     for kind in (ThreadTaskRunner, ProcessTaskRunner):
         with pytest.raises(UsageError, match=f"{kind.__name__}: max_in_flight must be"):
             kind(max_in_flight=wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", [DaskTaskRunner, RayTaskRunner])
+def test_the_runners_of_clusters_take_the_same_limit(kind: Callable[..., ThreadTaskRunner]) -> None:
+    assert kind(max_in_flight=9).max_in_flight == 9
+    with pytest.raises(UsageError, match=f"{kind.__name__}: max_in_flight must be"):
+        kind(max_in_flight=0)
+    if kind is RayTaskRunner:  # that of Dask takes nothing along to a worker
+        assert pickle.loads(pickle.dumps(kind(max_in_flight=9))).max_in_flight == 9
 
 
 @pytest.mark.parametrize("kind", [ThreadTaskRunner, ProcessTaskRunner])

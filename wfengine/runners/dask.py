@@ -46,7 +46,8 @@ class DaskTaskRunner(RemoteTaskRunner):
       processes as there are processors, on this machine's own network only, without a dashboard.
     - `adapt_kwargs`: lets that cluster grow and shrink, as `cluster.adapt(minimum=0, maximum=20)`.
     - `client_kwargs`: for `distributed.Client`, as `{"timeout": 60, "security": Security(...)}`.
-    - `max_workers`: tasks in flight; default: twice the threads of the cluster, as they come and go.
+    - `max_workers`: tasks that are with the cluster at a time; default: twice its threads, as they come and go.
+    - `max_in_flight`: see ThreadTaskRunner.
 
     A task's `resources={"GPU": 1}` are those that a Dask worker is started with; `dask.annotate(...)` around a submit holds
     too. Needs the package distributed here, and wfengine on the scheduler and the workers.
@@ -64,8 +65,9 @@ class DaskTaskRunner(RemoteTaskRunner):
         adapt_kwargs: Mapping[str, object] | None = None,
         client_kwargs: Mapping[str, object] | None = None,
         max_workers: int | None = None,
+        max_in_flight: int | None = None,
     ) -> None:
-        super().__init__(max_workers)
+        super().__init__(max_workers, max_in_flight=max_in_flight)
         if sum(each is not None for each in (address, cluster, cluster_class)) > 1:
             raise UsageError("DaskTaskRunner: give one of address, cluster and cluster_class.")
         if (cluster_kwargs or adapt_kwargs) and (address or cluster):

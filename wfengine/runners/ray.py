@@ -54,7 +54,8 @@ class RayTaskRunner(RemoteTaskRunner):
 
     Without an address, and if the environment has no RAY_ADDRESS, a Ray is started on this machine for the flow run, for this
     machine alone, and ends with it. `init_kwargs` are further arguments of `ray.init`, such as num_cpus. At most
-    `max_workers` tasks are with Ray at a time, by default as many as it has processors when the run begins.
+    `max_workers` tasks are with Ray at a time, by default as many as it has processors when the run begins. For
+    `max_in_flight` see ThreadTaskRunner.
 
     `@task(resources={"num_cpus": 2, "num_gpus": 1})` asks for what a worker must have; names that Ray does not know are those
     of custom resources. A task that was cancelled, or ran longer than its limit, is cancelled in Ray, and its worker killed
@@ -69,8 +70,9 @@ class RayTaskRunner(RemoteTaskRunner):
         init_kwargs: Mapping[str, object] | None = None,
         *,
         max_workers: int | None = None,
+        max_in_flight: int | None = None,
     ) -> None:
-        super().__init__(max_workers)
+        super().__init__(max_workers, max_in_flight=max_in_flight)
         if address is not None and not isinstance(address, str):
             raise UsageError(f"RayTaskRunner: address must be a string such as 'auto' or '10.0.0.1:6379', not {address!r}.")
         self.address = address
@@ -78,7 +80,7 @@ class RayTaskRunner(RemoteTaskRunner):
         self._max_workers = max_workers
 
     def __reduce__(self) -> Any:
-        return _runner, (self.address, self.init_kwargs, self._max_workers)
+        return _runner, (self.address, self.init_kwargs, self._max_workers, self.max_in_flight)
 
     def start(self, journal: Journal) -> ThreadTaskRunner:
         """See RemoteTaskRunner."""
@@ -100,8 +102,10 @@ class RayTaskRunner(RemoteTaskRunner):
             raise
 
 
-def _runner(address: str | None, init_kwargs: dict[str, object], max_workers: int | None) -> RayTaskRunner:
-    return RayTaskRunner(address, init_kwargs, max_workers=max_workers)
+def _runner(
+    address: str | None, init_kwargs: dict[str, object], max_workers: int | None, max_in_flight: int | None
+) -> RayTaskRunner:
+    return RayTaskRunner(address, init_kwargs, max_workers=max_workers, max_in_flight=max_in_flight)
 
 
 class _Sent:
