@@ -254,9 +254,13 @@ def test_a_cancelled_run_stops_a_task_that_asks_nobody(place: Place, tmp_path: P
         finally:
             touch(folder, "unwound")
 
+    @task
+    def waits(folder: str) -> None:
+        spin.submit(folder).result()
+
     @flow(task_runner=place.new())
     def main() -> None:
-        spin.submit(str(tmp_path)).result()
+        waits.submit(str(tmp_path)).result()
 
     thread = cancel_when_there(tmp_path, "began")
     with pytest.raises(CancelledRun):
