@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import threading
@@ -314,7 +315,11 @@ def _descriptors() -> int:
 
 
 def _children() -> set[str]:
-    return set(Path(f"/proc/self/task/{threading.main_thread().native_id}/children").read_text().split())
+    found: set[str] = set()
+    for thread in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended
+            found.update((thread / "children").read_text().split())
+    return found
 
 
 # ------------------------------------------------------------------------------------------- tasks of other kinds
