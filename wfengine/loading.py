@@ -48,8 +48,14 @@ _thread = threading.local()
 
 
 def is_loading() -> bool:
-    """Say whether this thread is loading user code to find a flow; a flow called meanwhile does nothing."""
-    return getattr(_thread, "depth", 0) > 0
+    """Say whether user code is loaded, to find a flow or by `multiprocessing`; a flow called meanwhile does nothing."""
+    return getattr(_thread, "depth", 0) > 0 or ("__mp_main__" in sys.modules and _is_spawned_just_now())
+
+
+def _is_spawned_just_now() -> bool:
+    """Say whether this is a child that `multiprocessing` starts, which runs the parent's script again to have its names."""
+    process = sys.modules.get("multiprocessing.process")
+    return process is not None and getattr(process.current_process(), "_inheriting", False)
 
 
 def leaves_no_trace() -> bool:

@@ -335,7 +335,7 @@ def _look(step: Await) -> tuple[Mark, object]:
 
 
 def _invoke(step: Invoke) -> Outcome:
-    away = getattr(worker_hooks, "away", None)
+    away = worker_hooks.away
     if away is not None:
         step = away(step)  # the code runs elsewhere, and here what waits for it
     if step.timeout_seconds is not None:
@@ -504,7 +504,7 @@ async def _commit_async(write: Write) -> None:
 async def _invoke_async(step: Invoke) -> Outcome:
     import asyncio
 
-    if not step.is_async or getattr(worker_hooks, "away", None) is not None:
+    if not step.is_async or worker_hooks.away is not None:
         return _invoke(step)
     if step.scope.closed:  # a hook: it is called because the run ends, and may be awaited to its end
         return await _invoke_in_scope(step)

@@ -30,10 +30,10 @@ store.close_all()
 """
 
 
-def step(path: Path, kill_before: int = 0) -> int:
+def step(path: Path, kill_before: int = 0, program: str = PROGRAM) -> int:
     roots = os.pathsep.join(str(ROOT / name) for name in ("", "journal", "scheduler"))
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(path), str(kill_before)], env={**os.environ, "PYTHONPATH": roots}, check=False
+        [sys.executable, "-c", program, str(path), str(kill_before)], env={**os.environ, "PYTHONPATH": roots}, check=False
     )
     return done.returncode
 
@@ -59,6 +59,34 @@ def test_a_scheduler_killed_before_any_of_its_statements_leaves_all_or_nothing_t
         assert violations(path, schedules=2) == []
     assert kills > 30
     assert before_commit > 20
+
+
+def test_a_deployment_whose_resuming_is_killed_goes_on_with_all_of_the_pause_settled_or_is_paused(tmp_path: Path) -> None:
+    base = tmp_path / "base" / "journal.db"
+    base.parent.mkdir()
+    make_journal(base, schedules=2, absence_seconds=9 * 3600.0)
+    unpausing = PROGRAM.replace("loop import Scheduler", "pausing import unpause_deployment")
+    unpausing = unpausing.replace("Scheduler(store.open_journal(Path(sys.argv[1]))).step()", "unpause_deployment(JOURNAL, 1)")
+    unpausing = unpausing.replace("JOURNAL", "store.open_journal(Path(sys.argv[1]))")
+    with closing(sqlite3.connect(base, isolation_level=None)) as connection:
+        connection.execute("UPDATE deployment SET paused = 1")
+        connection.execute("UPDATE schedule SET deployment_id = 1, slug = id")
+    seen: set[tuple[int, bool]] = set()
+    for number in range(1, 100_000, 2):
+        path = tmp_path / str(number) / "journal.db"
+        shutil.copytree(base.parent, path.parent)
+        ended = step(path, number, unpausing)
+        with closing(sqlite3.connect(path)) as connection:
+            ((paused, ticks),) = connection.execute("SELECT paused, (SELECT count(*) FROM tick) FROM deployment WHERE id = 1")
+        seen.add((paused, ticks > 0))
+        if ended == 0:
+            break
+        assert ended == -signal.SIGKILL
+        assert step(path, 0, unpausing) == step(path) == 0
+        with closing(sqlite3.connect(path)) as connection:
+            found = connection.execute("SELECT schedule_id, count(*) > 8, max(outcome) FROM tick GROUP BY 1 ORDER BY 1")
+            assert found.fetchall() == [(1, 1, "skipped"), (2, 1, "skipped")]
+    assert seen == {(1, False), (0, True)}
 
 
 @pytest.mark.parametrize("is_killed", [False, True])

@@ -11,6 +11,7 @@ module by name. Beyond that:
 
 from __future__ import annotations
 
+import copyreg
 import functools
 import importlib
 import io
@@ -210,6 +211,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # ships no type info
             return self._reduce_decorated(obj)
         if isinstance(obj, BaseException) and travels_in_parts(obj):
             return bare_error, (type(obj), obj.args), vars(obj) or None
+        if isinstance(obj, BaseException) and _is_taken_over(type(obj)):
+            return obj.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
         if type(obj) is CodeType:  # cloudpickle leaves out where code stands, which tracebacks are to show
             maker, parts = cloudpickle.cloudpickle._code_reduce(obj)  # noqa: SLF001 - there is no public way
             return _code, (maker, parts, obj.co_filename)
@@ -247,6 +250,12 @@ class _Unpickler(pickle.Unpickler):
 
             return WorkerFuture(key)
         return _rebuilt[key]
+
+
+def _is_taken_over(kind: type[BaseException]) -> bool:
+    """Tell whether Dask, by the package tblib, pickles a class of exceptions as it likes: such a SystemExit has no code."""
+    reducer = copyreg.dispatch_table.get(kind)
+    return reducer is not None and str(getattr(reducer, "__module__", "")).startswith("tblib")
 
 
 @functools.cache

@@ -51,11 +51,8 @@ class ProcessTaskRunner(RemoteTaskRunner):
 
     given_up = "Its process was stopped."
 
-    def __init__(self, max_workers: int | None = None) -> None:
-        super().__init__(_processors() if max_workers is None else max_workers)
-
-    def __reduce__(self) -> tuple[type[ProcessTaskRunner], tuple[int]]:
-        return type(self), (self.max_workers,)
+    def __init__(self, max_workers: int | None = None, *, max_in_flight: int | None = None) -> None:
+        super().__init__(_processors() if max_workers is None else max_workers, max_in_flight=max_in_flight)
 
     def open_workers(self, journal: Journal) -> Workers:
         """See RemoteTaskRunner."""

@@ -132,6 +132,11 @@ class Inboxes:
         except Empty:
             raise TimeoutError from None
 
+    def forget(self, thread: int) -> None:
+        """Keep nothing for a thread besides the main one that says no more."""
+        with self._lock:
+            self._inboxes.pop(thread, None)
+
 
 class RemoteTaskRunner(ThreadTaskRunner):
     """At most `max_workers` tasks at a time, their code on workers. Made concrete by `open_workers`."""
@@ -296,10 +301,27 @@ class Line:
         self._numbers = itertools.count(1)
         self.forget: Callable[[int], object] = _nothing  # to be called when a thread besides the main one says no more
         self._slot = _Slot(runner)
+        self._has_begun = threading.Event()  # or it is over
         self.worker: object = None  # for the runner to remember what it likes
 
     def __str__(self) -> str:
         return _owner(self._step)
+
+    @property
+    def name(self) -> str:
+        """The name of the task or flow whose code is to run."""
+        callee = _callee_of(self._step)
+        return self._step.scope.run.flow.name if callee is None else callee.name
+
+    @property
+    def has_limit(self) -> bool:
+        """Whether the code has a time limit, which begins when `begin` returns."""
+        return self._step.timeout_seconds is not None
+
+    @property
+    def depth(self) -> int:
+        """How many tasks may wait for this one."""
+        return max(0, self._step.scope.depth - 1)
 
     def attend(self, first: Ask) -> None:
         """Answer the first question of a thread besides the main one, and what follows, on a thread here besides."""
@@ -320,8 +342,10 @@ class Line:
             vars(worker_hooks).update(about_thread)  # it stands for this thread: where it blocks, this one does
             step.scope.enter_lane()
             outcome.run()
+            self._has_begun.set()
 
         start_thread("wfengine-line", lambda: context.run(body))
+        self._has_begun.wait()  # how long it waits for a worker does not count
         if not outcome.done.wait(step.timeout_seconds):
             step.scope.attempt_over = True
             self._runner.workers.abandon(self)
@@ -333,11 +357,12 @@ class Line:
         order, parcels = runner.order_of(step)
         self._scopes[0] = contextvars.copy_context()
         with self._slot.lent_here(), step.scope.run.woken_by_halt(self._wake):
-            self._check_wanted()
+            self.check_wanted()
             hints = {} if step.scope.call is None else step.scope.call.callee.resources or {}
             runner.workers.begin(self, order, parcels, hints)
             try:
-                self._check_wanted()
+                self.check_wanted()
+                self._has_begun.set()
                 message = self._answered(MAIN, step)
             except BaseException:
                 runner.workers.abandon(self)
@@ -350,7 +375,8 @@ class Line:
         assert isinstance(message, Done)
         return _given(self._heard(message.what), step)
 
-    def _check_wanted(self) -> None:
+    def check_wanted(self) -> None:
+        """Unwind if nobody waits for what comes of this any more."""
         scope = self._step.scope
         scope.run.check_not_halted()
         if scope.attempt_over:  # its limit came while it waited for a worker
@@ -459,6 +485,7 @@ class Line:
 
         def run_inside() -> object:
             step.scope.enter_lane()
+            assert worker_hooks.away is not None
             return cast(Invoke, worker_hooks.away(unlimited)).fn()
 
         context, number, outcome = contextvars.copy_context(), next(self._numbers), _Later(run_inside)

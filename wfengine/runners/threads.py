@@ -10,6 +10,7 @@ nothing is queued it commits itself. So under fan-out a task costs one shared co
 from __future__ import annotations
 
 import contextvars
+import functools
 import itertools
 import os
 import threading
@@ -17,6 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
+from wfengine.in_flight import check_limit
 from wfengine.runners import Job
 from wfengine.steps import drive_async, drive_deferred
 from wfengine.task_future import worker_hooks
@@ -36,17 +38,26 @@ _numbers = itertools.count(1)
 
 
 class ThreadTaskRunner:
-    """At most `max_workers` tasks at a time, on threads started as they are needed. The default runner."""
+    """At most `max_workers` tasks at a time, on threads started as they are needed. The default runner.
+
+    A flow, or a task, that has submitted `max_in_flight` tasks that are not settled waits at its next submit (default: 10,000,
+    and no limit in an event loop); see `docs/maps.md`.
+    """
 
     __wfengine_by_name__ = True  # an option of a flow, which may stand in a local class
 
-    def __init__(self, max_workers: int | None = None) -> None:
+    max_in_flight: int | None = None
+
+    def __init__(self, max_workers: int | None = None, *, max_in_flight: int | None = None) -> None:
         if max_workers is not None and max_workers < 1:
             raise UsageError(f"max_workers must be at least 1, not {max_workers!r}.")
         self.max_workers = max_workers or DEFAULT_MAX_WORKERS
+        if max_in_flight is not None:
+            check_limit(type(self).__name__, max_in_flight)
+            self.max_in_flight = max_in_flight
 
-    def __reduce__(self) -> tuple[type[ThreadTaskRunner], tuple[int]]:
-        return ThreadTaskRunner, (self.max_workers,)
+    def __reduce__(self) -> tuple[object, ...]:
+        return functools.partial(type(self), max_in_flight=self.max_in_flight), (self.max_workers,)
 
     def start(self, journal: Journal) -> ThreadTaskRunner:
         """Return a running copy for one flow run."""
@@ -109,6 +120,7 @@ class Running(ThreadTaskRunner):
         self.enter_thread()
         while (job := self._next_job()) is not None:
             _run(job)
+            job = None  # nor may its arguments be kept while this worker has nothing to do
             if self.journal.is_forked:
                 os._exit(1)  # user code forked, and its child came back here, where there is no flow to go on with
             if not self._queue:
@@ -136,6 +148,14 @@ class Running(ThreadTaskRunner):
             if self._queue:
                 self._changed.notify()  # the call that woke this one was meant for a worker that stays
             return None
+
+    def resize(self, max_workers: int) -> None:
+        """Allow so many tasks at a time from now on; those that run go on. Does not block."""
+        with self._changed:
+            self.max_workers = max_workers
+            self._changed.notify_all()
+            for _ in range(len(self._queue) - self._idle):
+                self._add_worker()
 
     def lend(self) -> None:
         """Let another task run meanwhile: the calling thread begins to wait."""

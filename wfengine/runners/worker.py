@@ -208,8 +208,11 @@ _AWAITED: contextvars.ContextVar[_Awaited | None] = contextvars.ContextVar("wfen
 class _Errand(Errand):
     """What stands in the context of code that runs here; calls of tasks and flows come to it as to a `Tracer`."""
 
-    def __init__(self, wire: Wire, parcels: Callable[[str], bytes]) -> None:
+    def __init__(
+        self, wire: Wire, parcels: Callable[[str], bytes], run_coroutine: Callable[[Any, Callable[[], object]], object]
+    ) -> None:
         self._wire = wire
+        self._run_coroutine = run_coroutine
         self._parcels = parcels
         self._process = os.getpid()
         self.is_over = False  # the order is carried out; threads that its code left behind are heard no more
@@ -348,7 +351,7 @@ class _Errand(Errand):
                             awaited.enter()
                             _AWAITED.set(None)
 
-                    result = run_coroutine(result, enter)
+                    result = self._run_coroutine(result, enter)
             return ran(result, f"'{getattr(function, '__qualname__', function)}'")
         except RunHalted as signal:
             return outcome(Halted(str(signal)))
@@ -358,22 +361,28 @@ class _Errand(Errand):
             _LANE.reset(token)
 
 
-def perform(order: Order, wire: Wire, parcels: Callable[[str], bytes]) -> bytes:
+def perform(
+    order: Order,
+    wire: Wire,
+    parcels: Callable[[str], bytes],
+    context: contextvars.Context | None = None,
+    run_coroutine: Callable[[Any, Callable[[], object]], object] = run_coroutine,
+) -> bytes:
     """Run an order, the first of its conversation; return what came of it, pickled, for `Done`.
 
-    `parcels` gives the bytes of those that the order names.
+    `parcels` gives the bytes of those that the order names. The code runs in `context`, by default an empty one. Async code is
+    run to its end by `run_coroutine`, which calls its second argument first of all in the thread and task that run it.
     """
     _log_to_the_flow()
     process = os.getpid()
     try:
-        return contextvars.Context().run(_perform, order, wire, parcels)
+        return (context or contextvars.Context()).run(_perform, order, _Errand(wire, parcels, run_coroutine))
     finally:
         if os.getpid() != process:
             os._exit(1)  # user code forked, and its child came back here, where it must not speak for its parent
 
 
-def _perform(order: Order, wire: Wire, parcels: Callable[[str], bytes]) -> bytes:
-    errand = _Errand(wire, parcels)
+def _perform(order: Order, errand: _Errand) -> bytes:
     ERRAND.set(errand)
     set_tracer(cast(Any, errand))
     try:
