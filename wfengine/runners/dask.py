@@ -35,6 +35,8 @@ LOOK_SECONDS = 5.0
 #: How often an order is given again that Dask gave up before its code began.
 GIVEN_AGAIN = 5
 
+_logger = logging.getLogger("wfengine.runners.dask")
+
 
 class DaskTaskRunner(RemoteTaskRunner):
     """Run tasks on a Dask cluster: at an `address`, on a `cluster`, on one made for each flow run, or on this machine.
@@ -272,9 +274,12 @@ class _OnDask:
     def close(self) -> None:
         """See Workers."""
         self._lost = "the flow run is over"
-        self._client.close()
-        if self._own is not None:
-            self._own.close()
+        for each in (self._client, self._own):
+            try:
+                if each is not None:
+                    each.close()
+            except Exception:  # what is made by others, and may be half gone: the outcome of the run is not changed by that
+                _logger.warning("Dask was not ended properly", exc_info=True)
 
     def _post(self, message: dict[str, object]) -> None:
         """Send to the exchange. Does not block, nor fail when the scheduler is gone."""
