@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from weakref import WeakKeyDictionary, ref
 
 from wfengine.ids import typed
+from wfengine.runners.away import asks_the_flow
 from wfengine.scopes import ACTIVE, LiveRun, current_scope, find_scope
 from wfengine.states import State
 from wfengine_journal.errors import (
@@ -52,6 +53,7 @@ class _Row(Protocol):
     def epoch(self) -> int: ...
 
 
+@asks_the_flow
 def check_cancelled() -> None:
     """Unwind the calling code if its flow run was cancelled, or taken from this process; else return at once.
 

@@ -29,6 +29,7 @@ from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import CodeType, MethodType, ModuleType
 
+from wfengine.runners.away import ERRAND
 from wfengine.scopes import current_tracer
 from wfengine_journal.errors import EntrypointError, MissingFlowError, ScriptError
 
@@ -59,7 +60,7 @@ def _is_spawned_just_now() -> bool:
 
 def leaves_no_trace() -> bool:
     """Say whether what is done outside of any run is not to be written: a file is being loaded, or a flow drawn."""
-    return is_loading() or current_tracer() is not None
+    return is_loading() or (current_tracer() is not None and ERRAND.get() is None)
 
 
 def entrypoint_of(fn: Callable[..., object]) -> str | None:

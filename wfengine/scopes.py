@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar
 
+from wfengine.runners.away import is_worker_process
 from wfengine_journal.errors import (
     CancelledRun,
     InternalError,
@@ -247,7 +248,11 @@ def find_scope() -> Scope | None:
     """
     scope = _SCOPE.get()
     if scope is None:
-        if ACTIVE and threading.current_thread() is not threading.main_thread() and _TRACER.get() is None:
+        if (
+            (ACTIVE or is_worker_process())
+            and threading.current_thread() is not threading.main_thread()
+            and _TRACER.get() is None
+        ):
             _refuse_lost_thread()
         return None
     if scope.closed:
@@ -265,7 +270,7 @@ def find_scope() -> Scope | None:
 
 
 def _refuse_lost_thread() -> None:
-    run = next(iter(ACTIVE.values()))
+    run = next(iter(ACTIVE.values()), "the flow run of a task on this worker")
     raise MissingContextError(
         f"A task was called in thread {threading.current_thread().name!r}, which does not know its flow run while {run} is "
         "executing, so the call could not be recorded. Wrap what the thread runs, in the flow: "

@@ -134,7 +134,7 @@ class Call:
         self.own_transaction: Transaction | None = None
         self.feed: Feed | None = None  # of a generator: what its consumer was given
         self.is_recorded = False  # its result is committed, with the rows of its transaction
-        self.gives_up = False  # its retry_condition_fn said so
+        self.gives_up = False  # its retry_condition_fn said so, or its on_interrupt when its worker died
         self.answered: Outcome | None = None  # recorded, with hooks still to be called for it
         self.asking: Asking | None = None  # what it asks the cache, if its task is cached
         self.turn: TagTurn | None = None  # it waits for the places of its tags, or begins with them
@@ -354,7 +354,7 @@ def life(call: Call) -> Steps[Outcome]:
         if outcome.error is not None and not isinstance(outcome.error, Exception):
             yield from cut_off(call, outcome.error)
         # 6  outcome committed
-        if outcome.error is not None and call.callee.policy.state_condition is not None:
+        if outcome.error is not None and call.callee.policy.state_condition is not None and not call.gives_up:
             call.gives_up = not (yield from ask_condition(call, call.final_state(outcome.value, outcome.error)))
         try:
             change, outcome, next_attempt = outcome_change(call, outcome)

@@ -18,6 +18,7 @@ from wfengine.mapping import map_items
 from wfengine.methods import Binds, Decorated, bound_place, lost_class, lost_class_text, origin_of, take_apart
 from wfengine.parameters import Parameters, known_options
 from wfengine.retries import DelaySeconds, exponential_backoff, make_policy
+from wfengine.runners.away import asks_the_flow
 from wfengine.scopes import current_tracer, find_scope
 from wfengine.states import State
 from wfengine.streams import collected, is_generator_function
@@ -216,6 +217,7 @@ class Task(HookDecorators, Generic[P, R]):
         """
         return self.apply_async(args, kwargs)
 
+    @asks_the_flow
     def apply_async(
         self,
         args: Iterable[object] | None = None,

@@ -51,7 +51,8 @@ def test_a_task_knows_its_run_and_its_attempt(place: Place, rows: Rows) -> None:
         return found
 
     assert main(3) == {
-        "id": 1, "name": "named-4", "tags": ["around", "own"], "count": 2, "parameters": {"number": 4}, "flow": "all", "flow id": 1,
+        "id": 1, "name": "named-4", "tags": ["around", "own"], "count": 2, "parameters": {"number": 4}, "flow": "all",
+        "flow id": 1,
         "flow parameters": {"size": 3}, "current": (1, 2, "ask"), "key": main_key(rows), "current flow": 1, "context": 1,
         "task": "ask", "around": frozenset({"around"}),
     }  # fmt: skip

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from wfengine.steps import Outcome, Steps
-from wfengine_journal.store import Journal
+if TYPE_CHECKING:
+    from wfengine.steps import Outcome, Steps
+    from wfengine_journal.store import Journal
 
 
 class Job:

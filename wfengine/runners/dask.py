@@ -95,17 +95,20 @@ class DaskTaskRunner(RemoteTaskRunner):
     def open_workers(self, journal: Journal) -> Workers:
         """See RemoteTaskRunner."""
         try:
-            importlib.import_module("distributed")
+            importlib.import_module("wfengine.runners.dask_worker")
         except ImportError as error:
             raise UsageError("Running tasks on Dask needs the package distributed: pip install 'wfengine[dask]'") from error
         own = None if self._address or self._cluster is not None else self._made_cluster()
+        cluster: Any = self._cluster if own is None else own
         try:
-            if str(getattr(own or self._cluster, "scheduler_address", "")).startswith("inproc:"):
+            if str(getattr(cluster, "scheduler_address", "")).startswith("inproc:"):
                 raise UsageError(
                     "DaskTaskRunner: a cluster inside this process (processes=False) only does what threads do. Leave "
                     "processes=False out, or use ThreadTaskRunner()."
                 )
-            return _OnDask(self._connected(own if own is not None else self._cluster), own)
+            if own is not None and self._adapt_kwargs:
+                own.adapt(**self._adapt_kwargs)
+            return _OnDask(self._connected(cluster), own)
         except BaseException:
             if own is not None:
                 own.close()
@@ -120,10 +123,7 @@ class DaskTaskRunner(RemoteTaskRunner):
             make, kwargs = LocalCluster, _quiet(kwargs)
         elif isinstance(make, str):
             make = _named(make)
-        made: Any = make(**kwargs)
-        if self._adapt_kwargs:
-            made.adapt(**self._adapt_kwargs)
-        return made
+        return make(**kwargs)
 
     def _connected(self, cluster: object) -> Any:
         from distributed import Client
@@ -179,7 +179,7 @@ class _OnDask:
         from distributed import Future
 
         from wfengine.runners import dask_exchange as exchange
-        from wfengine.runners.dask_worker import carry_out
+        from wfengine.runners.dask_worker import carry_out  # both import Dask
 
         self._client = client
         self._own = own

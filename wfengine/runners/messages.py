@@ -197,7 +197,10 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # ships no type info
         return None
 
     def _future(self, obj: Any) -> object:
-        return ("future", obj.number if self._names is None else self._names.number_of(obj).number)
+        if self._names is not None:
+            return ("future", self._names.number_of(obj).number)
+        number = getattr(obj, "number", None)  # none: that of a background task, made here by its id
+        return None if number is None else ("future", number)
 
     def _decorated(self, obj: Any) -> object:
         known = _rebuilt_names.get(obj) if self._names is None else None

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from wfengine.child_process import die_with_the_supervisor
+from wfengine.runners.away import become_worker_process
 from wfengine.runners.mailbox import Gone, Mailbox
 from wfengine.runners.messages import MAIN, Order
 from wfengine_journal.errors import RunHalted, UsageError
@@ -52,6 +53,7 @@ def main(connection: Connection, lifeline: int) -> NoReturn:
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
     signal.signal(signal.SIGTERM, _unwind)
     sys.argv = ["wfengine-worker"]
+    become_worker_process()
     from wfengine.runners.worker import perform
 
     wire = _Wire(connection)

@@ -428,7 +428,11 @@ class Line:
             self._begun[number] = begin_call(what)
             return Begun(number)
         result = answer_call(what) if isinstance(what, Call) else answer_do(cast(Do, what))
-        return run_coroutine(result) if inspect.iscoroutine(result) else result
+        if not inspect.iscoroutine(result):
+            return result
+        number = next(self._numbers)
+        self._begun[number] = lambda: run_coroutine(result)
+        return Begun(number)
 
     def _send(self, thread: int, answer: object) -> None:
         try:
@@ -529,6 +533,8 @@ def _died(lost: Lost, step: Invoke) -> BaseException:
         )  # fmt: skip
         return run.halt(RunHalted(doubt))
     if policy == "fail":
+        assert call is not None
+        call.gives_up = True
         text += ". Its author asked that it is not run again unasked"
         return TaskInterrupted(f"{text}.", flow_run_id=run_id, task_run_id=task_run_id)
     text += ". Give the task retries, and it is tried again on another worker"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import logging
 import weakref
 from collections.abc import Callable
@@ -53,6 +54,8 @@ def answer_do(what: Do) -> object:
     if not what.name:
         return getattr(module, cast(str, what.args[0]))
     found = functools.reduce(getattr, what.name.split("."), cast(Any, module))
+    if inspect.ismethod(found):  # of a class, which is the first of the arguments
+        found = found.__func__
     return found(*what.args, **what.kwargs)
 
 

@@ -10,6 +10,7 @@ import builtins
 import contextvars
 import itertools
 import logging
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +22,7 @@ from wfengine.runners.messages import (
     MAIN,
     Apart,
     Asked,
+    Begun,
     Call,
     Do,
     Finish,
@@ -100,6 +102,11 @@ class WorkerFuture(TaskFuture[Any]):
         """See TaskFuture."""
         return cast("int | None", self._ask("task_run_id"))
 
+    @property
+    def flow_run_id(self) -> int:
+        """See PrefectDistributedFuture."""
+        return cast(int, self._ask("flow_run_id"))
+
     def refuse_endless_wait(self) -> None:
         """See TaskFuture; the flow's process looks."""
 
@@ -139,9 +146,10 @@ def _errand() -> _Errand:
 class _Lane:
     """The one thread of control that runs an order: what it asks has an order, what others ask has none. See `scopes`."""
 
-    def __init__(self, thread: int, scope: int) -> None:
+    def __init__(self, thread: int, order: Order) -> None:
         self.thread = thread  # its number
-        self.scope = scope
+        self.scope = order.scope
+        self.is_async = order.is_async
         self.is_asking = False
         self.enter()
 
@@ -170,6 +178,7 @@ class _Errand(Errand):
     def __init__(self, wire: Wire, parcels: Callable[[str], bytes]) -> None:
         self._wire = wire
         self._parcels = parcels
+        self._process = os.getpid()
         self.is_over = False  # the order is carried out; threads that its code left behind are heard no more
 
     # ---- calls of tasks and flows; the names are those of a tracer
@@ -193,6 +202,11 @@ class _Errand(Errand):
 
     def ask(self, what: object) -> Any:
         """Ask the flow's process and wait for the answer; what has to be run here first is run on this thread."""
+        if os.getpid() != self._process:
+            raise UsageError(
+                "A forked process of a task on a worker called something of wfengine, which was not done: it cannot speak for "
+                "the process it comes from. Do that in the task itself."
+            )
         lane = _LANE.get()
         if self.is_over or lane is None:
             raise RunHalted(
@@ -259,18 +273,26 @@ class _Errand(Errand):
 
     def do(self, fn: Callable[..., object], args: tuple[object, ...], kwargs: dict[str, object]) -> object:
         """Have a public function called in the flow's process."""
-        return self.ask(Do(fn.__module__, fn.__qualname__, args, kwargs))
+        answer = self.ask(Do(fn.__module__, fn.__qualname__, args, kwargs))
+        return self.later(lambda: self.ask(Finish(answer.number))) if isinstance(answer, Begun) else answer
+
+    @property
+    def is_async(self) -> bool:
+        """Tell whether the code that runs here is that of an async task or flow."""
+        lane = _LANE.get()
+        return lane is not None and lane.is_async
 
     def tell(self, what: object) -> None:
         """Say something that has no answer: a line of a log."""
-        self._wire.tell(dump(what))
+        if not self.is_over and os.getpid() == self._process:
+            self._wire.tell(dump(what))
 
     # ---- running
 
     def run(self, order: Order, parcels: Mapping[str, bytes], thread: int) -> bytes:
         """Run what is ordered, on this thread, which has that number; return what came of it, pickled."""
         get = _either(parcels, self._parcels)
-        lane = _Lane(thread, order.scope)
+        lane = _Lane(thread, order)
         token = _LANE.set(lane)
         try:
             function = _function(order.function, get)
@@ -294,7 +316,12 @@ def perform(order: Order, wire: Wire, parcels: Callable[[str], bytes], context: 
     `parcels` gives the bytes of those that the order names. The code runs in `context`, by default an empty one.
     """
     _log_to_the_flow()
-    return (context or contextvars.Context()).run(_perform, order, wire, parcels)
+    process = os.getpid()
+    try:
+        return (context or contextvars.Context()).run(_perform, order, wire, parcels)
+    finally:
+        if os.getpid() != process:
+            os._exit(1)  # user code forked, and its child came back here, where it must not speak for its parent
 
 
 def _perform(order: Order, wire: Wire, parcels: Callable[[str], bytes]) -> bytes:
