@@ -244,7 +244,7 @@ def switchboards() -> list[str]:
 
 
 def test_the_death_of_the_switchboard_costs_the_tasks_that_use_it_then(runner: RayTaskRunner, tmp_path: Path) -> None:
-    @task(retries=1)
+    @task(retries=20, retry_delay_seconds=0.3)
     def call(folder: Path) -> int:
         (folder / f"began {where.submit(1).result()[0]}").touch()
         while not (folder / "killed").exists():

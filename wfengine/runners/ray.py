@@ -116,7 +116,8 @@ class _Sent:
         self.has_begun = threading.Event() if line.has_limit else None
         self._end: threading.Event | None = None
         self._lock = threading.Lock()
-        self._told = 0
+        self._told = 0  # so many lines of its log have come
+        self._early: dict[int, tuple[bytes, ...]] = {}  # lines that came before others, by how many are to come before them
         self._due = 0
         self._last: tuple[tuple[bytes, ...], Done | Lost] | None = None
 
@@ -133,13 +134,17 @@ class _Sent:
             self._end = self._end or threading.Event()
         return self._end.wait(seconds)
 
-    def take(self, thread: int, told: tuple[bytes, ...], what: bytes | None) -> bool:
+    def take(self, thread: int, before: int, told: tuple[bytes, ...], what: bytes | None) -> bool:
         """Take what the switchboard brought. Returns whether that was the last thing."""
         self.go_on()
         with self._lock:
-            for line in told:
-                self.inboxes.put(Tell(line))
-            self._told += len(told)
+            if told:
+                self._early[before] = told
+            while self._told in self._early:
+                lines = self._early.pop(self._told)
+                self._told += len(lines)
+                for line in lines:
+                    self.inboxes.put(Tell(line))
             if what is not None:
                 self.inboxes.put(Ask(thread, what))
             return self._told >= self._due and self._finish()
@@ -158,6 +163,10 @@ class _Sent:
         """Wait for no more lines of its log. Returns whether it has ended."""
         self.go_on()
         with self._lock:
+            for _, lines in sorted(self._early.items()):
+                for line in lines:
+                    self.inboxes.put(Tell(line))
+            self._early.clear()
             self._due = 0
             return self._finish()
 
@@ -286,10 +295,10 @@ class _RayWorkers:
 
     def _listen(self) -> None:
         """Hand on what the switchboard hears, on a thread of its own."""
-        failures = 0
+        failures, life, heard = 0, "", 0
         while not self._is_closed:
             try:
-                said = self._ray.get(self._switchboard.listen.remote())
+                life, heard, said = self._ray.get(self._switchboard.listen.remote(life, heard))
                 failures = 0
             except Exception as error:
                 failures += 1
@@ -303,9 +312,9 @@ class _RayWorkers:
                 if self._why_broken is not None:
                     return
                 continue
-            for number, thread, told, what in said:
+            for number, *what in said:
                 sent_one = self._sent.get(number)
-                if sent_one is not None and sent_one.take(thread, told, what):
+                if sent_one is not None and sent_one.take(*what):
                     self._forget(sent_one)
 
     def receive(self, line: Line, thread: int, seconds: float | None) -> object:

@@ -15,6 +15,7 @@ import pickle
 import signal
 import sys
 import threading
+import uuid
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
@@ -140,8 +141,9 @@ def at_depth(depth: int) -> Callable[..., bytes]:
     return carry_out_deeper if depth else carry_out
 
 
-#: What a worker says of an order: its number, that of a thread, lines of logs, and what the thread asks, if it does.
-Said = tuple[int, int, tuple[bytes, ...], bytes | None]
+#: What a worker says of an order: its number, that of a thread, how many lines of logs it said before, more of them, and what
+#: the thread asks, if it does. Ray does not promise to bring calls of such an actor in their order.
+Said = tuple[int, int, int, tuple[bytes, ...], bytes | None]
 #: Stands for a thread where the order begins.
 BEGUN = -1
 
@@ -150,39 +152,47 @@ class Switchboard:
     """Connects the workers of one flow run with its flow's process; an actor of Ray, with an event loop."""
 
     def __init__(self) -> None:
-        self._said: list[Said] = []
+        self._life = uuid.uuid4().hex  # one that died begins anew
+        self._heard = 0  # so many things were said that the flow's process has
+        self._said: list[Said] = []  # the others
         self._is_news = asyncio.Event()
         self._asking: dict[tuple[int, int], asyncio.Future[bytes]] = {}
 
-    async def ask(self, number: int, thread: int, told: tuple[bytes, ...], what: bytes) -> bytes:
+    async def ask(self, number: int, thread: int, before: int, told: tuple[bytes, ...], what: bytes) -> bytes:
         """Take a question of a thread of an order, and the lines of logs before it; return the answer."""
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._asking[number, thread] = answer
-        self._say(number, thread, told, what)
+        self._say(number, thread, before, told, what)
         try:
             return await answer
         finally:
             if self._asking.get((number, thread)) is answer:
                 del self._asking[number, thread]
 
-    async def tell(self, number: int, told: tuple[bytes, ...]) -> None:
+    async def tell(self, number: int, before: int, told: tuple[bytes, ...]) -> None:
         """Take lines of the log of an order."""
-        self._say(number, MAIN, told, None)
+        self._say(number, MAIN, before, told, None)
 
     async def begin(self, number: int) -> None:
         """Take that an order begins."""
-        self._say(number, BEGUN, (), None)
+        self._say(number, BEGUN, 0, (), None)
 
-    def _say(self, number: int, thread: int, told: tuple[bytes, ...], what: bytes | None) -> None:
-        self._said.append((number, thread, told, what))
+    def _say(self, number: int, thread: int, before: int, told: tuple[bytes, ...], what: bytes | None) -> None:
+        self._said.append((number, thread, before, told, what))
         self._is_news.set()
 
-    async def listen(self) -> list[Said]:
-        """Wait until there is something; return what was said since the last call."""
-        await self._is_news.wait()
-        self._is_news.clear()
-        said, self._said = self._said, []
-        return said
+    async def listen(self, life: str, heard: int) -> tuple[str, int, tuple[Said, ...]]:
+        """Wait until there is something besides what was heard in that life; return life, what is heard then, and the rest.
+
+        What was returned is kept until it is known to have arrived.
+        """
+        if life == self._life:
+            del self._said[: heard - self._heard]
+            self._heard = heard
+        if not self._said:
+            self._is_news.clear()
+            await self._is_news.wait()
+        return self._life, self._heard + len(self._said), tuple(self._said)
 
     async def answer(self, number: int, thread: int, data: bytes) -> None:
         """Answer a question, if somebody still waits."""
@@ -231,12 +241,18 @@ class _Wire:
         """See Wire."""
         try:
             with self._lock:
-                told, self._kept = tuple(self._kept), []
-                self._told += len(told)
-                waited = self._switchboard().ask.remote(self._number, thread, told, what)
+                before, told = self._take()
+                waited = self._switchboard().ask.remote(self._number, thread, before, told, what)
             return self._answer(waited)
         except (RayError, ValueError) as error:  # ValueError: there is no switchboard of the name
             raise self.gone(error) from error
+
+    def _take(self) -> tuple[int, tuple[bytes, ...]]:
+        """Return how many lines of logs were told before, and those to tell now (the lock is held)."""
+        before, told = self._told, tuple(self._kept)
+        self._told += len(told)
+        self._kept.clear()
+        return before, told
 
     def _answer(self, waited: Any) -> bytes:
         future: Future[bytes] = waited.future()
@@ -267,10 +283,9 @@ class _Wire:
         while not is_over.wait(TELL_SECONDS):
             with self._lock:
                 if self._kept and not is_over.is_set():
-                    told, self._kept = tuple(self._kept), []
-                    self._told += len(told)
+                    before, told = self._take()
                     with contextlib.suppress(RayError, ValueError):
-                        self._switchboard().tell.remote(self._number, told)
+                        self._switchboard().tell.remote(self._number, before, told)
 
     def close(self) -> tuple[int, tuple[bytes, ...]]:
         """Return how many lines of logs were told, and the others."""
