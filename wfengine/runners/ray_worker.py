@@ -141,9 +141,9 @@ def at_depth(depth: int) -> Callable[..., bytes]:
     return carry_out_deeper if depth else carry_out
 
 
-#: What a worker says of an order: its number, that of a thread, how many lines of logs it said before, more of them, and what
-#: the thread asks, if it does. Ray does not promise to bring calls of such an actor in their order.
-Said = tuple[int, int, int, tuple[bytes, ...], bytes | None]
+#: What a worker says of an order: its number, that of a thread, how many lines of logs it said before, more of them; the number
+#: of a question and what it asks, if it asks. Ray brings such things out of order, and again if the actor died meanwhile.
+Said = tuple[int, int, int, tuple[bytes, ...], int, bytes | None]
 #: Stands for a thread where the order begins.
 BEGUN = -1
 
@@ -158,38 +158,42 @@ class Switchboard:
         self._is_news = asyncio.Event()
         self._asking: dict[tuple[int, int], asyncio.Future[bytes]] = {}
 
-    async def ask(self, number: int, thread: int, before: int, told: tuple[bytes, ...], what: bytes) -> bytes:
+    @ray.method(max_task_retries=-1)
+    async def ask(self, number: int, thread: int, before: int, told: tuple[bytes, ...], question: int, what: bytes) -> bytes:
         """Take a question of a thread of an order, and the lines of logs before it; return the answer."""
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._asking[number, thread] = answer
-        self._say(number, thread, before, told, what)
+        self._say(number, thread, before, told, question, what)
         try:
             return await answer
         finally:
             if self._asking.get((number, thread)) is answer:
                 del self._asking[number, thread]
 
+    @ray.method(max_task_retries=-1)
     async def tell(self, number: int, before: int, told: tuple[bytes, ...]) -> None:
         """Take lines of the log of an order."""
-        self._say(number, MAIN, before, told, None)
+        self._say(number, MAIN, before, told, 0, None)
 
+    @ray.method(max_task_retries=-1)
     async def begin(self, number: int) -> None:
         """Take that an order begins."""
-        self._say(number, BEGUN, 0, (), None)
+        self._say(number, BEGUN, 0, (), 0, None)
 
-    def _say(self, number: int, thread: int, before: int, told: tuple[bytes, ...], what: bytes | None) -> None:
-        self._said.append((number, thread, before, told, what))
+    def _say(self, *what: Any) -> None:
+        self._said.append(what)
         self._is_news.set()
 
+    @ray.method(max_task_retries=-1)
     async def listen(self, life: str, heard: int) -> tuple[str, int, tuple[Said, ...]]:
         """Wait until there is something besides what was heard in that life; return life, what is heard then, and the rest.
 
-        What was returned is kept until it is known to have arrived.
+        What was returned is kept until it is known to have arrived. Who was in another life is told so at once.
         """
         if life == self._life:
             del self._said[: heard - self._heard]
             self._heard = heard
-        if not self._said:
+        if not self._said and life == self._life:
             self._is_news.clear()
             await self._is_news.wait()
         return self._life, self._heard + len(self._said), tuple(self._said)
@@ -212,6 +216,7 @@ class _Wire:
         self._name = switchboard
         self._number = number
         self._lock = threading.Lock()
+        self._questions = 0  # so many were asked
         self._kept: list[bytes] = []  # lines of logs
         self._told = 0
         self._is_over: threading.Event | None = None  # where lines are told meanwhile
@@ -242,7 +247,8 @@ class _Wire:
         try:
             with self._lock:
                 before, told = self._take()
-                waited = self._switchboard().ask.remote(self._number, thread, before, told, what)
+                self._questions += 1
+                waited = self._switchboard().ask.remote(self._number, thread, before, told, self._questions, what)
             return self._answer(waited)
         except (RayError, ValueError) as error:  # ValueError: there is no switchboard of the name
             raise self.gone(error) from error
