@@ -411,8 +411,9 @@ class _RayWorkers:
             self._cancel_in_ray(sent, force=True)
         with contextlib.suppress(Exception):
             if self._ray.is_initialized():
+                self._switchboard.hang_up.remote()
+                self._listener.join(CLOSE_SECONDS)  # of a switchboard that is killed meanwhile, Ray prints that it is
                 self._ray.kill(self._switchboard)
-        self._listener.join(CLOSE_SECONDS)
         self._stored.clear()
         self._connection.close()
 

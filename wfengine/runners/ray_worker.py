@@ -156,6 +156,7 @@ class Switchboard:
         self._heard = 0  # so many things were said that the flow's process has
         self._said: list[Said] = []  # the others
         self._is_news = asyncio.Event()
+        self._is_over = False
         self._asking: dict[tuple[int, int], asyncio.Future[bytes]] = {}
 
     @ray.method(max_task_retries=-1)
@@ -193,10 +194,15 @@ class Switchboard:
         if life == self._life:
             del self._said[: heard - self._heard]
             self._heard = heard
-        if not self._said and life == self._life:
+        if not self._said and life == self._life and not self._is_over:
             self._is_news.clear()
             await self._is_news.wait()
         return self._life, self._heard + len(self._said), tuple(self._said)
+
+    async def hang_up(self) -> None:
+        """Let the flow's process, which waits in `listen`, go."""
+        self._is_over = True
+        self._is_news.set()
 
     async def answer(self, number: int, thread: int, data: bytes) -> None:
         """Answer a question, if somebody still waits."""
