@@ -243,30 +243,34 @@ def switchboards() -> list[str]:
     return [name for name in names if name.startswith("wfengine-")]
 
 
-def test_the_death_of_the_switchboard_costs_the_tasks_that_use_it_then(runner: RayTaskRunner, tmp_path: Path) -> None:
-    @task(retries=1)
+def test_the_death_of_the_switchboard_costs_no_task(runner: RayTaskRunner, tmp_path: Path, rows: Rows) -> None:
+    @task
     def call(folder: Path) -> int:
         (folder / f"began {where.submit(1).result()[0]}").touch()
         while not (folder / "killed").exists():
             where(1)
         return 7
 
-    @task
+    @task(log_prints=True)
     def ask_nothing(folder: Path) -> str:
+        print("said before")
         while not (folder / "killed").exists():
             time.sleep(0.01)
+        print("said after")
         return "heard nothing of it"
 
     @flow(task_runner=runner)
     def main() -> tuple[int, str]:
         calls, quiet = call.submit(tmp_path), ask_nothing.submit(tmp_path)
         eventually((tmp_path / "began 1").exists)
+        eventually(lambda: rows("SELECT 1 FROM logs WHERE message = 'said before'"))
         (name,) = switchboards()
         ray.kill(ray.get_actor(name), no_restart=False)
         (tmp_path / "killed").touch()
         return calls.result(), quiet.result()
 
     assert main() == (7, "heard nothing of it")
+    assert rows("SELECT message FROM logs ORDER BY id") == [("said before",), ("said after",)]
     eventually(lambda: not switchboards())
 
 

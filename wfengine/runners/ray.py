@@ -120,8 +120,12 @@ class _Sent:
         self.has_begun = threading.Event() if line.has_limit else None
         self._end: threading.Event | None = None
         self._lock = threading.Lock()
-        self._told = 0
+        self._told = 0  # so many lines of its log have come
+        self._early: dict[int, tuple[bytes, ...]] = {}  # lines that came before others, by how many are to come before them
+        self._questions: dict[int, int] = {}  # the last one of each thread
+        self._answers: dict[int, bytes] = {}  # to those
         self._due = 0
+        self._has_gap = False  # lines are missing, and will not come
         self._last: tuple[tuple[bytes, ...], Done | Lost] | None = None
 
     def go_on(self) -> None:
@@ -137,16 +141,37 @@ class _Sent:
             self._end = self._end or threading.Event()
         return self._end.wait(seconds)
 
-    def take(self, thread: int, told: tuple[bytes, ...], what: bytes | None) -> bool:
-        """Take what the switchboard brought. Returns whether that was the last thing."""
+    def take(self, thread: int, before: int, told: tuple[bytes, ...], question: int, what: bytes | None) -> bytes | None:
+        """Take what the switchboard brought. Returns the answer to a question that was answered before."""
         self.go_on()
         with self._lock:
-            for line in told:
-                self.inboxes.put(Tell(line))
-            self._told += len(told)
+            if told and before >= self._told:
+                self._early[before] = told
+            self._show()
+            if what is not None and self._questions.get(thread) == question:
+                return self._answers.get(thread)
             if what is not None:
+                self._questions[thread] = question
+                self._answers.pop(thread, None)
                 self.inboxes.put(Ask(thread, what))
-            return self._told >= self._due and self._finish()
+            return None
+
+    def answer(self, thread: int, data: bytes) -> None:
+        """Keep the answer to the last question of a thread, in case that it is lost on its way."""
+        with self._lock:
+            self._answers[thread] = data
+
+    def forget(self, thread: int) -> None:
+        """Keep nothing for a thread besides the main one that says no more."""
+        with self._lock:
+            self._questions.pop(thread, None)
+            self._answers.pop(thread, None)
+        self.inboxes.forget(thread)
+
+    def is_complete(self) -> bool:
+        """Say how it ended if it has, and all lines of its log have come; tell whether it is so."""
+        with self._lock:
+            return self._finish()
 
     def end(self, due: int, rest: tuple[bytes, ...], message: Done | Lost) -> bool:
         """Take how it ended, to be said when so many lines of its log have come. Returns whether they have."""
@@ -156,17 +181,28 @@ class _Sent:
             if self._end is not None:
                 self._end.set()
             self._due, self._last = due, (rest, message)
-            return self._told >= due and self._finish()
-
-    def give_up_logs(self) -> bool:
-        """Wait for no more lines of its log. Returns whether it has ended."""
-        self.go_on()
-        with self._lock:
-            self._due = 0
             return self._finish()
 
+    def give_up_logs(self) -> bool:
+        """Wait for no lines of its log that have not come. Returns whether it has ended."""
+        self.go_on()
+        with self._lock:
+            self._has_gap = True
+            self._show()
+            return self._finish()
+
+    def _show(self) -> None:
+        """Pass on the lines of its log that are next (the lock is held)."""
+        while self._early and (self._has_gap or self._told in self._early):
+            first = min(self._early)
+            lines = self._early.pop(first)
+            self._told = first + len(lines)
+            for line in lines:
+                self.inboxes.put(Tell(line))
+
     def _finish(self) -> bool:
-        if self._last is None:
+        """Say how it ended, if it has, behind its whole log (the lock is held); tell whether that was done."""
+        if self._last is None or (self._told < self._due and not self._has_gap):
             return False
         (rest, message), self._last = self._last, None
         for line in rest:
@@ -219,7 +255,7 @@ class _RayWorkers:
                 raise UsageError("The runner of this flow run was closed.")
             self._sent[sent.number] = sent
         line.worker = sent
-        line.forget = sent.inboxes.forget
+        line.forget = sent.forget
         why = self._why_not()
         if why is None:
             small = {name: data for name, data in parcels.items() if len(data) <= STORED_BYTES}
@@ -290,27 +326,35 @@ class _RayWorkers:
 
     def _listen(self) -> None:
         """Hand on what the switchboard hears, on a thread of its own."""
-        failures = 0
+        life, heard = "", 0
         while not self._is_closed:
             try:
-                said = self._ray.get(self._switchboard.listen.remote())
-                failures = 0
+                now, heard, said = self._ray.get(self._switchboard.listen.remote(life, heard))
             except Exception as error:
-                failures += 1
-                if self._is_closed:
-                    return
-                if failures > SWITCHBOARD_RESTARTS:
-                    self._why_broken = f"the switchboard of its flow run is gone: {_first_line(error)}"
-                for sent in list(self._sent.values()):  # lines of logs that it had are gone
-                    if sent.give_up_logs():
-                        self._forget(sent)
-                if self._why_broken is not None:
-                    return
-                continue
-            for number, thread, told, what in said:
-                sent_one = self._sent.get(number)
-                if sent_one is not None and sent_one.take(thread, told, what):
-                    self._forget(sent_one)
+                self._why_broken = f"the switchboard of its flow run is gone: {_first_line(error)}"
+                self._give_up_logs()
+                return
+            if now != life and life:
+                self._give_up_logs()
+            life = now
+            for each in said:
+                self._take(*each)
+
+    def _take(self, number: int, thread: int, before: int, told: tuple[bytes, ...], question: int, what: bytes | None) -> None:
+        sent = self._sent.get(number)
+        if sent is None:
+            return
+        answer = sent.take(thread, before, told, question, what)
+        if answer is not None:
+            self._switchboard.answer.remote(number, thread, answer)
+        if sent.is_complete():
+            self._forget(sent)
+
+    def _give_up_logs(self) -> None:
+        """Wait for no more lines of logs, which died with the switchboard that had them."""
+        for sent in list(self._sent.values()):
+            if sent.give_up_logs():
+                self._forget(sent)
 
     def receive(self, line: Line, thread: int, seconds: float | None) -> object:
         """See Workers."""
@@ -320,6 +364,7 @@ class _RayWorkers:
         """See Workers."""
         sent = cast("_Sent | None", line.worker)
         if sent is not None:
+            sent.answer(thread, answer)
             with contextlib.suppress(self._ray.exceptions.RayError):
                 self._switchboard.answer.remote(sent.number, thread, answer)
 
@@ -370,8 +415,9 @@ class _RayWorkers:
             self._cancel_in_ray(sent, force=True)
         with contextlib.suppress(Exception):
             if self._ray.is_initialized():
+                self._switchboard.hang_up.remote()
+                self._listener.join(CLOSE_SECONDS)  # of a switchboard that is killed meanwhile, Ray prints that it is
                 self._ray.kill(self._switchboard)
-        self._listener.join(CLOSE_SECONDS)
         self._stored.clear()
         self._connection.close()
 

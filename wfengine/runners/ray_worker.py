@@ -15,6 +15,7 @@ import pickle
 import signal
 import sys
 import threading
+import uuid
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
@@ -140,8 +141,9 @@ def at_depth(depth: int) -> Callable[..., bytes]:
     return carry_out_deeper if depth else carry_out
 
 
-#: What a worker says of an order: its number, that of a thread, lines of logs, and what the thread asks, if it does.
-Said = tuple[int, int, tuple[bytes, ...], bytes | None]
+#: What a worker says of an order: its number, that of a thread, how many lines of logs it said before, more of them; the number
+#: of a question and what it asks, if it asks. Ray brings such things out of order, and again if the actor died meanwhile.
+Said = tuple[int, int, int, tuple[bytes, ...], int, bytes | None]
 #: Stands for a thread where the order begins.
 BEGUN = -1
 
@@ -150,39 +152,57 @@ class Switchboard:
     """Connects the workers of one flow run with its flow's process; an actor of Ray, with an event loop."""
 
     def __init__(self) -> None:
-        self._said: list[Said] = []
+        self._life = uuid.uuid4().hex  # one that died begins anew
+        self._heard = 0  # so many things were said that the flow's process has
+        self._said: list[Said] = []  # the others
         self._is_news = asyncio.Event()
+        self._is_over = False
         self._asking: dict[tuple[int, int], asyncio.Future[bytes]] = {}
 
-    async def ask(self, number: int, thread: int, told: tuple[bytes, ...], what: bytes) -> bytes:
+    @ray.method(max_task_retries=-1)
+    async def ask(self, number: int, thread: int, before: int, told: tuple[bytes, ...], question: int, what: bytes) -> bytes:
         """Take a question of a thread of an order, and the lines of logs before it; return the answer."""
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._asking[number, thread] = answer
-        self._say(number, thread, told, what)
+        self._say(number, thread, before, told, question, what)
         try:
             return await answer
         finally:
             if self._asking.get((number, thread)) is answer:
                 del self._asking[number, thread]
 
-    async def tell(self, number: int, told: tuple[bytes, ...]) -> None:
+    @ray.method(max_task_retries=-1)
+    async def tell(self, number: int, before: int, told: tuple[bytes, ...]) -> None:
         """Take lines of the log of an order."""
-        self._say(number, MAIN, told, None)
+        self._say(number, MAIN, before, told, 0, None)
 
+    @ray.method(max_task_retries=-1)
     async def begin(self, number: int) -> None:
         """Take that an order begins."""
-        self._say(number, BEGUN, (), None)
+        self._say(number, BEGUN, 0, (), 0, None)
 
-    def _say(self, number: int, thread: int, told: tuple[bytes, ...], what: bytes | None) -> None:
-        self._said.append((number, thread, told, what))
+    def _say(self, *what: Any) -> None:
+        self._said.append(what)
         self._is_news.set()
 
-    async def listen(self) -> list[Said]:
-        """Wait until there is something; return what was said since the last call."""
-        await self._is_news.wait()
-        self._is_news.clear()
-        said, self._said = self._said, []
-        return said
+    @ray.method(max_task_retries=-1)
+    async def listen(self, life: str, heard: int) -> tuple[str, int, tuple[Said, ...]]:
+        """Wait until there is something besides what was heard in that life; return life, what is heard then, and the rest.
+
+        What was returned is kept until it is known to have arrived. Who was in another life is told so at once.
+        """
+        if life == self._life:
+            del self._said[: heard - self._heard]
+            self._heard = heard
+        if not self._said and life == self._life and not self._is_over:
+            self._is_news.clear()
+            await self._is_news.wait()
+        return self._life, self._heard + len(self._said), tuple(self._said)
+
+    async def hang_up(self) -> None:
+        """Let the flow's process, which waits in `listen`, go."""
+        self._is_over = True
+        self._is_news.set()
 
     async def answer(self, number: int, thread: int, data: bytes) -> None:
         """Answer a question, if somebody still waits."""
@@ -202,6 +222,7 @@ class _Wire:
         self._name = switchboard
         self._number = number
         self._lock = threading.Lock()
+        self._questions = 0  # so many were asked
         self._kept: list[bytes] = []  # lines of logs
         self._told = 0
         self._is_over: threading.Event | None = None  # where lines are told meanwhile
@@ -231,12 +252,19 @@ class _Wire:
         """See Wire."""
         try:
             with self._lock:
-                told, self._kept = tuple(self._kept), []
-                self._told += len(told)
-                waited = self._switchboard().ask.remote(self._number, thread, told, what)
+                before, told = self._take()
+                self._questions += 1
+                waited = self._switchboard().ask.remote(self._number, thread, before, told, self._questions, what)
             return self._answer(waited)
         except (RayError, ValueError) as error:  # ValueError: there is no switchboard of the name
             raise self.gone(error) from error
+
+    def _take(self) -> tuple[int, tuple[bytes, ...]]:
+        """Return how many lines of logs were told before, and those to tell now (the lock is held)."""
+        before, told = self._told, tuple(self._kept)
+        self._told += len(told)
+        self._kept.clear()
+        return before, told
 
     def _answer(self, waited: Any) -> bytes:
         future: Future[bytes] = waited.future()
@@ -267,10 +295,9 @@ class _Wire:
         while not is_over.wait(TELL_SECONDS):
             with self._lock:
                 if self._kept and not is_over.is_set():
-                    told, self._kept = tuple(self._kept), []
-                    self._told += len(told)
+                    before, told = self._take()
                     with contextlib.suppress(RayError, ValueError):
-                        self._switchboard().tell.remote(self._number, told)
+                        self._switchboard().tell.remote(self._number, before, told)
 
     def close(self) -> tuple[int, tuple[bytes, ...]]:
         """Return how many lines of logs were told, and the others."""

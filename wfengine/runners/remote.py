@@ -126,11 +126,15 @@ class Inboxes:
                 inbox.put(message)
 
     def get(self, thread: int, seconds: float | None) -> object:
-        """See Workers.receive."""
+        """See Workers.receive. That the worker is lost is said again to who asks again, as a task and one that it calls do."""
+        inbox = self._inboxes[thread]
         try:
-            return self._inboxes[thread].get(timeout=seconds)
+            message = inbox.get(timeout=seconds)
         except Empty:
             raise TimeoutError from None
+        if type(message) is Lost:
+            inbox.put(message)
+        return message
 
     def forget(self, thread: int) -> None:
         """Keep nothing for a thread besides the main one that says no more."""
