@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import threading
@@ -254,9 +255,13 @@ def test_a_cancelled_run_stops_a_task_that_asks_nobody(place: Place, tmp_path: P
         finally:
             touch(folder, "unwound")
 
+    @task
+    def waits(folder: str) -> None:
+        spin.submit(folder).result()
+
     @flow(task_runner=place.new())
     def main() -> None:
-        spin.submit(str(tmp_path)).result()
+        waits.submit(str(tmp_path)).result()
 
     thread = cancel_when_there(tmp_path, "began")
     with pytest.raises(CancelledRun):
@@ -310,7 +315,11 @@ def _descriptors() -> int:
 
 
 def _children() -> set[str]:
-    return set(Path(f"/proc/self/task/{threading.main_thread().native_id}/children").read_text().split())
+    found: set[str] = set()
+    for thread in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended
+            found.update((thread / "children").read_text().split())
+    return found
 
 
 # ------------------------------------------------------------------------------------------- tasks of other kinds

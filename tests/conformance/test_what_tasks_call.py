@@ -199,6 +199,30 @@ def test_async_tasks_gather_submit_and_are_awaited(place: Place) -> None:
     assert asyncio.run(main()) == [([0, 2, 4], 12, 10), ([0, 2], 12, 10)]
 
 
+def test_an_await_that_is_cancelled_cancels_the_task_it_waits_for(place: Place, tmp_path: Path) -> None:
+    @task
+    async def slow() -> None:
+        try:
+            await asyncio.sleep(50)
+        except asyncio.CancelledError:
+            (tmp_path / "cancelled").touch()
+            raise
+
+    @task
+    async def limited() -> str:
+        try:
+            await asyncio.wait_for(slow(), 1.0)
+        except TimeoutError:
+            return f"{(tmp_path / 'cancelled').exists()} {await double_async(4)}"
+        return ""
+
+    @flow(task_runner=place.new())
+    def main() -> str:
+        return limited.submit().result()
+
+    assert main() == "True 8"
+
+
 async def _awaited(what: object) -> int:
     return await what  # type: ignore[no-any-return, misc]
 

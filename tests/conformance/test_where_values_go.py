@@ -258,6 +258,25 @@ def test_what_is_no_exception_stops_the_flow_as_it_does_on_threads(
         assert caught.value.code == 3  # type: ignore[attr-defined]
 
 
+def test_what_is_no_exception_can_be_caught_where_a_task_calls_a_task(place: Place) -> None:
+    @task
+    def leave() -> None:
+        sys.exit(4)
+
+    @task
+    def catches() -> object:
+        try:
+            leave()
+        except SystemExit as error:
+            return error.code
+
+    @flow(task_runner=place.new())
+    def main() -> object:
+        return catches.submit().result()
+
+    assert main() == 4
+
+
 SCRIPT = """
 import dataclasses, os, sys
 from wfengine import flow, task, use_journal

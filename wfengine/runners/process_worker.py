@@ -103,6 +103,8 @@ class _Wire:
             return what[0], what[1]
         if kind == "order":
             self.parcels.update(what[1])
+            for name in what[2]:
+                self.parcels.pop(name, None)
             return ORDERS, what[0]
         return ORDERS, None
 

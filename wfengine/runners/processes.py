@@ -19,7 +19,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -35,6 +35,10 @@ from wfengine_journal.threads import start_thread
 
 #: How long the code of a task that was given up may take to unwind before its process is killed, in seconds.
 GRACE_SECONDS = 5.0
+
+
+#: A process keeps parcels of so many bytes for the orders to come, and in any case those of its present one.
+KEPT_PARCEL_BYTES = 256 << 20
 
 
 class ProcessTaskRunner(RemoteTaskRunner):
@@ -78,8 +82,9 @@ class _Processes:
         while True:
             process = self._idle_one()
             line.worker = process
-            if process.give(line, order, parcels):
-                return
+            if process.give(line, order, parcels) or process.is_new:
+                process.is_new = False
+                return  # a new one that is dead already is waited for like one that dies later
             self._drop(process)  # it died while it had nothing to do
 
     def _idle_one(self) -> _Process:
@@ -156,7 +161,8 @@ class _Process:
         self._line: Line | None = None
         self._orders = 0  # so many it was given
         self._threads: set[int] = set()  # of its that are being answered, besides the main one
-        self.has: set[str] = set()  # the parcels it was sent
+        self.is_new = True
+        self._has: OrderedDict[str, int] = OrderedDict()  # sizes of the parcels it was sent, those used last at the end
         self.is_alive = True
         self._is_stopped = False
         with theirs:
@@ -174,15 +180,21 @@ class _Process:
 
     def give(self, line: Line, order: Order, parcels: Mapping[str, bytes]) -> bool:
         """Give it an order; False if it is dead already, which only trying shows."""
-        new = {name: data for name, data in parcels.items() if name not in self.has}
+        new = {name: data for name, data in parcels.items() if name not in self._has}
         self._line = line
         self._orders += 1
         line.forget = self._forget
-        if not self.is_alive or not self._send(pack("order", order, new)):
-            self._line = None
-            return False
-        self.has.update(new)
-        return True
+        return self.is_alive and self._send(pack("order", order, new, self._let_go(parcels)))
+
+    def _let_go(self, used: Mapping[str, bytes]) -> list[str]:
+        """Note which parcels it has from now on; return the names of those that it is not to keep any longer."""
+        for name, data in used.items():
+            self._has[name] = len(data)
+            self._has.move_to_end(name)
+        gone: list[str] = []
+        while sum(self._has.values()) > KEPT_PARCEL_BYTES and len(self._has) > len(used):
+            gone.append(self._has.popitem(last=False)[0])
+        return gone
 
     def release(self) -> None:
         """Its order is carried out."""

@@ -425,7 +425,7 @@ class Line:
                 answer = Ran(self._done(cast(Asked, asked).what))
             except Signal as signal:
                 answer = Halted(str(signal))
-            except Exception as error:
+            except BaseException as error:  # for the code that asked, whatever it is; without an answer it waits for ever
                 answer = Ran(None, failure_of(error, dump))
         self._send(thread, answer)
 

@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from wfengine.runners.away import ERRAND, Errand
 from wfengine.runners.messages import (
@@ -44,6 +44,9 @@ from wfengine.tracebacks import without_engine_frames
 from wfengine_journal.clock import Clock, SystemClock
 from wfengine_journal.errors import MissingContextError, RunHalted, UsageError
 from wfengine_journal.threads import start_thread
+
+if TYPE_CHECKING:
+    import asyncio
 
 R = TypeVar("R")
 
@@ -172,6 +175,36 @@ def _awaitable(error: BaseException) -> BaseException:
     return RuntimeError(f"StopIteration: {error}") if isinstance(error, StopIteration) else error
 
 
+class _Awaited:
+    """What runs here, on another thread, for an `await`."""
+
+    def __init__(self) -> None:
+        self._running: tuple[asyncio.AbstractEventLoop, asyncio.Task[object]] | None = None
+
+    def enter(self) -> None:
+        """Note that it is the present asyncio task."""
+        import asyncio
+
+        task = asyncio.current_task()
+        assert task is not None
+        self._running = asyncio.get_running_loop(), task
+
+    def cancel(self) -> bool:
+        """Cancel it; tell whether there is something that can be cancelled."""
+        if self._running is None:
+            return False
+        loop, task = self._running
+        try:
+            loop.call_soon_threadsafe(task.cancel)
+        except RuntimeError:  # it has ended
+            return False
+        return True
+
+
+#: Set in the context of a thread that asks for an `await`.
+_AWAITED: contextvars.ContextVar[_Awaited | None] = contextvars.ContextVar("wfengine_awaited", default=None)
+
+
 class _Errand(Errand):
     """What stands in the context of code that runs here; calls of tasks and flows come to it as to a `Tracer`."""
 
@@ -271,8 +304,15 @@ class _Errand(Errand):
                 loop.call_soon_threadsafe(finish, settle, value)
 
         context = contextvars.copy_context()
+        awaited = _Awaited()
+        context.run(_AWAITED.set, awaited)
         start_thread("wfengine-ask", lambda: context.run(body))
-        return await answered
+        try:
+            return await asyncio.shield(answered)
+        except asyncio.CancelledError:
+            if awaited.cancel():  # async code that runs for it: it is unwound first, as if it had been awaited here
+                await asyncio.wait([answered])
+            raise
 
     def do(self, fn: Callable[..., object], args: tuple[object, ...], kwargs: dict[str, object]) -> object:
         """Have a public function called in the flow's process."""
@@ -303,7 +343,15 @@ class _Errand(Errand):
             with _prints_told(order.log_prints), tags(*order.tags):
                 result = function(*args, **kwargs)
                 if order.is_async:
-                    result = self._run_coroutine(result, lane.enter)
+                    awaited = _AWAITED.get()
+
+                    def enter() -> None:
+                        lane.enter()
+                        if awaited is not None:
+                            awaited.enter()
+                            _AWAITED.set(None)
+
+                    result = self._run_coroutine(result, enter)
             return ran(result, f"'{getattr(function, '__qualname__', function)}'")
         except RunHalted as signal:
             return outcome(Halted(str(signal)))
