@@ -26,7 +26,7 @@ WORKLOADS = {
     "W5": processes.recovery,
     "W6": capacity.old_file,
     "W7": workloads.bytes_per_task,
-    "W8": capacity.large_flow,
+    "W8": processes.mapped_memory,
     "W9": daemon.daemon,
     "W10": capacity.many_processes,
     "C1": capacity.queued_runs,

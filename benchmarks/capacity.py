@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.processes import CHILD_SECONDS, PEAK, _environment, _run
+from benchmarks.processes import CHILD_SECONDS, _environment, _run
 from benchmarks.raw import raw_microseconds
 from benchmarks.table import Row
 from benchmarks.workloads import CHAIN_TASKS, chain_seconds, scratch, step
@@ -21,31 +21,10 @@ from wfengine_journal.queued_runs import QueueRun, RunRequest
 #: Task runs that are in the file already, and in how many runs.
 OLD_TASKS, OLD_RUNS = 1_000_000, 100
 LISTED_RUNS = 50
-#: Tasks of the large flow, bytes of the result of each; and how many it maps at a time where it does so in parts.
-MAPPED_TASKS, RESULT_BYTES = 100_000, 1000
-PART_TASKS = 1000
 QUEUED_RUNS = 300
 #: Processes that write to one file, and flows of a few tasks that each of them runs.
 WRITERS, WRITTEN_FLOWS = 8, 100
 WAITING_RUNS = 500
-
-MAPPED = f"""\
-import sys
-from wfengine import flow, task
-
-@task
-def text(number):
-    return f"{{number:0{RESULT_BYTES - 2}d}}"
-
-@flow(durability="process")
-def mapped(count, part):
-    for first in range(0, count, part):
-        for future in text.map(range(first, first + part)):
-            future.result()
-
-if __name__ == "__main__":
-    mapped(int(sys.argv[2]), int(sys.argv[3]))
-"""
 
 WRITER = f"""\
 import sys, time
@@ -154,28 +133,6 @@ def old_file(rounds: int, folder: Path | None) -> list[Row]:
         Row("W6", what, aged, "us/task", "1.15 x", "1.05 x", "as W1", fresh, "a new file", "tasks"),
         Row("W6", f"list the last {LISTED_RUNS} runs of it", listed, "ms", "20 ms", "", ""),
     ]
-
-
-def large_flow(rounds: int, folder: Path | None) -> list[Row]:
-    """W8."""
-    few, many, parts = [], [], []
-    for _ in range(rounds):
-        few.append(_peak(PART_TASKS, PART_TASKS, folder))
-        many.append(_peak(MAPPED_TASKS, MAPPED_TASKS, folder))
-        parts.append(_peak(MAPPED_TASKS, PART_TASKS, folder))
-    what = f"peak memory: a map of {MAPPED_TASKS:,} tasks, 1 KB each"
-    reference = f"{PART_TASKS:,} tasks"
-    return [
-        Row("W8", what, many, "MB", "150 MB", "80 MB", "", few, reference),
-        Row("W8", f"the same in maps of {PART_TASKS:,}", parts, "MB", "150 MB", "80 MB", "", few, reference),
-    ]
-
-
-def _peak(tasks: int, at_a_time: int, folder: Path | None) -> float:
-    """Return the peak memory in MB of a process that maps so many tasks."""
-    with tempfile.TemporaryDirectory(prefix="wfengine-bench-", dir=folder) as name:
-        (Path(name) / "mapped.py").write_text(MAPPED, encoding="utf-8")
-        return int(_run(Path(name), "-c", PEAK, "mapped.py", str(tasks), str(at_a_time))) / 1024
 
 
 def many_processes(rounds: int, folder: Path | None) -> list[Row]:

@@ -43,6 +43,7 @@ from wfengine.own_calls import (
 )
 from wfengine.parameter_checks import check_given
 from wfengine.run_objects import FlowRun
+from wfengine.runners.away import asks_the_flow
 from wfengine.states import State
 from wfengine.steps import Create, Outcome, Steps, Write
 from wfengine.task_engine import Call, issue
@@ -80,6 +81,7 @@ WITHOUT_MEANING = frozenset({"client", "poll_interval", "as_subflow", "job_varia
 _logger = logging.getLogger("wfengine.deployments")
 
 
+@asks_the_flow
 def run_deployment(
     name: str | int,
     parameters: Mapping[str, object] | None = None,

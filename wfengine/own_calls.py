@@ -17,6 +17,7 @@ from wfengine.awaiting import in_async_code
 from wfengine.doubt import cut_off
 from wfengine.outcomes import outcome_change
 from wfengine.parameters import Parameters
+from wfengine.runners.away import refuse_on_worker
 from wfengine.scopes import LiveRun, Scope, current_scope, find_scope
 from wfengine.steps import Await, Create, Outcome, Steps, Write, drive, drive_async
 from wfengine.task_engine import Call, Callee, first_row, given
@@ -70,6 +71,7 @@ def scope_of(function: str) -> Scope:
     """Return the scope of the calling code. Raises MissingContextError outside of a flow."""
     scope = find_scope()
     if scope is None:
+        refuse_on_worker(f"{function}()", "Call it in the flow, and give the task what came of it.")
         raise MissingContextError(f"{function}() was called outside of a flow run. Call it in a flow or task.")
     return scope
 

@@ -41,6 +41,7 @@
     │   ├── AcquireConcurrencySlotTimeoutError WF260 no place of a limit became free in time (a TimeoutError too)
     │   ├── DuplicateRunError         WF261  a run that has not ended holds this deduplication key in its queue
     │   ├── DeadlockError             WF262  a flow run would wait for itself
+    │   ├── WorkerDiedError           WF270  the worker that ran the task died or was lost
     │   ├── NotPausedError            WF243  an input for a run that waits for none
     │   └── FailedStateError          WF209  the result of a state that did not complete was asked for
     │       ├── FailedRun             WF210  it failed, and has no exception of its own
@@ -50,6 +51,7 @@
     │       ├── UnfinishedRun         WF214  it has not ended
     │       └── MissingResult         WF215  never raised; for code that catches it
     ├── ValueNotStorableError         WF300  a result or parameter that cannot be written so that it can be read back
+    │   └── UnsendableError           WF301  a value that cannot be sent to a worker or back (a TypeError too)
     ├── JournalError                  WF400  the file
     │   ├── JournalNotFoundError      WF401
     │   ├── NotAJournalError          WF402  not SQLite, or somebody else's database
@@ -375,6 +377,12 @@ class AcquireConcurrencySlotTimeoutError(RunError, TimeoutError):
     code = "WF260"
 
 
+class WorkerDiedError(RunError):
+    """The worker of a runner died, or was lost, while it ran this task; the task failed, and its retries apply."""
+
+    code = "WF270"
+
+
 class DuplicateRunError(RunError):
     """A run that has not ended holds this deduplication key in its queue; `flow_run_id` is its id. Nothing was written."""
 
@@ -403,6 +411,12 @@ class ValueNotStorableError(WfengineError):
     """A value that cannot be written such that it can be read back. Said when the task ends, not at resume."""
 
     code = "WF300"
+
+
+class UnsendableError(ValueNotStorableError, TypeError):
+    """A value that cannot be sent to a worker, or back from it."""
+
+    code = "WF301"
 
 
 class JournalError(WfengineError):

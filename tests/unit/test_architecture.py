@@ -24,7 +24,7 @@ FUNCTION_LINES = 70
 
 FORBIDDEN_AT_IMPORT = (
     "asyncio", "click", "sqlite_utils", "croniter", "tenacity", "rich", "pydantic", "cloudpickle", "multiprocessing",
-    "importlib.metadata",
+    "importlib.metadata", "distributed", "dask",
 )  # fmt: skip
 
 
