@@ -362,7 +362,7 @@ def test_a_future_can_be_asked_by_many_threads() -> None:
 def until(condition: Callable[[], bool]) -> None:
     """Wait for something another thread does."""
     pause = threading.Event()
-    for _ in range(2000):
+    for _ in range(12_000):
         if condition():
             return
         pause.wait(0.005)
