@@ -6,7 +6,6 @@ prints how many commits there were.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import sys
 from collections.abc import Sequence

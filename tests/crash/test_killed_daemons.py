@@ -52,6 +52,7 @@ def etl():
     return work() + 1
 """
 
+
 def prepare(folder: Path, what: str) -> Path:
     """Make a journal with a deployment of which two runs wait in a queue, or that is hourly and unserved for 2.5 hours."""
     folder.mkdir()
