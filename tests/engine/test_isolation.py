@@ -259,10 +259,10 @@ def test_a_run_beyond_its_time_limit_is_killed_with_all_that_it_started(bench: B
             return step(2)
     """)
     run_id = bench.queue()
-    over = bench.launch(run_id, seconds=2)
+    over = bench.launch(run_id, seconds=5)
     started = int(bench.wait_for("started"))
     assert over.wait(RUN_SECONDS)
-    assert bench.state(run_id) == ("CRASHED", "ran longer than 2 s: killed")
+    assert bench.state(run_id) == ("CRASHED", "ran longer than 5 s: killed")
     code, peak, _ = bench.end(run_id)
     assert code == -signal.SIGKILL
     assert isinstance(peak, int)
@@ -600,7 +600,7 @@ def test_an_executor_gives_runs_of_isolated_deployments_processes_and_takes_up_w
     """)
     bench.deploy("main", isolate=1, concurrency_limit=2)
     bench.deploy("hopeless", isolate=1, max_recoveries=2)
-    bench.deploy("slow", isolate=1, time_limit_seconds=1.0)
+    bench.deploy("slow", isolate=1, time_limit_seconds=5.0)
     bench.deploy("greedy", isolate=1, memory_limit_bytes=256 * MB)
     runs = [bench.queue("main", number=number) for number in range(6)]
     others = [bench.queue(flow) for flow in ("hopeless", "slow", "greedy", "here")]

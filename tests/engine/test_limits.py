@@ -375,7 +375,7 @@ def test_what_a_timed_out_attempt_holds_does_not_keep_its_next_attempt_out() -> 
     attempts: list[int] = []
     never = threading.Event()
 
-    @task(timeout_seconds=0.2, retries=1)
+    @task(timeout_seconds=1.0, retries=1)
     def use() -> str:
         with concurrency("tool"):
             attempts.append(1)

@@ -354,7 +354,7 @@ def test_task_over_its_time_limit_fails_as_timed_out(rows: Rows) -> None:
 def test_late_result_of_a_timed_out_attempt_is_discarded(rows: Rows) -> None:
     held, late = threading.Event(), threading.Event()
 
-    @task(timeout_seconds=0.05, retries=1)
+    @task(timeout_seconds=1.0, retries=1)
     def slow() -> str:
         if current_task_run().attempt == 1:
             held.wait(60)
@@ -413,7 +413,7 @@ def test_retry_after_a_time_limit_runs_the_call_again_that_the_left_behind_threa
             return "late"
         return "in time"
 
-    @task(timeout_seconds=0.1, retries=1)
+    @task(timeout_seconds=1.0, retries=1)
     def parent() -> str:
         try:
             return leaf()
