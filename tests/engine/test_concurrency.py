@@ -61,6 +61,7 @@ def test_ten_thousand_task_runs_from_64_threads_are_all_there(rows: Rows) -> Non
     assert rows.value("SELECT count(*) FROM history WHERE task_id IS NOT NULL") == 32 * 156 * 2 + 32 * 156 * 3
 
 
+@pytest.mark.crash
 def test_ten_thousand_task_runs_from_8_processes_are_all_there(program: Program, rows: Rows) -> None:
     program.write(
         """

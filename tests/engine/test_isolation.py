@@ -653,6 +653,7 @@ def test_a_run_that_waits_for_another_one_leaves_its_place_to_the_next(bench: Be
 # ------------------------------------------------------------------------------------------- many
 
 
+@pytest.mark.crash
 def test_killed_at_random_moments_runs_end_and_what_is_recorded_did_not_run_again(bench: Bench, rows: Rows) -> None:
     seed = random.randrange(1 << 30)
     print("seed", seed)
@@ -686,6 +687,7 @@ def test_killed_at_random_moments_runs_end_and_what_is_recorded_did_not_run_agai
     assert rows.value("SELECT count(*) FROM execution WHERE exit_code IS NULL") == 0
 
 
+@pytest.mark.crash
 def test_many_runs_through_four_processes_all_end_and_leave_no_process_and_no_descriptor(bench: Bench, rows: Rows) -> None:
     bench.write("""
         @flow
