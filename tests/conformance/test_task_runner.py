@@ -107,7 +107,7 @@ def test_a_runner_leaves_no_thread_behind(runner: TaskRunner) -> None:
     main()
     for thread in threading.enumerate():
         if thread.name.startswith(("wfengine-worker", "wfengine-loop")):
-            thread.join(timeout=60)
+            thread.join(timeout=10)
             assert not thread.is_alive()
 
 
