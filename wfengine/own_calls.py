@@ -145,16 +145,16 @@ def begin(call: Call, notes: Sequence[Rider] = ()) -> Steps[None]:
     call.live_state = StateType.RUNNING
 
 
-def begin_until(call: Call, timeout_seconds: float | None) -> Steps[str | None]:
-    """Begin a call that waits; return until when: the instant is recorded, and an earlier execution's one stays."""
+def begin_until(call: Call, timeout_seconds: float | None, notes: Sequence[Rider] = ()) -> Steps[str | None]:
+    """Begin a call that waits, with notes; return until when: the instant is recorded, and an earlier execution's one stays."""
     if not is_asked_anew(call):
         found = call.run.journal.records.find_item(call.run.id, call.task_run_id, DEADLINE)
         if found is not None:
-            yield from begin(call)
+            yield from begin(call, notes)
             return cast("str | None", found[0])
     until = instant_after(call.run, timeout_seconds)
     encoded = encode(until, "until when a call waits")
-    yield from begin(call, [NoteItem(call.run.id, DEADLINE, encoded, at=call.run.journal.clock.now_text())])
+    yield from begin(call, [NoteItem(call.run.id, DEADLINE, encoded, at=call.run.journal.clock.now_text()), *notes])
     return until
 
 

@@ -39,6 +39,8 @@
     │   ├── ReceiveTimeoutError       WF241  no message, event or condition came in time (a TimeoutError too)
     │   ├── FlowPauseTimeout          WF242  nobody gave the input in time that a flow waited for
     │   ├── AcquireConcurrencySlotTimeoutError WF260 no place of a limit became free in time (a TimeoutError too)
+    │   ├── DuplicateRunError         WF261  a run that has not ended holds this deduplication key in its queue
+    │   ├── DeadlockError             WF262  a flow run would wait for itself
     │   ├── NotPausedError            WF243  an input for a run that waits for none
     │   └── FailedStateError          WF209  the result of a state that did not complete was asked for
     │       ├── FailedRun             WF210  it failed, and has no exception of its own
@@ -371,6 +373,18 @@ class AcquireConcurrencySlotTimeoutError(RunError, TimeoutError):
     """A limit did not give what was asked of it within `timeout_seconds`."""
 
     code = "WF260"
+
+
+class DuplicateRunError(RunError):
+    """A run that has not ended holds this deduplication key in its queue; `flow_run_id` is its id. Nothing was written."""
+
+    code = "WF261"
+
+
+class DeadlockError(RunError):
+    """A flow run would wait for the end of itself, or of one that waits for it."""
+
+    code = "WF262"
 
 
 class DryRunEnded(RunError):

@@ -62,6 +62,11 @@ def refuse_network_file_system(path: Path) -> None:
         )
 
 
+def is_on_network(path: Path) -> bool:
+    """Tell whether a file lies on a network file system: what other machines do with it is not seen here at once."""
+    return file_system_type(path) in NETWORK_TYPES
+
+
 def file_system_type(path: Path, mounts: str = "/proc/self/mounts") -> str | None:
     """Return the type of the file system that holds `path`, or None where the system does not tell."""
     try:

@@ -77,7 +77,7 @@ class Journal:
         self.fold_log = self._writer.fold_log
         self.exclusive = self._writer.exclusive
         self.records = Records(path, self._writer.read)
-        self.changes = Changes(self._writer)
+        self.changes = Changes(self._writer, Path(f"{path}-wal"))
         self._owner_id: int | None = None
         #: Owners whose end this process sees to: until it has recorded that, nobody here takes them for dead.
         self.attended: set[int] = set()
@@ -304,6 +304,7 @@ class Journal:
             at = self.clock.now_text()
             self._writer.close(None if self._owner_id is None else _Statement(ended, (at, self._owner_id)))
         finally:
+            self.changes.close()
             if self._owner_id is not None:
                 self._lock_file.release(self._owner_id)
                 self._owner_id = None
@@ -312,13 +313,16 @@ class Journal:
     def hold_for_fork(self) -> None:
         """Called before a fork."""
         self._writer.hold_for_fork()
+        self.changes.hold_for_fork()
 
     def release_after_fork(self) -> None:
         """Called in the parent after a fork."""
+        self.changes.release_after_fork()
         self._writer.release_after_fork()
 
     def abandon_in_child(self) -> bool:
         """Called in a forked child; tells whether the child may open the file itself."""
+        self.changes.abandon_in_child()
         return self._writer.abandon_in_child()
 
 

@@ -116,6 +116,9 @@ def test_run_puts_a_run_into_the_queue_once_for_a_key(applied: Cli) -> None:
     again = applied("deployments", "run", "etl/nightly", "-p", "day=6", "--idempotency-key", "k")
     assert again.out.split()[0] == str(first["id"])
     assert "waits in queue 'default'" in again.err
+    due = str(first["due_at"])[:19]
+    assert f"  waits       is due at {due}Z" in applied("runs", "show", "1").out
+    assert applied("runs", "show", "1", "--json").object["waits_for"] == [f"is due at {due}Z"]
     rows = applied("sql", "SELECT parameters FROM runs", "--json").object["rows"]
     assert rows == [{"parameters": '{"day":5}'}] or rows == [['{"day":5}']]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from pathlib import Path
@@ -27,8 +28,7 @@ def first():
 def hang():
     note("hang")
     if first_time("hung"):
-        while not (HERE / "go").exists():
-            time.sleep(0.02)
+        (HERE / "go").read_text()  # a pipe: until somebody writes into it
         note("hung-on")
     return 2
 
@@ -70,6 +70,7 @@ def wait_for_state(rows: Rows, state: str, run_id: int = 1) -> None:
 def waiting(program: Program) -> Program:
     """A program whose deployment has a run in its queue."""
     program.write(FLOW)
+    os.mkfifo(program.folder / "go")
     with serve(program) as daemon:
         assert daemon.wait_until_ready().stop() == 0
     put_run(program)
@@ -95,7 +96,7 @@ def test_what_is_under_way_may_end_when_it_is_stopped(waiting: Program, rows: Ro
         wait_for(waiting.folder / "hung")
         daemon.process.send_signal(signal.SIGTERM)
         daemon.wait_until("STOPPING=1")
-        (waiting.folder / "go").touch()
+        (waiting.folder / "go").write_text("")
         assert daemon.wait() == 0
         assert rows.state()[0] == "COMPLETED"
         events = [(fact["event"], fact.get("run_id"), fact.get("deployment")) for fact in daemon.facts]
@@ -151,7 +152,7 @@ def test_of_two_daemons_each_executes_runs_of_its_own_file_only(program: Program
 def test_a_run_of_a_deployment_that_another_process_served_is_served_by_a_daemon_without_files(
     waiting: Program, rows: Rows
 ) -> None:
-    (waiting.folder / "go").touch()
+    (waiting.folder / "hung").touch()  # it does not hang
     with DaemonProcess(waiting.folder, "-m", "wfengine", "serve", environment=waiting.environment):
         wait_for_state(rows, "COMPLETED")
     assert rows("SELECT count(*) FROM deployments") == [(1,)]
@@ -174,7 +175,7 @@ def test_a_stopped_process_is_shown_as_silent_or_living_and_its_runs_are_its_own
             assert rows.state()[0] == "RUNNING"
         finally:
             daemon.process.send_signal(signal.SIGCONT)
-        (waiting.folder / "go").touch()
+        (waiting.folder / "go").write_text("")
         wait_for_state(rows, "COMPLETED")
 
 
@@ -215,6 +216,8 @@ def test_a_run_in_a_process_of_its_own_that_dies_costs_that_run_only(program: Pr
 def test_a_child_that_a_flow_forked_can_be_terminated(program: Program, rows: Rows) -> None:
     program.write(
         """
+        import signal
+
         @flow
         def etl():
             reading, writing = os.pipe()
@@ -222,7 +225,7 @@ def test_a_child_that_a_flow_forked_can_be_terminated(program: Program, rows: Ro
             if child == 0:
                 os.write(writing, b"x")  # Python drops signals that come while it forks
                 while True:
-                    time.sleep(0.05)
+                    signal.pause()
             os.read(reading, 1)
             os.kill(child, 15)
             note(f"status-{os.waitpid(child, 0)[1]}")

@@ -125,9 +125,9 @@ def test_what_runs_beside_a_run_that_crashes_does_not_notice(bench: Bench) -> No
 
         @flow
         def waiting():
+            os.mkfifo(HERE / "go")
             note("waits")
-            while not (HERE / "go").exists():
-                time.sleep(0.01)
+            (HERE / "go").read_text()  # until somebody writes into it
             return step(2)
     """)
     waits = bench.queue("waiting")
@@ -135,7 +135,7 @@ def test_what_runs_beside_a_run_that_crashes_does_not_notice(bench: Bench) -> No
     bench.wait_for("waits")
     assert bench.live(bench.queue("crashing"))[0] == "CRASHED"
     assert bench.live(bench.queue("main")) == ("COMPLETED", None)
-    (bench.folder / "go").touch()
+    (bench.folder / "go").write_text("")
     assert over.wait(RUN_SECONDS)
     assert bench.state(waits) == ("COMPLETED", None)
 
@@ -373,9 +373,9 @@ def test_a_run_that_another_process_has_or_that_has_ended_is_left_alone(bench: B
     bench.write("""
         @flow
         def main():
+            os.mkfifo(HERE / "go")
             note("waits")
-            while not (HERE / "go").exists():
-                time.sleep(0.01)
+            (HERE / "go").read_text()  # until somebody writes into it
             return step(1)
     """)
     run_id = bench.queue()
@@ -385,7 +385,7 @@ def test_a_run_that_another_process_has_or_that_has_ended_is_left_alone(bench: B
         bench.launch(run_id)
     other = Bench(bench.journal, bench.folder, Children(bench.journal))
     assert other.live(run_id)[0] == "RUNNING"
-    (bench.folder / "go").touch()
+    (bench.folder / "go").write_text("")
     assert over.wait(RUN_SECONDS)
     assert other.live(run_id) == ("COMPLETED", None)
     assert bench.effects == ["waits", "step1"]
@@ -618,6 +618,25 @@ def test_an_executor_gives_runs_of_isolated_deployments_processes_and_takes_up_w
     assert rows.value("SELECT result FROM flow_run WHERE id = ?", others[3]) == str(os.getpid())
 
 
+@pytest.mark.parametrize(("flow", "seconds", "code"), [("main", 600.0, -signal.SIGTERM), ("deaf", 1.0, -signal.SIGKILL)])
+def test_a_stopped_executor_tells_its_processes_at_once_and_kills_at_the_bound_what_does_not_listen(
+    bench: Bench, rows: Rows, flow: str, seconds: float, code: int
+) -> None:
+    bench.write(SLEEPERS)
+    bench.deploy(flow, isolate=1)
+    run_id = bench.queue(flow)
+    executor = Executor(bench.journal, isolate=Children)
+    executor.start()
+    bench.wait_for("sleeps")
+    executor.stop(seconds)  # long before ten minutes are over, or the test is out of time
+    assert executor.left == [run_id]
+    assert bench.state(run_id)[0] == "CRASHED"
+    assert rows("SELECT exit_code FROM execution") == [(code,)]
+    assert rows("SELECT crashes FROM flow_run") == [(0,)]
+    Executor(bench.journal, isolate=Children).run_once()
+    assert bench.state(run_id) == ("COMPLETED", None)
+
+
 def test_a_run_that_waits_for_another_one_leaves_its_place_to_the_next(bench: Bench) -> None:
     bench.write("""
         @task
@@ -648,6 +667,24 @@ def test_a_run_that_waits_for_another_one_leaves_its_place_to_the_next(bench: Be
         bench.journal.changes.wait(bench.journal.changes.mark(), 0.05)
     executor.stop(30)
     assert [bench.state(run_id)[0] for run_id in (waits, other)] == ["COMPLETED", "COMPLETED"]
+
+
+def test_a_run_in_a_process_of_its_own_lends_its_place_to_the_run_that_it_waits_for(bench: Bench, rows: Rows) -> None:
+    bench.write("""
+        from wfengine.deployments import run_deployment
+
+        @flow
+        def main(left: int = 2):
+            return run_deployment("main/main", {"left": left - 1}).state.result() if left else os.getpid()
+    """)
+    bench.deploy("main", isolate=1, concurrency_limit=1)
+    run_id = bench.queue("main")
+    executor = Executor(bench.journal, limit=1, isolate=Children)
+    executor.start()
+    while not bench.is_over(run_id):
+        bench.journal.changes.wait(bench.journal.changes.mark(), 0.05)
+    executor.stop(30)
+    assert rows("SELECT state, count(*) FROM flow_run GROUP BY 1") == [("COMPLETED", 3)]
 
 
 # ------------------------------------------------------------------------------------------- many

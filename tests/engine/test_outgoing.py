@@ -15,7 +15,6 @@ import pytest
 
 from tests.engine.conftest import FakeClock, Rows
 from wfengine.automations import Automation, CallWebhook, DoNothing, EventTrigger, RunCommand
-from wfengine.automations import outgoing as outgoing_module
 from wfengine.automations.outgoing import ActionFailed, Delivery, is_public, post, run_program
 from wfengine.automations.service import Automations
 from wfengine.automations.signatures import is_recent, is_signed, sign
@@ -177,7 +176,7 @@ def test_a_name_is_resolved_once_and_the_connection_goes_to_that_address(
             return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
         return real(host, port, *rest, **options)
 
-    monkeypatch.setattr(outgoing_module.socket, "getaddrinfo", rebinding)
+    monkeypatch.setattr(socket, "getaddrinfo", rebinding)
     assert post(delivery(f"http://rebind.example:{server.server_address[1]}/", allow_private=True))["status"] == 200
     assert asked.count("rebind.example") == 1
     assert server.got[0][0]["Host"].startswith("rebind.example")

@@ -247,7 +247,7 @@ def test_nobody_watches_when_nobody_waits(scene: Scene) -> None:
     watcher = changes._watcher
     if watcher is not None:
         watcher.join(LONG)
-    assert changes._watcher is None
+    assert changes._watch is None
     assert scene.journal._writer.after_commit is None
 
 

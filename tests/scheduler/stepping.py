@@ -1,6 +1,6 @@
-"""A scheduler that decides once what is due, or is killed meanwhile: `python -m tests.scheduler.stepping JOURNAL KILL`.
+"""A scheduler that decides once what is due, or is killed meanwhile: `python -m tests.scheduler.stepping JOURNAL KILL WHAT`.
 
-It is killed before the statement of number KILL; 0 is none.
+It is killed before the statement of number KILL; 0 is none. WHAT is `decide`, or `unpause` for the resuming of deployment 1.
 """
 
 from __future__ import annotations
@@ -12,14 +12,19 @@ from tests.crash.nursery import FLAG, serve
 from tests.crash.plan import StatementPlan
 from wfengine_journal import store
 from wfengine_scheduler.loop import Scheduler
+from wfengine_scheduler.pausing import unpause_deployment
 
 
 def execute() -> None:
     """Take the one step."""
-    path, kill = Path(sys.argv[1]), int(sys.argv[2])
+    path, kill, what = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     if kill:
         StatementPlan(kill, path.with_name("killed-before.sql")).install()
-    Scheduler(store.open_journal(path)).step()
+    journal = store.open_journal(path)
+    if what == "decide":
+        Scheduler(journal).step()
+    else:
+        unpause_deployment(journal, 1)
     store.close_all()
 
 

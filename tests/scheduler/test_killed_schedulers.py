@@ -28,8 +28,8 @@ def nursery() -> Iterator[Nursery]:
     nursery.close()
 
 
-def step(nursery: Nursery, path: Path, kill_before: int = 0) -> int:
-    return nursery.run(path.parent, [str(path), str(kill_before)], {})
+def step(nursery: Nursery, path: Path, kill_before: int = 0, what: str = "decide") -> int:
+    return nursery.run(path.parent, [str(path), str(kill_before), what], {})
 
 
 def test_a_scheduler_killed_before_any_of_its_statements_leaves_all_or_nothing_to_the_next(
@@ -55,6 +55,33 @@ def test_a_scheduler_killed_before_any_of_its_statements_leaves_all_or_nothing_t
         assert violations(path, schedules=2) == []
     assert kills > 30
     assert before_commit > 20
+
+
+def test_a_deployment_whose_resuming_is_killed_goes_on_with_all_of_the_pause_settled_or_is_paused(
+    nursery: Nursery, tmp_path: Path
+) -> None:
+    base = tmp_path / "base" / "journal.db"
+    base.parent.mkdir()
+    make_journal(base, schedules=2, absence_seconds=9 * 3600.0)
+    with closing(sqlite3.connect(base, isolation_level=None)) as connection:
+        connection.execute("UPDATE deployment SET paused = 1")
+        connection.execute("UPDATE schedule SET deployment_id = 1, slug = id")
+    seen: set[tuple[int, bool]] = set()
+    for number in range(1, 100_000, 2):
+        path = tmp_path / str(number) / "journal.db"
+        shutil.copytree(base.parent, path.parent)
+        ended = step(nursery, path, number, "unpause")
+        with closing(sqlite3.connect(path)) as connection:
+            ((paused, ticks),) = connection.execute("SELECT paused, (SELECT count(*) FROM tick) FROM deployment WHERE id = 1")
+        seen.add((paused, ticks > 0))
+        if ended == 0:
+            break
+        assert ended == -signal.SIGKILL
+        assert step(nursery, path, 0, "unpause") == step(nursery, path) == 0
+        with closing(sqlite3.connect(path)) as connection:
+            found = connection.execute("SELECT schedule_id, count(*) > 8, max(outcome) FROM tick GROUP BY 1 ORDER BY 1")
+            assert found.fetchall() == [(1, 1, "skipped"), (2, 1, "skipped")]
+    assert seen == {(1, False), (0, True)}
 
 
 @pytest.mark.parametrize("is_killed", [False, True])

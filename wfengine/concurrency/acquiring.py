@@ -40,6 +40,7 @@ from wfengine_journal.places import (
     find_dead_owners,
 )
 from wfengine_journal.quotas import QUEUE_PREFIX, TAG_PREFIX, QuotaRow, TakeRate, find_quota
+from wfengine_journal.waits import WAIT_PREFIX
 
 if TYPE_CHECKING:
     from wfengine.scopes import LiveRun
@@ -50,7 +51,7 @@ _logger = logging.getLogger("wfengine.concurrency")
 #: Characters of the name of a limit.
 NAME_LIMIT = 255
 #: What the names of other quotas and locks begin with.
-RESERVED = (QUEUE_PREFIX, TAG_PREFIX, "cache:", "transaction:")
+RESERVED = (QUEUE_PREFIX, TAG_PREFIX, "cache:", "transaction:", WAIT_PREFIX)
 #: Places or starts that may be asked for at once.
 OCCUPY_LIMIT = 1_000_000
 #: A rate is asked again so often at the least, in seconds, since it may have been changed.
