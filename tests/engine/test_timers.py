@@ -66,10 +66,10 @@ def test_async_sleeps_on_the_machines_clock_go_on_side_by_side(rows: Rows) -> No
 
     @flow
     async def sleeper() -> None:
-        await asyncio.gather(late(0.06), late(0.001), late(0.03))
+        await asyncio.gather(late(1.0), late(0.001), late(0.5))
 
     asyncio.run(sleeper())
-    assert order == [0.001, 0.03, 0.06]
+    assert order == [0.001, 0.5, 1.0]
     assert rows.value("SELECT count(DISTINCT parent_task_id) FROM tasks WHERE task = 'sleep'") == 3
 
 
