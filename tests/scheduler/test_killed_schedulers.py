@@ -86,7 +86,7 @@ def test_a_deployment_whose_resuming_is_killed_goes_on_with_all_of_the_pause_set
 
 @pytest.mark.parametrize("is_killed", [False, True])
 def test_of_two_schedulers_that_start_together_one_starts_each_run(tmp_path: Path, is_killed: bool) -> None:
-    for number in range(5):  # the long form is the program of `pairs`
+    for number in range(10):  # the long form is the program of `pairs`
         path = tmp_path / str(number) / "journal.db"
         path.parent.mkdir()
         assert pair(path, is_killed) == []
