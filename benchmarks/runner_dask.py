@@ -1,7 +1,7 @@
 """What a task on Dask costs beside a bare task of Dask: `python -m benchmarks.runner_dask [TASKS] [ROUNDS]`.
 
-Both run the same no-op on one cluster of two workers with a thread each, with as many in flight, each result taken one by one, as
-it is there. Besides the time, which other work on the machine lengthens, it shows the processor time of all processes together.
+Both run the same no-op on one cluster of two workers with a thread each, with as many in flight, each result taken one by
+one, as it is there. Besides the time, which other work on the machine lengthens, it shows the processor time of all processes.
 """
 
 from __future__ import annotations

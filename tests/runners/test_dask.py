@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import socket
 import threading
 import time
@@ -12,12 +13,16 @@ from pathlib import Path
 
 import psutil
 import pytest
+from distributed import Client, Scheduler
 
 from tests.engine.conftest import Program, Rows
 from tests.runners.clusters import DaskCluster
 from wfengine import flow, task
 from wfengine.exceptions import UsageError, WorkerDiedError
 from wfengine.runners.dask import DaskTaskRunner
+from wfengine.runners.dask_exchange import Exchange
+from wfengine.runners.dask_worker import _Parcels, carry_out
+from wfengine.runners.messages import Names, Order, dump
 
 #: For what another process does, in seconds.
 PATIENCE_SECONDS = 20
@@ -64,6 +69,42 @@ def test_tasks_run_in_the_processes_of_the_cluster(runner: DaskTaskRunner, dask_
     assert {pid for _number, pid in found} <= workers_of(dask_cluster)
 
 
+def test_an_order_is_begun_once_however_often_dask_runs_it(dask_cluster: DaskCluster, tmp_path: Path) -> None:
+    def append(file: str) -> None:
+        with Path(file).open("a") as notes:
+            notes.write("begun\n")
+
+    notes = tmp_path / "notes"
+    order = Order("append", dump(((str(notes),), {}), Names()), (), False, False)
+    data = pickle.dumps((order, {"append": dump(append, Names())}))
+    with Client(dask_cluster.address, set_as_default=False) as client:
+        client.register_plugin(Exchange())
+        first = client.submit(carry_out, "wfengine:one", client.id, data, False, key="wfengine:one")
+        first.result()
+        again = [client.submit(carry_out, "wfengine:one", client.id, data, False, pure=False) for _ in range(4)]
+        assert client.gather(again) == [None] * 4
+        late = client.submit(carry_out, "wfengine:other", client.id, data, False, pure=False)  # Dask knows no such task now
+        late.result()
+    assert notes.read_text() == "begun\n"
+
+
+def test_a_scheduler_keeps_nothing_of_tasks_that_ended(runner: DaskTaskRunner, dask_cluster: DaskCluster) -> None:
+    @flow(task_runner=runner)
+    def main() -> None:
+        where.map(range(10)).wait()
+
+    def left(dask_scheduler: Scheduler) -> int:
+        exchange = dask_scheduler.plugins[Exchange.name]
+        return sum(map(len, (exchange._begun, exchange._wanted, exchange._clients, *exchange._running.values())))
+
+    main()
+    with Client(dask_cluster.address, set_as_default=False) as client:
+        until = time.monotonic() + PATIENCE_SECONDS
+        while client.run_on_scheduler(left) and time.monotonic() < until:
+            time.sleep(0.02)
+        assert client.run_on_scheduler(left) == 0
+
+
 def test_tasks_that_wait_for_tasks_lend_their_threads(runner: DaskTaskRunner) -> None:
     @flow(task_runner=runner)
     def main() -> tuple[int, int]:
@@ -101,8 +142,6 @@ def test_a_large_argument_and_result_go_there_and_back(runner: DaskTaskRunner) -
 
 
 def test_a_worker_fetches_a_parcel_once_for_all_who_want_it_at_the_same_time() -> None:
-    from wfengine.runners.dask_worker import _Parcels
-
     parcels, fetched, may_come = _Parcels(), [], threading.Event()
 
     def fetch() -> bytes:
@@ -234,23 +273,24 @@ def test_a_killed_flow_resumes_on_the_same_cluster(dask_cluster: DaskCluster, pr
     assert set(effects) == {str(number) for number in range(60)}
 
 
-def test_a_flow_whose_scheduler_was_killed_fails_and_resumes_on_another_cluster(program: Program, rows: Rows) -> None:
+def test_a_flow_whose_scheduler_was_killed_fails_and_resumes_on_another_cluster(
+    dask_cluster: DaskCluster, program: Program, rows: Rows
+) -> None:
     program.write(DRIVER)
-    first, second = DaskCluster(1), DaskCluster(1)
+    cluster = DaskCluster(1)
     try:
-        program.environment |= {"ADDRESS": first.address, "SCHEDULER": str(first.process.pid)}
+        program.environment |= {"ADDRESS": cluster.address, "SCHEDULER": str(cluster.process.pid)}
         done = program.python(str(program.path), "scheduler")
-        assert done.code == 1
-        assert "WorkerDiedError" in done.err
-        acknowledged = acknowledged_in(rows)
-        assert len(acknowledged) >= 20
-        program.environment["ADDRESS"] = second.address
-        assert program.resume()["result"] == str(sum(range(60)))
-        effects = Counter(program.effects)
-        assert all(effects[number] == 1 for number in acknowledged)
     finally:
-        first.kill()
-        second.close()
+        cluster.kill()
+    assert done.code == 1
+    assert "WorkerDiedError" in done.err
+    acknowledged = acknowledged_in(rows)
+    assert len(acknowledged) >= 20
+    program.environment["ADDRESS"] = dask_cluster.address
+    assert program.resume()["result"] == str(sum(range(60)))
+    effects = Counter(program.effects)
+    assert all(effects[number] == 1 for number in acknowledged)
 
 
 def acknowledged_in(rows: Rows) -> list[str]:

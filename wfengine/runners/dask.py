@@ -35,6 +35,8 @@ LOOK_SECONDS = 5.0
 #: How often an order is given again that Dask gave up before its code began.
 GIVEN_AGAIN = 5
 
+_logger = logging.getLogger("wfengine.runners.dask")
+
 
 class DaskTaskRunner(RemoteTaskRunner):
     """Run tasks on a Dask cluster: at an `address`, on a `cluster`, on one made for each flow run, or on this machine.
@@ -93,17 +95,20 @@ class DaskTaskRunner(RemoteTaskRunner):
     def open_workers(self, journal: Journal) -> Workers:
         """See RemoteTaskRunner."""
         try:
-            importlib.import_module("distributed")
+            importlib.import_module("wfengine.runners.dask_worker")
         except ImportError as error:
             raise UsageError("Running tasks on Dask needs the package distributed: pip install 'wfengine[dask]'") from error
         own = None if self._address or self._cluster is not None else self._made_cluster()
+        cluster: Any = self._cluster if own is None else own
         try:
-            if str(getattr(own or self._cluster, "scheduler_address", "")).startswith("inproc:"):
+            if str(getattr(cluster, "scheduler_address", "")).startswith("inproc:"):
                 raise UsageError(
                     "DaskTaskRunner: a cluster inside this process (processes=False) only does what threads do. Leave "
                     "processes=False out, or use ThreadTaskRunner()."
                 )
-            return _OnDask(self._connected(own if own is not None else self._cluster), own)
+            if own is not None and self._adapt_kwargs:
+                own.adapt(**self._adapt_kwargs)
+            return _OnDask(self._connected(cluster), own)
         except BaseException:
             if own is not None:
                 own.close()
@@ -118,10 +123,7 @@ class DaskTaskRunner(RemoteTaskRunner):
             make, kwargs = LocalCluster, _quiet(kwargs)
         elif isinstance(make, str):
             make = _named(make)
-        made: Any = make(**kwargs)
-        if self._adapt_kwargs:
-            made.adapt(**self._adapt_kwargs)
-        return made
+        return make(**kwargs)
 
     def _connected(self, cluster: object) -> Any:
         from distributed import Client
@@ -177,7 +179,7 @@ class _OnDask:
         from distributed import Future
 
         from wfengine.runners import dask_exchange as exchange
-        from wfengine.runners.dask_worker import carry_out
+        from wfengine.runners.dask_worker import carry_out  # both import Dask
 
         self._client = client
         self._own = own
@@ -272,9 +274,12 @@ class _OnDask:
     def close(self) -> None:
         """See Workers."""
         self._lost = "the flow run is over"
-        self._client.close()
-        if self._own is not None:
-            self._own.close()
+        for each in (self._client, self._own):
+            try:
+                if each is not None:
+                    each.close()
+            except Exception:  # what is made by others, and may be half gone: the outcome of the run is not changed by that
+                _logger.warning("Dask was not ended properly", exc_info=True)
 
     def _post(self, message: dict[str, object]) -> None:
         """Send to the exchange. Does not block, nor fail when the scheduler is gone."""

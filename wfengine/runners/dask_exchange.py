@@ -175,9 +175,11 @@ class Exchange(SchedulerPlugin):
             self._want_no_more(key)
             del self._begun[key]
         elif finish == "erred" and isinstance(key, str) and key.startswith(PREFIX):
-            why = str(kwargs.get("exception_text") or "workers died again and again before they began it")
+            said = kwargs.get("exception_text")  # of Dask's own code, as ours raises nothing; None: it blames a death
+            why = str(said or "workers died again and again before they began it")
             if key in self._begun:
-                self._end(key, *self._begun[key], why)
+                client, worker = self._begun[key]
+                self._end(key, client, worker, str(said or _died(worker)))
             else:
                 for who in self._scheduler.tasks[key].who_wants or ():
                     self._to_client(who.client_key, {"key": key, "kind": "unbegun", "data": why})
@@ -198,7 +200,7 @@ class Exchange(SchedulerPlugin):
     def remove_worker(self, scheduler: Scheduler, worker: str, *, stimulus_id: str = "", **kwargs: Any) -> None:
         """See SchedulerPlugin."""
         for key in list(self._running.get(worker, ())):
-            self._end(key, *self._begun[key], f"its worker {worker} died, or left the cluster")
+            self._end(key, *self._begun[key], _died(worker))
         self._running.pop(worker, None)
         self._tell_threads()
 
@@ -209,3 +211,7 @@ class Exchange(SchedulerPlugin):
     def remove_client(self, scheduler: Scheduler, client: str) -> None:
         """See SchedulerPlugin. Its orders were forgotten before."""
         self._clients.discard(client)
+
+
+def _died(worker: str) -> str:
+    return f"its worker {worker} died, or left the cluster"
