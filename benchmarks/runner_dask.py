@@ -64,9 +64,10 @@ def main(tasks: int = 500, rounds: int = 5) -> None:
     import wfengine
     from wfengine.runners.dask import DaskTaskRunner
 
+    unseen = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
     with (
         tempfile.TemporaryDirectory() as folder,
-        LocalCluster(n_workers=WORKERS, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=WORKERS, threads_per_worker=1, dashboard_address=None, scheduler_kwargs=unseen) as cluster,
         Client(cluster) as client,
     ):
         wfengine.use_journal(Path(folder) / "journal.db")

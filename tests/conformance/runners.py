@@ -33,7 +33,10 @@ def dask_cluster() -> Iterator[dict[str, object]]:
     """Start a scheduler and two worker processes."""
     from distributed import LocalCluster
 
-    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+    unseen = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}  # else it wants one certain port, which may be taken
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, scheduler_kwargs=unseen
+    ) as cluster:
         yield {"address": cluster.scheduler_address}
 
 

@@ -3,9 +3,9 @@
 Each order is a task of Ray that is never retried by Ray: whether an attempt is repeated is decided by the task's own
 retries, and recorded. What is large travels through Ray's object store, once. See `ray_worker` for the way back.
 
-A task that is lost, whatever died - its worker, its node, the switchboard - fails with WorkerDiedError. When the flow's
-process dies, Ray ends the workers of its job; what they might still say reaches nobody, and a resumed run runs again
-what was not recorded.
+A task that is lost, whatever died - its worker, its node, Ray itself - fails with WorkerDiedError. A switchboard that
+dies is started again, and what was on its way is said again. When the flow's process dies, Ray ends the workers of
+its job; what they might still say reaches nobody, and a resumed run runs again what was not recorded.
 """
 
 from __future__ import annotations

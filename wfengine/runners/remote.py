@@ -126,14 +126,14 @@ class Inboxes:
                 inbox.put(message)
 
     def get(self, thread: int, seconds: float | None) -> object:
-        """See Workers.receive. That the worker is lost is said again to who asks again, as a task and one that it calls do."""
+        """See Workers.receive."""
         inbox = self._inboxes[thread]
         try:
             message = inbox.get(timeout=seconds)
         except Empty:
             raise TimeoutError from None
         if type(message) is Lost:
-            inbox.put(message)
+            inbox.put(message)  # for whoever waits here next: the code that called the code that ran there
         return message
 
     def forget(self, thread: int) -> None:
