@@ -68,7 +68,7 @@ def test_copies_taken_while_flows_write_are_sound_and_of_one_moment(tmp_path: Pa
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-        )  # fmt: skip
+        )
         for _ in range(2)
     ]
     for writer in writers:
