@@ -20,6 +20,7 @@ from distributed.core import Status
 from distributed.threadpoolexecutor import thread_state, threads_lock
 from distributed.worker_state_machine import SecedeEvent
 
+from wfengine.runners.away import become_worker_process
 from wfengine.runners.dask_exchange import FROM_WORKER, TO_WORKER, Kept
 from wfengine.runners.messages import Order
 from wfengine.runners.worker import perform
@@ -35,6 +36,7 @@ _GONE = object()
 
 def carry_out(key: str, client: str, data: bytes, notice: bool) -> None:
     """Carry out an order, unless another worker did or does. This is what Dask runs; its result goes another way."""
+    become_worker_process()
     worker = get_worker()
     post = _post_of(worker)
     wire = _Wire(post, key, client, _Place(key, worker))

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import ray
 from ray.exceptions import RayError
 
+from wfengine.runners.away import become_worker_process
 from wfengine.runners.messages import MAIN, Order
 from wfengine.runners.worker import perform
 from wfengine.steps import run_coroutine
@@ -64,6 +65,7 @@ class Packed(NamedTuple):
 
 def carry_out(packed: bytes, parcels: Mapping[str, Any] | None = None) -> bytes:
     """Carry out an order, a pickled `Packed`; return a pickled `Carried`."""
+    become_worker_process()
     order, small, switchboard, number, says_begun, paths = pickle.loads(packed)
     _find_modules_in(paths)
     wire = _Wire(switchboard, number)
