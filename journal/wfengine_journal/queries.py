@@ -118,8 +118,9 @@ def _runs(
     before_id: int,
     limit: int,
 ) -> list[Run]:
+    narrow, by_id = _index_for(states)
     rows = connection.execute(
-        """
+        f"""
         SELECT r.id, r.name, f.name, r.state,
                coalesce(r.state_name, substr(r.state, 1, 1) || lower(substr(r.state, 2))),
                r.state_message, r.parameters,
@@ -139,12 +140,12 @@ def _runs(
         JOIN flow f ON f.id = r.flow_id
         LEFT JOIN error e ON e.id = r.error_id
         LEFT JOIN owner o ON o.id = r.owner_id
-        WHERE r.id >= :first_id AND r.id < :before_id
+        WHERE {by_id} >= :first_id AND {by_id} < :before_id
           AND (:states = '' OR instr(:states, '|' || r.state || '|') > 0)
           AND (:flow IS NULL OR f.name = :flow)
           AND (:since IS NULL OR r.created_at >= :since)
-          AND (NOT :top_level OR r.parent_task_run_id IS NULL)
-        ORDER BY r.id DESC LIMIT :limit
+          AND (NOT :top_level OR r.parent_task_run_id IS NULL) {narrow}
+        ORDER BY {by_id} DESC LIMIT :limit
         """,
         {
             "first_id": first_id,
@@ -157,6 +158,18 @@ def _runs(
         },
     )
     return [Run(*row) for row in rows.fetchall()]
+
+
+def _index_for(states: Sequence[str]) -> tuple[str, str]:
+    """Return a further condition by which SQLite finds the few runs in these states, if they are few, and how to name the id.
+
+    With a + before it the id is not searched by: for the order's sake, SQLite would go through every run there is.
+    """
+    if set(states) == {"FAILED"}:
+        return "AND r.state = 'FAILED'", "r.id"
+    if states and not {"COMPLETED", "FAILED", "CANCELLED"} & set(states):
+        return "AND r.state NOT IN ('COMPLETED', 'FAILED', 'CANCELLED')", "+r.id"
+    return "", "r.id"
 
 
 def _counted(connection: sqlite3.Connection, run: Run) -> Run:
@@ -234,17 +247,17 @@ def find_newest_run_of(connection: sqlite3.Connection, pid: int, since: str, aft
     """
     row = connection.execute(
         """
-        SELECT r.id FROM flow_run r JOIN owner o ON o.id = r.owner_id
-        WHERE r.id > ? AND r.parent_task_run_id IS NULL AND o.pid = ? AND o.started_at >= ?
-        UNION ALL
-        SELECT r.id FROM flow_run r JOIN owner o ON o.id = r.owner_id
-        WHERE r.state NOT IN ('COMPLETED', 'FAILED', 'CANCELLED') AND r.state = 'RUNNING'
-          AND r.parent_task_run_id IS NULL AND o.pid = ? AND o.started_at >= ?
-        ORDER BY 1 DESC LIMIT 1
+        SELECT max(id) FROM (
+            SELECT r.id FROM flow_run r JOIN owner o ON o.id = r.owner_id
+            WHERE r.id > ? AND r.parent_task_run_id IS NULL AND o.pid = ? AND o.started_at >= ?
+            UNION ALL
+            SELECT r.id FROM flow_run r JOIN owner o ON o.id = r.owner_id
+            WHERE r.state NOT IN ('COMPLETED', 'FAILED', 'CANCELLED') AND r.state = 'RUNNING'
+              AND r.parent_task_run_id IS NULL AND o.pid = ? AND o.started_at >= ?)
         """,
         (after_id, pid, since, pid, since),
     ).fetchone()
-    return None if row is None else int(row[0])
+    return None if row[0] is None else int(row[0])
 
 
 def has_open_runs(connection: sqlite3.Connection) -> bool:
