@@ -7,17 +7,23 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from benchmarks import growth
-from wfengine_journal import queries
+from tests.engine.deployed import deploy
+from wfengine_journal import queries, queues, ticks
 from wfengine_journal.block_transitions import list_woken
 from wfengine_journal.store import close_all, open_journal
 
 #: Task runs of the two files.
 FEW, MANY = 2000, 12_000
+
+NOW = "2026-11-28T09:00:00.000000Z"
+#: What an executor asks for that serves one deployment, with nothing begun.
+ASKED = queues.Asked(NOW, 1e9, 4, [], [], ["default"], "own", {}, [1])
 
 READS: dict[str, Callable[[sqlite3.Connection], object]] = {
     "the newest runs": lambda c: queries.list_runs(c, limit=5),
@@ -35,6 +41,12 @@ READS: dict[str, Callable[[sqlite3.Connection], object]] = {
     "the subflows of a run": lambda c: queries.list_subflow_runs(c, 1, 5),
     "whether a run is open": queries.has_open_runs,
     "the newest open run": queries.find_open_run,
+    "what an executor of one deployment may begin": lambda c: queues.look(c, ASKED),
+    "what any executor may begin": lambda c: queues.look(c, ASKED._replace(queues=None, recover="all", deployment_ids=None)),
+    "what crashed too often": lambda c: queues.list_given_up(c, ASKED),
+    "what a full deployment holds back": lambda c: queues._list_untold(c, [1], ASKED),
+    "the open runs of a schedule": lambda c: ticks.list_open_runs_of(c, ticks.list_schedule_rows(c, schedule_id=1)[0], 10),
+    "the schedules that are due": lambda c: ticks.list_due(c, NOW, 10),
     "the run of a process": lambda c: queries.find_newest_run_of(c, 1, "2026", queries.newest_run_id(c)),
 }
 
@@ -45,7 +57,19 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     found = folder / "few.db", folder / "many.db"
     for path, tasks in zip(found, (FEW, MANY), strict=True):
         growth.make(path, tasks)
-    close_all()
+        deploy(open_journal(path), "block")
+        close_all()
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute(
+                "INSERT INTO schedule (id, deployment_id, kind, rule, timezone, day_or, parameters, slug, active, created_at)"
+                " VALUES (1, 1, 'cron', '0 3 * * *', 'UTC', 1, '{}', '', 1, ?)",
+                (NOW,),
+            )
+            # @last looks for the last run that a person started, from the newest on: one has to be there.
+            ((last,),) = connection.execute("SELECT name FROM flow_run ORDER BY id DESC LIMIT 1").fetchall()
+            connection.execute(
+                "UPDATE flow_run SET deployment_id = 1, queue = 'default', nominal_at = created_at WHERE name <> ?", (last,)
+            )
     return found
 
 
