@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import daemon, processes, workloads
+from benchmarks import capacity, daemon, processes, workloads
 from benchmarks.hops import print_hops
 from benchmarks.table import Row, print_table
 
@@ -24,8 +24,13 @@ WORKLOADS = {
     "W3": workloads.small_flows,
     "W4": processes.start_up,
     "W5": processes.recovery,
+    "W6": capacity.old_file,
     "W7": workloads.bytes_per_task,
+    "W8": processes.mapped_memory,
     "W9": daemon.daemon,
+    "W10": capacity.many_processes,
+    "C1": capacity.queued_runs,
+    "C2": capacity.waiting_runs,
 }
 
 

@@ -45,6 +45,23 @@ except OSError:
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "darwin" else 1))
 """
 
+#: All futures are held to the end, and every result is asked for.
+MAPPED = """
+from wfengine import flow, task
+
+@task
+def make(number):
+    return f"{number:01000d}"
+
+@flow(durability="process")
+def main():
+    futures = make.map(range(100_000))
+    futures.wait()
+    assert sum(int(future.result()) for future in futures) == sum(range(100_000))
+
+main()
+"""
+
 COUNT = """\
 import sys, time
 from wfengine import flow, task
@@ -120,6 +137,20 @@ def _first_hello(place: Path, number: int) -> float:
     fresh = place / str(number)
     fresh.mkdir()
     return _milliseconds(fresh, "../hello.py")
+
+
+def mapped_memory(rounds: int, folder: Path | None) -> list[Row]:
+    """W8."""
+    memory, bare = [], []
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory(prefix="wfengine-bench-", dir=folder) as name:
+            place = Path(name)
+            (place / "mapped.py").write_text(MAPPED, encoding="utf-8")
+            (place / "bare.py").write_text("pass\n", encoding="utf-8")
+            bare.append(int(_run(place, "-c", PEAK, "bare.py")) / 1024)
+            memory.append(int(_run(place, "-c", PEAK, "mapped.py")) / 1024)
+    what = "map of 100,000, 1 KB results, peak memory"
+    return [Row("W8", what, memory, "MB", "150 MB", "80 MB", "process", bare, "bare python")]
 
 
 def recovery(rounds: int, folder: Path | None) -> list[Row]:

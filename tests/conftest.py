@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -41,17 +42,28 @@ class VirtualClock:
         self.sleep(seconds)
 
 
+@pytest.fixture(scope="session")
+def empty_journal(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A journal that was just made; to copy it takes a fifth of the time that it takes to make one."""
+    path = tmp_path_factory.mktemp("empty") / "journal.db"
+    use_journal(path)
+    store.close_all()
+    return path
+
+
 @pytest.fixture
-def own_journal(tmp_path: Path) -> Iterator[store.Journal]:
+def own_journal(tmp_path: Path, empty_journal: Path) -> Iterator[store.Journal]:
     """Use a journal in the test's own folder for all runs of the test."""
+    shutil.copy(empty_journal, tmp_path)
     yield use_journal(tmp_path / "journal.db")
     store.close_all()
 
 
 @pytest.fixture
-def virtual_clock(tmp_path: Path) -> Iterator[VirtualClock]:
+def virtual_clock(tmp_path: Path, empty_journal: Path) -> Iterator[VirtualClock]:
     """Use a journal in the test's own folder with a clock that only moves when it is slept on."""
     store.close_all()
+    shutil.copy(empty_journal, tmp_path)
     clock = VirtualClock()
     store.open_journal(tmp_path / "journal.db", clock)
     use_journal(tmp_path / "journal.db")

@@ -8,6 +8,7 @@ from wfengine.fatal import note_task_run
 from wfengine.fingerprint import own_code
 from wfengine.replay import Recorded, drift_error
 from wfengine.result_hashes import remember_result_hash
+from wfengine.result_memory import note_recorded
 from wfengine.scopes import current_tags
 from wfengine.states import State
 from wfengine.steps import Outcome
@@ -89,7 +90,11 @@ def _recorded_value(call: Call, row: CallRow) -> object:
     """Return the recorded result, or the data recorded with a failure; None for none."""
     if row.result_codec is None or row.result_hash is None:
         return None
-    return call.run.journal.records.load_result(row.result, row.result_codec, row.result_hash, f"the result of {call}")
+    records, what = call.run.journal.records, f"the result of {call}"
+    data = records.get_raw_value(row.result_hash, what)[1] if row.result is None else row.result
+    value = records.load_result(data, row.result_codec, row.result_hash, what)
+    note_recorded(call, row.result_codec, data, row.result_hash)
+    return value
 
 
 def _take_over_state(call: Call, row: CallRow) -> None:

@@ -25,6 +25,7 @@ from wfengine.awaiting import always_awaited, awaited_in_async_code
 from wfengine.journals import default_durability, default_journal
 from wfengine.loading import leaves_no_trace
 from wfengine.plain_json import plain_json
+from wfengine.runners.away import asks_the_flow
 from wfengine.scopes import LiveRun, current_scope, find_scope
 from wfengine.steps import Steps, Write, drive
 from wfengine_journal.artifacts import ArtifactRow, Maker, PutArtifact, UpdateArtifact, find_artifact, get_artifact
@@ -246,6 +247,7 @@ def create_progress_artifact(progress: float, key: str | None = None, descriptio
     return _create(ProgressArtifact(progress=progress, key=key, description=description)).id
 
 
+@asks_the_flow
 @awaited_in_async_code
 def update_progress_artifact(artifact_id: int, progress: float, description: str | None = None) -> int:
     """Change a progress, committed at once; return the artifact's id. NotFoundError if there is no such progress."""
@@ -273,6 +275,7 @@ aupdate_progress_artifact = always_awaited(update_progress_artifact)
 # ---------------------------------------------------------------------------------------------------- the journal
 
 
+@asks_the_flow
 def _create(artifact: Artifact) -> StoredArtifact:
     data = artifact.stored()
     if len(data) > DATA_LIMIT:
@@ -293,6 +296,7 @@ def _create(artifact: Artifact) -> StoredArtifact:
     return stored_artifact(row)
 
 
+@asks_the_flow
 def _get(key: str | None) -> StoredArtifact | None:
     journal, _, _ = _place(counts=False)
     row = journal.records.read(lambda connection: find_artifact(connection, key))

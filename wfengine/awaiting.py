@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Generator
 from types import FrameType
 from typing import Generic, NoReturn, ParamSpec, TypeVar, cast
 
+from wfengine.runners.away import ERRAND
 from wfengine.scopes import current_scope
 
 P = ParamSpec("P")
@@ -55,6 +56,9 @@ def in_async_code(caller: FrameType | None) -> bool:
         return caller is not None and bool(caller.f_code.co_flags & inspect.CO_COROUTINE)
     if scope is not None:
         return scope.run.flow.is_async if scope.call is None else scope.call.callee.is_async
+    errand = ERRAND.get()
+    if errand is not None:
+        return errand.is_async
     asyncio = sys.modules.get("asyncio")  # not imported: then no loop runs
     try:
         return asyncio is not None and asyncio.get_running_loop() is not None
@@ -78,10 +82,11 @@ def awaited_in_async_code(fn: Callable[P, R]) -> Callable[P, R]:
 
 def always_awaited(fn: Callable[P, R]) -> Callable[P, Coroutine[None, None, R]]:
     """Return a function made by `awaited_in_async_code` in the form that is always awaited, its name with an `a` before it."""
-    plain = cast("Callable[P, R]", getattr(fn, "__wrapped__", fn))
+    plain = cast("Callable[P, R]", inspect.unwrap(fn))
+    answer = cast("Callable[..., R]", fn)
 
     async def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        return plain(*args, **kwargs)
+        return answer(*args, _sync=True, **kwargs)
 
     functools.update_wrapper(call, plain)
     call.__name__ = f"a{plain.__name__}"

@@ -28,6 +28,7 @@ from wfengine.context import TaskRunContext
 from wfengine.doubt import cut_off
 from wfengine.keeping import Keeping, keeping_of
 from wfengine.result_hashes import remember_result_hash
+from wfengine.result_memory import note_recorded
 from wfengine.scopes import naming
 from wfengine.states import State
 from wfengine.steps import Await, Create, Outcome, Steps, Write
@@ -215,13 +216,15 @@ class ResultOptions:
 
 def _loaded(call: Call, entry: Entry, what: str) -> object:
     records = call.run.journal.records
+    data = records.get_raw_value(entry.result_hash, what)[1] if entry.result is None else entry.result
     if entry.result_codec == "stored":
         from wfengine.result_storage import check_in_place
 
-        check_in_place(entry.result or records.get_raw_value(entry.result_hash, what)[1], what)
-    value = records.load_result(entry.result, entry.result_codec, entry.result_hash, what)
+        check_in_place(data, what)
+    value = records.load_result(data, entry.result_codec, entry.result_hash, what)
     if entry.result_codec != "json":
         remember_result_hash(value, entry.result_hash)
+    note_recorded(call, entry.result_codec, data, entry.result_hash)
     return value
 
 

@@ -18,6 +18,7 @@ from wfengine.ids import typed
 from wfengine.journals import default_journal
 from wfengine.ownership import sweep
 from wfengine.recovery import find_run_id, load_flow, resume_run
+from wfengine.runners.away import asks_the_flow
 from wfengine.scopes import current_scope
 from wfengine.states import State
 from wfengine.steps import LOOK_AGAIN_SECONDS, drive
@@ -40,6 +41,7 @@ REASON_CHARACTERS = 1000
 TRIES = 5
 
 
+@asks_the_flow
 def cancel(run: int | str, *, reason: str | None = None) -> State[object]:
     """Cancel a run, by id, name, the beginning of a name, or '@last'; return its state after that.
 
@@ -50,6 +52,7 @@ def cancel(run: int | str, *, reason: str | None = None) -> State[object]:
     return cancel_run(journal, find_run_id(journal, run), reason)
 
 
+@asks_the_flow
 def pause(run: int | str, *, reason: str | None = None) -> State[object]:
     """Pause a run: its tasks that run finish and are recorded, nothing new begins; return its state after asking.
 
@@ -60,6 +63,7 @@ def pause(run: int | str, *, reason: str | None = None) -> State[object]:
     return pause_run(journal, find_run_id(journal, run), reason)
 
 
+@asks_the_flow
 def unpause(run: int | str) -> State[object]:
     """Let a paused run go on and return its state.
 

@@ -36,8 +36,7 @@ def ends_as_cancelled(run: LiveRun) -> bool:
 def cancelled_end(run: LiveRun, signal: BaseException) -> Steps[Ended]:
     """Wait for what still runs, and end the run as cancelled. Raises `signal` where it came from elsewhere, as Ctrl-C does."""
     assert run.cancelled is not None
-    if run.runner is not None:
-        run.runner.cancel_queued()
+    run.drop_queued()
     while waiting := [future for future in run.outstanding if not future.done()]:
         yield Settle(waiting)
     row = run.journal.records.get_flow_run(run.id)

@@ -7,10 +7,12 @@ A context is a view of the live run, made when it is asked for: a task that does
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
 from wfengine.run_objects import FlowRun, TaskRun, flow_run_of, task_run_of
+from wfengine.runners.away import ERRAND
 from wfengine.runners.threads import ThreadTaskRunner
 from wfengine.scopes import Scope, current_scope, current_tags, tags
 from wfengine_journal.errors import MissingContextError
@@ -37,7 +39,12 @@ class FlowRunContext:
     def get(cls) -> FlowRunContext | None:
         """Return that of the calling code, in a task that of the flow run that called it; None outside of a run."""
         scope = current_scope()
-        return None if scope is None else cls(scope.run)
+        if scope is None:
+            return cast("FlowRunContext | None", _asked(cls))
+        return cls(scope.run)
+
+    def __reduce__(self) -> tuple[Callable[[str], object], tuple[str]]:
+        return _far, ("FlowRunContext",)
 
     def __repr__(self) -> str:
         return f"<FlowRunContext of {self._run}>"
@@ -65,7 +72,8 @@ class FlowRunContext:
     @property
     def task_runner(self) -> TaskRunner:
         """Return what runs the tasks that are submitted; before the first of them it is not started yet."""
-        return self._run.runner or self._run.flow.task_runner or ThreadTaskRunner()
+        chosen = self._run.flow.task_runner
+        return self._run.runners.get(chosen) or chosen or ThreadTaskRunner()
 
     @property
     def log_prints(self) -> bool:
@@ -85,7 +93,12 @@ class TaskRunContext:
     def get(cls) -> TaskRunContext | None:
         """Return that of the calling code; None outside of a task, in the body of a flow too."""
         scope = current_scope()
-        return None if scope is None or scope.call is None else cls(scope.call)
+        if scope is None:
+            return cast("TaskRunContext | None", _asked(cls))
+        return None if scope.call is None else cls(scope.call)
+
+    def __reduce__(self) -> tuple[Callable[[str], object], tuple[str]]:
+        return _far, ("TaskRunContext",)
 
     def __repr__(self) -> str:
         return f"<TaskRunContext of {self._call}>"
@@ -139,6 +152,8 @@ class TagsContext:
 def get_run_context() -> FlowRunContext | TaskRunContext:
     """Return the context of the task that the calling code belongs to, else of the flow. Raises MissingContextError."""
     scope = current_scope()
+    if scope is None and (errand := ERRAND.get()) is not None:
+        return cast("FlowRunContext | TaskRunContext", errand.do(get_run_context, (), {}))
     if scope is None:
         raise MissingContextError("get_run_context() was called outside of a flow run. Call it in a flow or task.")
     return context_of(scope)
@@ -147,6 +162,61 @@ def get_run_context() -> FlowRunContext | TaskRunContext:
 def context_of(scope: Scope) -> FlowRunContext | TaskRunContext:
     """Return the context of the code in a scope."""
     return FlowRunContext(scope.run) if scope.call is None else TaskRunContext(scope.call)
+
+
+def _asked(kind: type[FlowRunContext | TaskRunContext]) -> object:
+    """Return the context of code on a worker; None outside of a run."""
+    errand = ERRAND.get()
+    return None if errand is None else errand.do(find_context, (kind.__name__,), {})
+
+
+def find_context(kind: str) -> FlowRunContext | TaskRunContext | None:
+    """Return a context of that name of the calling code: asked for by code on a worker."""
+    return FlowRunContext.get() if kind == "FlowRunContext" else TaskRunContext.get()
+
+
+def value_in_context(kind: str, name: str) -> object:
+    """Return an attribute of a context of the calling code: asked for by code on a worker."""
+    return getattr(find_context(kind), name)
+
+
+class _FarFlowRunContext(FlowRunContext):
+    """That of a flow run, for code on a worker: each attribute is asked for."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        pass
+
+    def __repr__(self) -> str:
+        return "<FlowRunContext of the flow's process>"
+
+    def __getattribute__(self, name: str) -> object:
+        return _value_there("FlowRunContext", self, name)
+
+
+class _FarTaskRunContext(TaskRunContext):
+    """That of a task run, for code on a worker: each attribute is asked for."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        pass
+
+    def __repr__(self) -> str:
+        return "<TaskRunContext of the flow's process>"
+
+    def __getattribute__(self, name: str) -> object:
+        return _value_there("TaskRunContext", self, name)
+
+
+def _value_there(kind: str, context: object, name: str) -> object:
+    errand = None if name.startswith("_") or name == "get" else ERRAND.get()
+    return object.__getattribute__(context, name) if errand is None else errand.do(value_in_context, (kind, name), {})
+
+
+def _far(kind: str) -> object:
+    return _FarFlowRunContext() if kind == "FlowRunContext" else _FarTaskRunContext()
 
 
 def _last_start(run: LiveRun, task_run_id: int) -> datetime:

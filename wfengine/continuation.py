@@ -42,9 +42,7 @@ class ContinueAsNew(Signal):
 
 def continued(run: LiveRun, signal: ContinueAsNew) -> Steps[LiveRun]:
     """End the run and create the one that goes on, in one transaction; return the new one, ready to be lived."""
-    if run.runner is not None:
-        run.runner.close()
-        run.runner = None
+    run.close_runners()
     create = _successor(run, signal)
     end = EndFlowRun(
         run.id, epoch=run.epoch, at=create.at, state="COMPLETED", state_name=CONTINUED,

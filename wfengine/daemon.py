@@ -24,9 +24,10 @@ from wfengine._version import __version__
 from wfengine.listeners import Event, add_listener, remove_listener
 from wfengine.services import Service
 from wfengine.supervision import Supervisor
-from wfengine_journal.daemons import PutDaemon, RunNames, names_of_run, next_due
+from wfengine_journal.daemons import PutDaemon, RunNames, names_of_run
 from wfengine_journal.errors import JournalError, UsageError, WfengineError
 from wfengine_journal.threads import start_thread
+from wfengine_journal.ticks import find_next_due
 
 if TYPE_CHECKING:
     from wfengine_journal.store import Journal
@@ -163,7 +164,7 @@ class Daemon:
         return {
             "version": __version__,
             "uptime_seconds": round(clock.monotonic_seconds() - self._started, 1),
-            "next_due": self.journal.read(next_due),
+            "next_due": self.journal.read(lambda connection: find_next_due(connection, starts=True)),
             "services": {service.name: _report_of(service) for service in self.services},
         }
 

@@ -62,13 +62,14 @@ class DeclaredQuota:
     name: str
     full_name: str
     values: Mapping[str, object]
+    applied_from: str | None = None  # the file that declares it
 
     def change(self, journal: Journal) -> PutQuota:
         """Return the change that makes the quota so. Raises UsageError."""
         return put_change(
             journal, self.full_name, self.name, slots=self.values.get("slots"),
             partition_slots=self.values.get("per_partition"), rate=self.values.get("rate"),
-            description=self.values.get("description"),
+            description=self.values.get("description"), applied_from=self.applied_from,
         )  # fmt: skip
 
     def change_without_journal(self) -> PutQuota:
@@ -85,6 +86,12 @@ class Declared:
     quotas: list[DeclaredQuota] = field(default_factory=list)
     automations: list[Automation] = field(default_factory=list)
     automation_tables: object = None  # as they stand in the file, for `apply_automations`
+    moved_from: str | None = None  # where the file stood when it was applied before
+
+    @property
+    def places(self) -> frozenset[str]:
+        """Where the file stands, and stood."""
+        return frozenset(place for place in (self.applied_from, self.moved_from) if place is not None)
 
 
 def read_file(file: Path, sources: Path | None = None) -> Declared:
@@ -278,8 +285,9 @@ def _quotas(given: object, kind: str, place: str) -> list[DeclaredQuota]:
             where, lambda name=name, tag=tag: queue_name(name) if kind == "queue" else quota_name(name, tag=tag)  # type: ignore[misc]  # bound per turn
         )  # fmt: skip
         quota = DeclaredQuota(
-            "tag" if tag else kind, name, full_name, {key: _plain(table[key]) for key in table if key != "tag"}
-        )
+            "tag" if tag else kind, name, full_name, {key: _plain(table[key]) for key in table if key != "tag"},
+            os.path.realpath(place),
+        )  # fmt: skip
         _within(where, lambda quota=quota: quota.change_without_journal())  # type: ignore[misc]  # bound per turn
         found.append(quota)
     return found

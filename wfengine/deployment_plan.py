@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wfengine.automations.definitions import apply_automations
@@ -16,7 +17,7 @@ from wfengine.deployments import due_words
 from wfengine.plain_json import plain_json
 from wfengine.tag_limits import forget_limited_tags
 from wfengine_journal.automations import find_automation, list_automations
-from wfengine_journal.declared import ApplyDeclared, list_applied_from
+from wfengine_journal.declared import ApplyDeclared, list_applied_from, list_files, list_quotas_applied_from
 from wfengine_journal.deployments import (
     DeploymentColumns,
     RemoveDeployment,
@@ -25,7 +26,7 @@ from wfengine_journal.deployments import (
     get_columns,
     list_schedules,
 )
-from wfengine_journal.quotas import find_quota
+from wfengine_journal.quotas import QUEUE_PREFIX, TAG_PREFIX, RemoveQuota, find_quota
 
 if TYPE_CHECKING:
     import sqlite3
@@ -58,21 +59,41 @@ def plan(connection: sqlite3.Connection | None, declared: Declared, *, prune: bo
     found += [_of_automation(connection, each, declared.applied_from) for each in declared.automations]
     if prune and connection is not None:
         found += [Planned("deployment", name, "removed") for _, name in gone_deployments(connection, declared)]
+        found += [Planned(*_kind_and_name(name), "removed") for name in gone_quotas(connection, declared)]
         kept = {each.name for each in declared.automations}
         found += [
             Planned("automation", row.name, "removed")
             for row in list_automations(connection)
-            if row.applied_from == declared.applied_from and row.name not in kept
+            if row.applied_from in declared.places and row.name not in kept
         ]
     return found
 
 
+def find_moved(connection: sqlite3.Connection, declared: Declared) -> str | None:
+    """Return a file that declared something in this journal and is gone, where that may be this file before it was moved."""
+    gone = [file for file in list_files(connection) if file not in declared.places and not Path(file).exists()]
+    name = None if declared.applied_from is None else Path(declared.applied_from).name
+    return next((file for file in gone if Path(file).name == name), None)
+
+
 def gone_deployments(connection: sqlite3.Connection, declared: Declared) -> list[tuple[int, str]]:
     """Return (id, 'flow/name') of the deployments that the file declared before and does not declare any more."""
-    if declared.applied_from is None:
-        return []
     kept = {each.full_name for each in declared.deployments}
-    return [row for row in list_applied_from(connection, declared.applied_from) if row[1] not in kept]
+    return [row for row in list_applied_from(connection, declared.places) if row[1] not in kept]
+
+
+def gone_quotas(connection: sqlite3.Connection, declared: Declared) -> list[str]:
+    """Return the names of the quotas that the file declared before and does not declare any more; none that is set by hand."""
+    kept = {each.full_name for each in declared.quotas}
+    return [name for name in list_quotas_applied_from(connection, declared.places) if name not in kept]
+
+
+def _kind_and_name(quota: str) -> tuple[str, str]:
+    """Return what a quota is of, and its name for people."""
+    for prefix, kind in ((QUEUE_PREFIX, "queue"), (TAG_PREFIX, "tag")):
+        if quota.startswith(prefix):
+            return kind, quota.removeprefix(prefix)
+    return "limit", quota
 
 
 def _of_deployment(connection: sqlite3.Connection | None, deployment: Deployment) -> Planned:
@@ -128,6 +149,7 @@ def _of_quota(connection: sqlite3.Connection | None, quota: DeclaredQuota) -> Pl
     pairs = {
         "slots": (row.slots, change.slots), "per_partition": (row.partition_slots, change.partition_slots),
         "rate": (rate, change.rate), "description": (row.description, change.description),
+        "applied_from": (row.applied_from, change.applied_from),
     }  # fmt: skip
     differing = tuple(name for name, (before, after) in pairs.items() if before != after)
     return Planned(quota.kind, quota.name, "updated" if differing else "unchanged", differing)
@@ -154,10 +176,12 @@ def apply(journal: Journal, declared: Declared, *, prune: bool = False) -> list[
     """Make the journal what the file says, and return what became of each thing."""
     planned: list[Planned] = []
     gone: list[tuple[int, str]] = []
+    quotas: list[str] = []
 
     def look(connection: sqlite3.Connection) -> None:
         planned[:] = plan(connection, declared, prune=prune)
         gone[:] = gone_deployments(connection, declared) if prune else []
+        quotas[:] = gone_quotas(connection, declared) if prune else []
 
     journal.read(look)
     at = journal.clock.now_text()
@@ -166,10 +190,13 @@ def apply(journal: Journal, declared: Declared, *, prune: bool = False) -> list[
         [each.change(journal) for each in declared.deployments],
         [each.change(journal) for each in declared.quotas if (each.kind, each.name) not in stays],
         [RemoveDeployment(deployment_id, at=at) for deployment_id, _ in gone],
+        [RemoveQuota(name) for name in quotas],
     )
     journal.write(change, synced=True)
     forget_limited_tags(journal)
-    apply_automations(declared.automation_tables or [], declared.applied_from, prune=prune, journal=journal)
+    apply_automations(
+        declared.automation_tables or [], declared.applied_from, prune=prune, journal=journal, moved_from=declared.moved_from
+    )
     due = {}
     for deployment, written in zip(declared.deployments, change.deployments, strict=True):
         deployment.id, deployment.outcome = written.id, written.outcome

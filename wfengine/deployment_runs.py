@@ -16,13 +16,13 @@ import logging
 import threading
 from collections.abc import Coroutine, Iterable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from wfengine.deployment_options import checked_priority, checked_queue, checked_tags, checked_text
 from wfengine.distributed_futures import place_left
 from wfengine.end_watch import watch_of
 from wfengine.endings import recorded_end
-from wfengine.ids import NAME_LIMIT
+from wfengine.ids import NAME_LIMIT, typed
 from wfengine.journals import default_journal
 from wfengine.loading import leaves_no_trace
 from wfengine.own_calls import (
@@ -43,18 +43,28 @@ from wfengine.own_calls import (
 )
 from wfengine.parameter_checks import check_given
 from wfengine.run_objects import FlowRun
+from wfengine.runners.away import asks_the_flow
 from wfengine.states import State
 from wfengine.steps import Create, Outcome, Steps, Write
 from wfengine.task_engine import Call, issue
 from wfengine_journal.clock import text_from_seconds
 from wfengine_journal.deployment_calls import QueueFromCall
 from wfengine_journal.deployments import DeploymentRow, find_deployments, get_columns
-from wfengine_journal.errors import InternalError, NotFoundError, RunHalted, UsageError, WfengineError
+from wfengine_journal.errors import (
+    DeadlockError,
+    DuplicateRunError,
+    InternalError,
+    NotFoundError,
+    RunHalted,
+    UsageError,
+    WfengineError,
+)
 from wfengine_journal.names import new_run_name
 from wfengine_journal.queued_runs import QueueRun, RunRequest
 from wfengine_journal.states import StateType
 from wfengine_journal.tickets import WriteRefused
 from wfengine_journal.transitions import utf8_text
+from wfengine_journal.waits import NoteWait, find_circle, find_outermost
 
 if TYPE_CHECKING:
     from wfengine.scopes import Scope
@@ -63,12 +73,15 @@ if TYPE_CHECKING:
 
 FINAL = ("COMPLETED", "FAILED", "CANCELLED")
 
+#: What becomes of a request whose deduplication key a run holds: it is given that run, or an error.
+ON_DUPLICATE = ("return", "refuse")
 #: Options of Prefect's that name a server or a place: there is none here.
 WITHOUT_MEANING = frozenset({"client", "poll_interval", "as_subflow", "job_variables", "work_queue_name"})
 
 _logger = logging.getLogger("wfengine.deployments")
 
 
+@asks_the_flow
 def run_deployment(
     name: str | int,
     parameters: Mapping[str, object] | None = None,
@@ -81,6 +94,8 @@ def run_deployment(
     priority: int | None = None,
     queue: str | None = None,
     partition_key: str | None = None,
+    deduplication_key: str | None = None,
+    on_duplicate: str = "return",
     **options: object,
 ) -> Any:
     """Put a run of a deployment into its queue, wait until it has ended, and return it as it is then, a `FlowRun`.
@@ -92,21 +107,24 @@ def run_deployment(
     - `scheduled_time`: not taken up before. `queue`, `priority`: instead of the deployment's.
     - `idempotency_key`: a second request with the same key, for the same flow, is given the first one's run.
     - `partition_key`: runs of one key share the queue's limit for each partition.
+    - `deduplication_key`: while a run of the flow with that key waits or runs in the queue there is no second one: the request
+      is given that run, or raises DuplicateRunError (`on_duplicate="refuse"`). Once it has ended, the key is free again.
 
-    Raises NotFoundError, ParameterError, UsageError.
+    Raises NotFoundError, ParameterError, UsageError, DuplicateRunError.
     """
     awaits = caller_awaits()
     if leaves_no_trace():
         return given_in_loop(None) if awaits else None
     seconds = checked_seconds(timeout, "run_deployment()")
     asked = Asked(
-        name, parameters, scheduled_time, flow_run_name, tags, idempotency_key, priority, queue, partition_key, options
-    )
+        name, parameters, scheduled_time, flow_run_name, tags, idempotency_key, priority, queue, partition_key, options,
+        deduplication_key, on_duplicate,
+    )  # fmt: skip
     scope = scope_or_none()
     if scope is not None:
         return _in_flow(asked, scope, seconds, awaits=awaits)
     journal = default_journal()
-    run_id = request_run(journal, asked)
+    run_id = request_run(journal, asked).run_id
     if awaits:
         return _ended_later(journal, run_id, seconds)
     wait_for_end(journal, run_id, seconds)
@@ -122,7 +140,8 @@ class Asked:
     def __init__(
         self, name: object, parameters: object = None, scheduled_time: object = None, flow_run_name: object = None,
         tags: object = None, idempotency_key: object = None, priority: object = None, queue: object = None,
-        partition_key: object = None, options: Mapping[str, object] | None = None,
+        partition_key: object = None, options: Mapping[str, object] | None = None, deduplication_key: object = None,
+        on_duplicate: object = "return",
     ) -> None:  # fmt: skip
         owner = "run_deployment()"
         if isinstance(name, bool) or not isinstance(name, str | int) or name == "":
@@ -136,6 +155,10 @@ class Asked:
         self.tags = [utf8_text(tag) for tag in checked_tags(owner, tags or ())]
         self.idempotency_key = _key(owner, "idempotency_key", idempotency_key)
         self.partition_key = _key(owner, "partition_key", partition_key)
+        self.deduplication_key = _key(owner, "deduplication_key", deduplication_key)
+        if on_duplicate not in ON_DUPLICATE:
+            raise UsageError(f"{owner}: on_duplicate is 'return' or 'refuse', not {on_duplicate!r}.")
+        self.refuses_duplicate = on_duplicate == "refuse"
         self.priority = None if priority is None else checked_priority(owner, priority)
         self.queue = None if queue is None else checked_queue(owner, queue)
         _note_options(options or {})
@@ -152,6 +175,8 @@ class Asked:
             parameters=self.parameters,
             tags=self.tags,
             idempotency_key=self.idempotency_key,
+            deduplication_key=self.deduplication_key,
+            refuses_duplicate=self.refuses_duplicate,
             queue=self.queue,
             priority=self.priority,
             partition_key=self.partition_key,
@@ -173,17 +198,37 @@ def the_deployment(journal: Journal, name: str | int) -> DeploymentRow:
     return found[0]
 
 
-def request_run(journal: Journal, asked: Asked) -> int:
-    """Write the run, and return its id: that of an earlier one where the idempotency key says so."""
+class Answer(NamedTuple):
+    """The run that answers a request."""
+
+    run_id: int
+    is_new: bool  # false: one of the keys says that it is an earlier one
+
+
+def request_run(journal: Journal, asked: Asked) -> Answer:
+    """Write the run, unless one of the keys says that an earlier one is the answer. Raises DuplicateRunError."""
     deployment = the_deployment(journal, asked.name)
     change = QueueRun(asked.request(journal, deployment))
     try:
         journal.write(change, synced=True)
     except WriteRefused:
-        if change.existing_id is not None:
-            return change.existing_id
-        raise _removed(deployment) from None
-    return change.flow_run_id
+        if change.existing_id is None:
+            raise _removed(deployment) from None
+        if change.is_duplicate and asked.refuses_duplicate:
+            raise _duplicate(journal, change.existing_id) from None
+        return Answer(change.existing_id, False)
+    return Answer(change.flow_run_id, True)
+
+
+def _duplicate(journal: Journal, run_id: int) -> DuplicateRunError:
+    row = journal.records.get_flow_run(run_id)
+    name = typed(row.id, row.name)
+    return DuplicateRunError(
+        f"Flow run {row.id} '{row.name}' holds this deduplication key in queue '{row.queue}' until it ends: it is "
+        f"{row.state_name or row.state.capitalize()}. Look at it: wfengine runs show {name}. To be given it instead of this "
+        "error, ask with on_duplicate='return'.",
+        flow_run_id=row.id,
+    )
 
 
 def _removed(deployment: DeploymentRow) -> NotFoundError:
@@ -321,7 +366,7 @@ async def _in_flow_later(
 def _asking(asked: Asked, scope: Scope, *, awaits: bool) -> object:
     arguments: dict[str, object] = {
         "name": asked.name, "parameters": asked.parameters, "flow_run_name": asked.run_name,
-        "idempotency_key": asked.idempotency_key, "scheduled_time": asked.due_at,
+        "idempotency_key": asked.idempotency_key, "scheduled_time": asked.due_at, "deduplication_key": asked.deduplication_key,
     }  # fmt: skip
     call = own_call(_RUN, scope, arguments)
     return answered(call, issue(call), lambda: _ask(call, asked), awaits=awaits)
@@ -331,8 +376,13 @@ def _ask(call: Call, asked: Asked) -> Steps[Outcome]:
     run = call.run
     deployment = the_deployment(run.journal, asked.name)
     request = asked.request(run.journal, deployment)
-    change = QueueFromCall(begin_change(call), request, attempt=call.attempt)
+    begin = begin_change(call)
+    change = QueueFromCall(begin, request, attempt=call.attempt)
     if not (yield Create(run.journal, change, True)):
+        if change.duplicate_id is not None:
+            yield Write(run, begin, False)
+            call.task_run_id, call.live_state = begin.task_run_id, StateType.RUNNING
+            return (yield from settled(call, Outcome(None, _duplicate(run.journal, change.duplicate_id))))
         if not change.was_checked:
             raise _removed(deployment)
         yield Write(run, change, True)  # this process lost the run: meet that refusal as any write does
@@ -360,8 +410,12 @@ def _waiting(scope: Scope, run_id: int, seconds: float | None, *, awaits: bool) 
 
 def _wait(call: Call, run_id: int, seconds: float | None) -> Steps[Outcome]:
     """Wait for the end, or for the instant until which to wait; how the run was then is the outcome."""
-    run = call.run
-    until = yield from begin_until(call, seconds)
+    run, journal = call.run, call.run.journal
+    note = NoteWait(run.id, run_id, owner_id=journal.owner_id, at=journal.clock.now_text())
+    until = yield from begin_until(call, seconds, [note])
+    circle = journal.read(lambda connection: find_circle(connection, find_outermost(connection, run.id)))
+    if circle:
+        return (yield from settled(call, Outcome(None, _deadlock(journal, cast("list[int]", circle)))))
 
     def look() -> object:
         row = run.journal.records.get_flow_run(run_id)
@@ -371,6 +425,18 @@ def _wait(call: Call, run_id: int, seconds: float | None) -> Steps[Outcome]:
         found = yield from wait(call, look)
     row = run.journal.records.get_flow_run(run_id) if found is TIMED_OUT else cast("FlowRunRow", found)
     return (yield from settled(call, Outcome({"state": row.state, "name": row.state_name, "message": row.state_message}, None)))
+
+
+def _deadlock(journal: Journal, circle: list[int]) -> DeadlockError:
+    """Return the error of a run that would wait for itself. It is found once its wait is recorded: by the last of a circle."""
+    rows = [journal.records.get_flow_run(flow_run_id) for flow_run_id in circle]
+    names = [f"flow run {row.id} '{row.name}'" for row in rows]
+    what = " waits for ".join([*names, "itself" if len(rows) == 1 else f"flow run {rows[0].id}"])
+    return DeadlockError(
+        f"{what}, which would never end. A key that an earlier request had gives its run back: ask with another "
+        f"idempotency or deduplication key, or do not wait (timeout=0). Look at it: wfengine runs show {rows[-1].id}",
+        flow_run_id=rows[0].id,
+    )
 
 
 def _as_asked(asked: Asked, scope: Scope, run_id: int) -> FlowRun:

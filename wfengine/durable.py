@@ -22,6 +22,7 @@ from wfengine.continuation import ContinueAsNew
 from wfengine.own_calls import own_call
 from wfengine.parameters import Parameters
 from wfengine.resolution import is_plain, resolved_arguments
+from wfengine.runners.away import asks_the_flow
 from wfengine.scopes import ACTIVE_TRANSACTION, Scope, current_scope, current_tracer, find_scope
 from wfengine.steps import Outcome, Steps, Write, drive
 from wfengine.stored_parameters import describe_parameters
@@ -55,11 +56,13 @@ def block(name: str, signature: Callable[..., object]) -> Callee:
 # ------------------------------------------------------------------------------------------- drawn in an instant
 
 
+@asks_the_flow
 def now() -> datetime.datetime:
     """Return the present instant, aware and in UTC. In a flow run it is recorded, and the same whenever the run is resumed."""
     return instant_from_text(cast(str, _drawn(_NOW, {}, lambda clock: clock.now_text())))
 
 
+@asks_the_flow
 def today(tz: str | datetime.tzinfo | None = None) -> datetime.date:
     """Return today's date in a time zone ("Europe/Berlin", or a tzinfo; None: the machine's), recorded as `now` is."""
     zone = _zone(tz)
@@ -70,11 +73,13 @@ def today(tz: str | datetime.tzinfo | None = None) -> datetime.date:
     return datetime.date.fromisoformat(cast(str, _drawn(_TODAY, {"tz": None if tz is None else str(tz)}, date_of)))
 
 
+@asks_the_flow
 def uuid4() -> _uuid.UUID:
     """Return a random UUID, recorded as `now` is: the same one whenever the run is resumed."""
     return _uuid.UUID(cast(str, _drawn(_UUID4, {}, lambda _: str(_uuid.uuid4()))))
 
 
+@asks_the_flow
 def random() -> float:
     """Return a random number from 0 up to and without 1, recorded as `now` is."""
     return cast(float, _drawn(_RANDOM, {}, lambda _: _GENERATOR.random()))
@@ -164,6 +169,7 @@ _EFFECT_PARAMETERS = Parameters(_effect, owner="side_effect()")
 def side_effect(fn: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[R]: ...
 @overload
 def side_effect(fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+@asks_the_flow
 def side_effect(fn: Callable[..., object], /, *args: object, **kwargs: object) -> object:
     """Call `fn(*args, **kwargs)` and record its result: a task for a function that is none. Await it if `fn` is async.
 

@@ -74,6 +74,9 @@ class Launcher(Protocol):
         While the run waits for another one, `place` is left.
         """
 
+    def stop_all(self, timeout_seconds: float) -> None:
+        """Ask what runs to stop, such that it can be resumed, and return; what has not after so many seconds is killed."""
+
     def close(self, timeout_seconds: float) -> None:
         """Stop what runs such that it can be resumed, within so many seconds."""
 
@@ -114,6 +117,7 @@ class Executor(RunWorker):
         self._launcher: Launcher | None = None
         self._begun: dict[int, FoundRun] = {}  # what has a place
         self._isolated: set[int] = set()  # of these, what has a process of its own
+        self._told: set[int] = set()  # of these, what was told to stop
         self._turns: dict[str, int] = {}  # by queue: when it had its last turn
         self._loaded: dict[str, AnyFlow] = {}  # by entrypoint
         self._load_lock = threading.Lock()  # a file is executed once, however many of its runs begin at a time
@@ -138,9 +142,13 @@ class Executor(RunWorker):
         self._stops = max(self._stops, 1)
 
     def stop(self, timeout_seconds: float) -> None:
-        """Let finish what is under way, at most so long, leave the rest such that it is taken up again, and end."""
+        """Let finish what is under way, at most so long, leave the rest such that it is taken up again, and end.
+
+        Runs in processes of their own are told to stop at once: they unwind, and what has not by then is killed.
+        """
         self._until = self._journal.clock.monotonic_seconds() + timeout_seconds
         self.stop_taking()
+        self._wake.set()
         if self._thread is not None:
             self._thread.join(timeout_seconds + THREAD_SECONDS)
 
@@ -328,11 +336,18 @@ class Executor(RunWorker):
 
     # ---- stopping
 
+    def tell_to_stop(self, seconds: float) -> None:
+        """See RunWorker."""
+        self._told = set(self._isolated)
+        if self._launcher is not None:
+            self._launcher.stop_all(seconds)
+
     def leave_rest(self, journal: Journal, run_ids: Sequence[int]) -> list[int]:
         """See RunWorker."""
-        isolated = sorted(self._isolated)
+        isolated = self._told | self._isolated
         self._close_launcher()
-        return [*isolated, *super().leave_rest(journal, [run_id for run_id in run_ids if run_id not in isolated])]
+        left = [run_id for run_id in sorted(isolated) if journal.records.get_flow_run(run_id).state == "CRASHED"]
+        return [*left, *super().leave_rest(journal, [run_id for run_id in run_ids if run_id not in isolated])]
 
     def _close_launcher(self) -> None:
         launcher, self._launcher = self._launcher, None

@@ -325,8 +325,7 @@ def _live_one(
         if run.left_open:
             ABANDONED.add(key)
         ACTIVE.pop(key, None)
-        if run.runner is not None:
-            run.runner.close()
+        run.close_runners()
 
 
 def attempts(run: LiveRun, failures: int) -> Steps[Ended | LiveRun]:
@@ -413,8 +412,7 @@ def _body(run: LiveRun) -> Steps[Outcome]:
     if outcome.error is not None and not isinstance(outcome.error, Exception | ContinueAsNew):
         return outcome
     if is_own_timeout(run, outcome.error):
-        if run.runner is not None:
-            run.runner.cancel_queued()
+        run.drop_queued()
         return outcome
     while run.outstanding:  # a task may have submitted further ones meanwhile
         yield Settle(list(run.outstanding))
@@ -468,8 +466,7 @@ def _stop(run: LiveRun, signal: BaseException) -> Steps[BaseException]:
         return signal  # nothing can or may be written; the run stays as it is and can be resumed
     if run.journal.is_forked:
         return signal  # a forked child leaves; the run goes on in its parent
-    if run.runner is not None:
-        run.runner.cancel_queued()
+    run.drop_queued()
     if isinstance(signal, RunHalted):
         yield Settle([future for future in run.outstanding if not future.done()])
         parked = park_change(run, signal)

@@ -45,6 +45,7 @@ from wfengine.own_calls import (
     settled,
     wait,
 )
+from wfengine.runners.away import asks_the_flow
 from wfengine.scopes import current_scope
 from wfengine.states import State
 from wfengine.steps import Create, Outcome, Steps, Write
@@ -80,6 +81,7 @@ def pause_flow_run(
 def pause_flow_run(
     wait_for_input: type[T], timeout: float | None = ..., poll_interval: float = ..., key: str | None = None
 ) -> T: ...
+@asks_the_flow
 def pause_flow_run(
     wait_for_input: object = None,
     timeout: float | None = TIMEOUT_SECONDS,
@@ -99,6 +101,7 @@ def pause_flow_run(
 def suspend_flow_run(wait_for_input: None = None, *, timeout: float | None = ..., key: str | None = None) -> Any: ...
 @overload
 def suspend_flow_run(wait_for_input: type[T], *, timeout: float | None = ..., key: str | None = None) -> T: ...
+@asks_the_flow
 def suspend_flow_run(
     wait_for_input: object = None, *, timeout: float | None = TIMEOUT_SECONDS, key: str | None = None
 ) -> object:
@@ -110,6 +113,7 @@ def suspend_flow_run(
     return _ask("suspend", wait_for_input, timeout, key, awaits=caller_awaits())
 
 
+@asks_the_flow
 @awaited_in_async_code
 def resume_flow_run(flow_run_id: int | str, run_input: object = None, *, key: str | int | None = None) -> InputGiven:
     """Give a waiting flow run its input: an id or name, and a dict, or the model's instance; None where none is wanted.

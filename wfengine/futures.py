@@ -10,9 +10,10 @@ import heapq
 import itertools
 import threading
 from collections.abc import Iterable, Iterator
-from typing import Generic, NamedTuple, SupportsIndex, TypeVar, overload
+from typing import Generic, NamedTuple, SupportsIndex, TypeVar, cast, overload
 
 from wfengine.resolution import Found, replaced
+from wfengine.runners.away import ERRAND
 from wfengine.task_future import TaskFuture, waiting
 from wfengine_journal.clock import Clock
 
@@ -92,6 +93,14 @@ def as_completed(futures: Iterable[TaskFuture[R]], timeout: float | None = None)
     `timeout` is in seconds, for all; TimeoutError when it passes.
     """
     pending = list(dict.fromkeys(futures))
+    errand = ERRAND.get()
+    if errand is not None:  # on a worker
+        deadline = _Deadline(pending, timeout)
+        while pending:
+            found = cast("TaskFuture[R]", errand.do(first_completed, (pending, deadline.remaining()), {}))
+            pending.remove(found)
+            yield found
+        return
     replayed = [future for future in pending if future.recorded_order is not None]
     yield from sorted(replayed, key=lambda future: future.recorded_order or ("", 0))
     live = [future for future in pending if future.recorded_order is None]
@@ -123,6 +132,11 @@ def as_completed(futures: Iterable[TaskFuture[R]], timeout: float | None = None)
         yield future
 
 
+def first_completed(futures: Iterable[TaskFuture[R]], timeout: float | None) -> TaskFuture[R]:
+    """Return the first future that `as_completed` would yield: asked for by code on a worker."""
+    return next(as_completed(futures, timeout))
+
+
 class _Deadline:
     """The end of a limited wait, by the clock of the journal that the futures belong to."""
 
@@ -131,7 +145,7 @@ class _Deadline:
     def __init__(self, futures: Iterable[TaskFuture[T]], timeout: float | None) -> None:
         self._clock: Clock | None = None
         if timeout is not None:
-            self._clock = next((future.call.run.journal.clock for future in futures), None)
+            self._clock = next((future.clock for future in futures), None)
             self._at = timeout + (self._clock.monotonic_seconds() if self._clock is not None else 0.0)
 
     def remaining(self) -> float | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from weakref import WeakKeyDictionary, ref
 
 from wfengine.ids import typed
+from wfengine.runners.away import asks_the_flow
 from wfengine.scopes import ACTIVE, LiveRun, current_scope, find_scope
 from wfengine.states import State
 from wfengine_journal.errors import (
@@ -52,6 +53,7 @@ class _Row(Protocol):
     def epoch(self) -> int: ...
 
 
+@asks_the_flow
 def check_cancelled() -> None:
     """Unwind the calling code if its flow run was cancelled, or taken from this process; else return at once.
 
@@ -80,7 +82,7 @@ def halt_as_asked(run: LiveRun, row: _Row) -> RunHalted | None:
 def _cancel(run: LiveRun, message: str) -> RunHalted:
     text = f"{run} was {message or 'cancelled'}. What completed is recorded; to go on with it after all: {_resume(run)}"
     signal = run.cancel(CancelledRun(text, flow_run_id=run.id))
-    _drop_queued(run)
+    run.drop_queued()
     return signal
 
 
@@ -88,7 +90,7 @@ def _pause(run: LiveRun, message: str) -> RunHalted:
     state: State[object] = State(StateType.PAUSED, message=message, flow_run_id=run.id)
     text = f"{run} was {message or 'paused'}. Go on with it: wfengine unpause {typed(run.id, run.name)}"
     signal = run.halt(RunHalted(PausedRun(text, flow_run_id=run.id, state=state)))
-    _drop_queued(run)
+    run.drop_queued()
     return signal
 
 
@@ -97,11 +99,6 @@ def _resume(run: LiveRun) -> str:
     while top.parent is not None:
         top = top.parent
     return f"wfengine resume {typed(top.id, top.name)}"
-
-
-def _drop_queued(run: LiveRun) -> None:
-    if run.runner is not None:
-        run.runner.cancel_queued()
 
 
 def notice(journal: Journal) -> None:

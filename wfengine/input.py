@@ -14,6 +14,7 @@ import pydantic
 from wfengine.input_requests import Wanted
 from wfengine.messages import OWN_TOPICS, checked_name, receive_from, send_to
 from wfengine.own_calls import caller_awaits
+from wfengine.runners.away import asks_the_flow
 from wfengine.scopes import current_scope
 from wfengine_journal.errors import InvalidInputError, ReceiveTimeoutError, UsageError
 
@@ -50,10 +51,12 @@ class RunInput(pydantic.BaseModel):
         """Note which flow run sent it; for the engine."""
         self._sender = sender
 
+    @asks_the_flow
     def send_to(self, flow_run_id: int | str, sender: object = None, key_prefix: str | None = None) -> Any:
         """Send it to a flow run, which receives it with `receive` of this class. `sender` does nothing: it is known."""
         return _send(self, flow_run_id, key_prefix, awaits=caller_awaits())
 
+    @asks_the_flow
     def respond(self, run_input: object, sender: object = None, key_prefix: str | None = None) -> Any:
         """Send an answer to the flow run that sent this one. Raises UsageError where it was sent from outside of any."""
         if self._sender is None:
@@ -69,6 +72,7 @@ class RunInput(pydantic.BaseModel):
         return receive_input(cls, timeout, poll_interval, raise_timeout_error, key_prefix)
 
 
+@asks_the_flow
 def send_input(run_input: object, flow_run_id: int | str, sender: object = None, key_prefix: str | None = None) -> Any:
     """Send a RunInput, or a value of another type, to a flow run that says `receive_input` of its type."""
     return _send(run_input, flow_run_id, key_prefix, awaits=caller_awaits())

@@ -152,6 +152,12 @@ class Children:
             if child is not None:
                 self._stop(child, STOP_SECONDS)
 
+    def stop_all(self, timeout_seconds: float) -> None:
+        """Ask the processes of all runs to stop, and return at once; what has not stopped after so many seconds is killed."""
+        with self._changed:
+            for child in self._children.values():
+                self._stop(child, timeout_seconds)
+
     def close(self, timeout_seconds: float) -> None:
         """Stop what runs, kill what has not stopped within so many seconds, and return when every `ended` was called."""
         with self._changed:

@@ -6,8 +6,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, NoReturn, cast
 
+from wfengine.loading import is_loading
+from wfengine.runners.away import ERRAND, is_worker_process, refuse_on_worker
 from wfengine_journal.errors import UsageError
 from wfengine_journal.location import find_path
 from wfengine_journal.store import Journal, open_journal
@@ -28,6 +30,8 @@ def use_journal(path: str | os.PathLike[str] | None, *, durability: Durability |
     None goes back to the usual search: WFENGINE_JOURNAL, then `.wfengine/journal.db` here or above, else made here.
     `durability` is that of flows which do not name their own (default: WFENGINE_DURABILITY, else "power").
     """
+    if is_loading() and (is_worker_process() or ERRAND.get() is not None):
+        return cast(Journal, _NoJournal())  # a module of the flow's is imported by a worker
     global _chosen  # the one setting of a process, like the working directory
     _chosen = None if path is None else find_path(path)
     journal = default_journal()
@@ -36,13 +40,21 @@ def use_journal(path: str | os.PathLike[str] | None, *, durability: Durability |
     return journal
 
 
+class _NoJournal:
+    """What `use_journal` gives on a worker."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise UsageError(f"Journal.{name} cannot be used on a worker: the journal is the flow's. Do it in the flow.")
+
+
 def default_path() -> Path:
     """Return the path of the journal that a run started now goes to; the file need not exist."""
     return _chosen if _chosen is not None else find_path()
 
 
 def default_journal() -> Journal:
-    """Return the open journal that a run started now goes to."""
+    """Return the open journal that a run started now goes to. Raises UsageError in a task whose code runs on a worker."""
+    refuse_on_worker("Something that needs the journal", "Do it in the flow, and give the task what came of it.")
     return open_journal(default_path())
 
 

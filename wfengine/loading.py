@@ -29,13 +29,15 @@ from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import CodeType, MethodType, ModuleType
 
+from wfengine.runners.away import ERRAND
 from wfengine.scopes import current_tracer
 from wfengine_journal.errors import EntrypointError, MissingFlowError, ScriptError
 
 #: Names listed in an error before "and N more".
 NAMES_SHOWN = 10
 
-_SCRIPT_NAMES = ("__main__", "__mp_main__", "__wfengine_main_")
+#: How the names of modules begin that are scripts: nobody else can import them.
+SCRIPT_NAMES = ("__main__", "__mp_main__", "__wfengine_main_")
 _MISSING = object()
 
 # One load at a time. Re-entrant, because code that is being loaded may itself ask for a flow.
@@ -46,13 +48,19 @@ _thread = threading.local()
 
 
 def is_loading() -> bool:
-    """Say whether this thread is loading user code to find a flow; a flow called meanwhile does nothing."""
-    return getattr(_thread, "depth", 0) > 0
+    """Say whether user code is loaded, to find a flow or by `multiprocessing`; a flow called meanwhile does nothing."""
+    return getattr(_thread, "depth", 0) > 0 or ("__mp_main__" in sys.modules and _is_spawned_just_now())
+
+
+def _is_spawned_just_now() -> bool:
+    """Say whether this is a child that `multiprocessing` starts, which runs the parent's script again to have its names."""
+    process = sys.modules.get("multiprocessing.process")
+    return process is not None and getattr(process.current_process(), "_inheriting", False)
 
 
 def leaves_no_trace() -> bool:
     """Say whether what is done outside of any run is not to be written: a file is being loaded, or a flow drawn."""
-    return is_loading() or current_tracer() is not None
+    return is_loading() or (current_tracer() is not None and ERRAND.get() is None)
 
 
 def entrypoint_of(fn: Callable[..., object]) -> str | None:
@@ -68,7 +76,7 @@ def entrypoint_of(fn: Callable[..., object]) -> str | None:
         return None
     names = getattr(inner, "__globals__", None) or vars(sys.modules.get(module_name, ModuleType("")))
     file = _file_of(names)
-    if file is not None and module_name.startswith(_SCRIPT_NAMES):
+    if file is not None and module_name.startswith(SCRIPT_NAMES):
         return f"file:{file}:{qualname}"
     folder = _import_folder(module_name, file)
     if folder is not None:
@@ -82,7 +90,7 @@ def load_entrypoint(entrypoint: str) -> object:
     if kind == "file" and ":" in rest:
         path, _, qualname = rest.rpartition(":")
         module = _load_file(Path(path))
-        if not module.__name__.startswith(_SCRIPT_NAMES):
+        if not module.__name__.startswith(SCRIPT_NAMES):
             # It ran as `python -m package.module` when its names were written, as names in __main__.
             _announce_script(module)
         return _named(module, qualname, path)
@@ -179,7 +187,7 @@ def _resolved_file(file: str) -> Path | None:
 @cache
 def _import_folder(name: str, file: Path | None) -> str | None:
     """Return what must be on sys.path to import the module: "" for nothing, None when it cannot be imported by name."""
-    if name.startswith(_SCRIPT_NAMES):
+    if name.startswith(SCRIPT_NAMES):
         return None
     origin = _origin_found_afresh(name)
     if origin is None:
@@ -238,7 +246,8 @@ def _starting_folders() -> frozenset[Path]:
 
 
 @contextmanager
-def _loading() -> Iterator[None]:
+def loading() -> Iterator[None]:
+    """Let flows that are called in the block do nothing, on this thread."""
     _thread.depth = getattr(_thread, "depth", 0) + 1
     try:
         with _lock:
@@ -252,7 +261,7 @@ def _load_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise EntrypointError(_missing_file_text(path))
     resolved = path.resolve()
-    with _loading():
+    with loading():
         module = _loaded.get(resolved) or _running_module(resolved)
         if module is None:
             module = _import_from_package(resolved) or _execute_script(resolved)
@@ -333,7 +342,7 @@ def _execute_script(resolved: Path) -> ModuleType:
 
 def _load_module(name: str, folder: str | None) -> ModuleType:
     """Import a module by name, with `folder` on sys.path if it is not found without. Raises EntrypointError."""
-    with _loading():
+    with loading():
         if folder is not None and name not in sys.modules and _spec_found(name.partition(".")[0], None) is None:
             _put_first_on_path(folder)
         importlib.invalidate_caches()

@@ -41,6 +41,7 @@ from wfengine.own_calls import (
     wait,
 )
 from wfengine.recovery import find_run_id
+from wfengine.runners.away import asks_the_flow
 from wfengine.scopes import naming
 from wfengine.steps import LOOK_AGAIN_SECONDS, Create, Outcome, Steps, Write
 from wfengine.task_engine import Call, issue
@@ -105,6 +106,7 @@ class Message:
 # ------------------------------------------------------------------------------------------- send
 
 
+@asks_the_flow
 def send(run: int | str, value: object, *, topic: str = "default", idempotency_key: str | None = None) -> Any:
     """Send a value to a flow run - its id, name, the beginning of its name, or '@last' - and return the Message, committed.
 
@@ -199,6 +201,7 @@ def _refused(journal: Journal, put: PutMessage) -> WfengineError:
 # ------------------------------------------------------------------------------------------- receive
 
 
+@asks_the_flow
 def receive(topic: str = "default", *, timeout_seconds: float | None = None, default: object = RAISE) -> Any:
     """Wait for the oldest message of a topic that nobody has received, and return its value. In a flow or task.
 
@@ -266,6 +269,7 @@ def _too_late(call: Call, what: str, until: str | None, default: object) -> Outc
 # ------------------------------------------------------------------------------------------- events
 
 
+@asks_the_flow
 def set_event(key: str, value: object = None) -> Any:
     """Show a value to others under a name, in the place of an earlier one; committed when it returns. In a flow or task.
 
@@ -298,6 +302,7 @@ def event_item(key: str) -> str:
     return f"event:{key}"
 
 
+@asks_the_flow
 def get_event(run: int | str, key: str, *, timeout_seconds: float | None = None, default: object = RAISE) -> Any:
     """Wait until a flow run has set an event, and return its value: in a flow, where the answer is recorded, or anywhere.
 
@@ -413,6 +418,7 @@ class _Outside:
 # ------------------------------------------------------------------------------------------- conditions
 
 
+@asks_the_flow
 def wait_until(
     condition: Callable[[], object],
     *,

@@ -20,7 +20,7 @@ from types import ModuleType
 
 import wfengine
 from wfengine.flows import _DEFAULTS as FLOW_OPTIONS
-from wfengine.migration_notes import BINDS_PREFECT, CHANGES, CHANGING, DIFFERS, INTEGRATION, LEFT_OUT, NOT_YET
+from wfengine.migration_notes import BINDS_PREFECT, CHANGES, CHANGING, DIFFERS, INTEGRATION, LEFT_OUT, MOVED
 from wfengine.tasks import _DEFAULTS as TASK_OPTIONS
 from wfengine_journal.errors import UsageError
 
@@ -154,7 +154,7 @@ def _explained(name: str, have: object) -> str:
     parts = name.split(".")
     for length in range(len(parts), 0, -1):
         known = ".".join(parts[:length])
-        if text := LEFT_OUT.get(known) or NOT_YET.get(known):
+        if text := LEFT_OUT.get(known):
             return text
     near = difflib.get_close_matches(parts[-1], [known for known in dir(have) if not known.startswith("_")], 1, 0.75)
     return "wfengine has nothing of this name" + (f"; it has {near[0]}" if near else "")
@@ -308,7 +308,7 @@ class _Checker(ast.NodeVisitor):
                 self._missing_imports.add(full_name)
         elif full_name.startswith("prefect_"):
             self.uses_prefect = True
-            self._add(node, Kind.MISSING, full_name, INTEGRATION)
+            self._add(node, Kind.MISSING, full_name, MOVED.get(full_name.partition(".")[0], INTEGRATION))
 
     def _check_name(self, node: ast.AST, name: str) -> bool:
         """Check a name without its root; tell whether it is missing."""

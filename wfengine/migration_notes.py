@@ -33,13 +33,14 @@ LEFT_OUT = {
     "@task(asset_deps)": "there are no assets",
 }
 
-#: What is to come and is not built yet; an entry says nothing any more once the thing is there.
-NOT_YET = {
-    "task_runners.ProcessPoolTaskRunner": "runners of processes and clusters are not built yet; tasks run in threads",
-}
-
 #: Packages that integrate Prefect with something; each needs Prefect itself.
 INTEGRATION = "a package of Prefect's that needs Prefect; call the service's own library inside a task"
+
+#: Packages of Prefect's whose things stand elsewhere here.
+MOVED = {
+    "prefect_dask": "import it from wfengine.runners.dask (pip install 'wfengine[dask]')",
+    "prefect_ray": "import it from wfengine.runners.ray (pip install 'wfengine[ray]')",
+}
 
 #: What is there under the same name and means something else. One line each.
 DIFFERS = {

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from wfengine.fatal import note_task_run
 from wfengine.result_hashes import remember_result_hash
+from wfengine.result_memory import note_recorded
 from wfengine.returned import encoded_data, recorded_name, unpacked
 from wfengine.states import State
 from wfengine.steps import Outcome, Settle, Steps
@@ -45,6 +46,7 @@ def outcome_change(call: Call, outcome: Outcome) -> tuple[CompleteCall | FailAtt
     call.ended_at = at = run.journal.clock.now_text()
     if result.codec != "json":
         remember_result_hash(outcome.value, result.hash)
+    note_recorded(call, result.codec, result.data, result.hash)
     name = "Closed" if call.feed is not None and call.feed.closed else None
     message = None
     state = call.verdict = outcome.state

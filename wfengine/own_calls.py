@@ -17,6 +17,7 @@ from wfengine.awaiting import in_async_code
 from wfengine.doubt import cut_off
 from wfengine.outcomes import outcome_change
 from wfengine.parameters import Parameters
+from wfengine.runners.away import refuse_on_worker
 from wfengine.scopes import LiveRun, Scope, current_scope, find_scope
 from wfengine.steps import Await, Create, Outcome, Steps, Write, drive, drive_async
 from wfengine.task_engine import Call, Callee, first_row, given
@@ -70,6 +71,7 @@ def scope_of(function: str) -> Scope:
     """Return the scope of the calling code. Raises MissingContextError outside of a flow."""
     scope = find_scope()
     if scope is None:
+        refuse_on_worker(f"{function}()", "Call it in the flow, and give the task what came of it.")
         raise MissingContextError(f"{function}() was called outside of a flow run. Call it in a flow or task.")
     return scope
 
@@ -145,16 +147,16 @@ def begin(call: Call, notes: Sequence[Rider] = ()) -> Steps[None]:
     call.live_state = StateType.RUNNING
 
 
-def begin_until(call: Call, timeout_seconds: float | None) -> Steps[str | None]:
-    """Begin a call that waits; return until when: the instant is recorded, and an earlier execution's one stays."""
+def begin_until(call: Call, timeout_seconds: float | None, notes: Sequence[Rider] = ()) -> Steps[str | None]:
+    """Begin a call that waits, with notes; return until when: the instant is recorded, and an earlier execution's one stays."""
     if not is_asked_anew(call):
         found = call.run.journal.records.find_item(call.run.id, call.task_run_id, DEADLINE)
         if found is not None:
-            yield from begin(call)
+            yield from begin(call, notes)
             return cast("str | None", found[0])
     until = instant_after(call.run, timeout_seconds)
     encoded = encode(until, "until when a call waits")
-    yield from begin(call, [NoteItem(call.run.id, DEADLINE, encoded, at=call.run.journal.clock.now_text())])
+    yield from begin(call, [NoteItem(call.run.id, DEADLINE, encoded, at=call.run.journal.clock.now_text()), *notes])
     return until
 
 

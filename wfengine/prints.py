@@ -44,12 +44,13 @@ def _print(*values: object, **options: object) -> None:
         _thread.busy = True
         try:
             separator = options.get("sep")
-            _log((" " if separator is None else str(separator)).join(str(value) for value in values))
+            log_printed((" " if separator is None else str(separator)).join(str(value) for value in values))
         finally:
             _thread.busy = False
 
 
-def _log(text: str) -> None:
+def log_printed(text: str) -> None:
+    """Log what the present run printed, as `get_run_logger` would."""
     from wfengine.logging.loggers import get_run_logger  # lazily: only who uses log_prints needs it
 
     get_run_logger().info("%s", text, extra={"printed": True}, stacklevel=3)

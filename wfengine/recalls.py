@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from wfengine.replay import Recorded
 from wfengine.steps import Settle, Steps, Write
+from wfengine.task_future import calls_of
 from wfengine_journal.transitions import SettleCall
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 def recall(call: Call) -> Steps[None]:
     """Let the next attempt replay what the failed one called, as a resumed run would."""
     run = call.run
-    yield Settle([future for future in list(run.outstanding) if _is_inside(future.call, call)])
+    yield Settle([future for future, inner in calls_of(list(run.outstanding)) if _is_inside(inner, call)])
     for row in _calls_inside(call):
         if row.state == "RUNNING":  # by a thread that was left behind at a time limit: its outcome is refused from here on
             message = "the attempt of the task that called it was given up"

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 from wfengine.journals import default_journal
 from wfengine.keeping import Keeping, keeping_of
+from wfengine.runners.away import refuse_on_worker
 from wfengine.scopes import current_scope
 from wfengine_journal.cache import Entry, PutEntry, find_entry
 from wfengine_journal.clock import seconds_from_text, text_from_seconds
@@ -99,6 +100,7 @@ class ResultStore:
 
 def get_result_store() -> ResultStore:
     """Return a store that writes as the results of the present run are written."""
+    refuse_on_worker("get_result_store()", "Use it in the flow, or run the task on threads.")
     scope = current_scope()
     keeping = scope.run.results if scope is not None else None
     return ResultStore() if keeping is None else ResultStore(keeping.storage, keeping.serializer)

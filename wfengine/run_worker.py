@@ -22,6 +22,7 @@ from wfengine.recovery import give_up
 from wfengine.runners import Job
 from wfengine.runners.threads import ThreadTaskRunner
 from wfengine.steps import Outcome, Steps
+from wfengine_journal.block_transitions import find_last_continuation
 from wfengine_journal.errors import (
     DriftError,
     ForkedProcessError,
@@ -141,9 +142,16 @@ class RunWorker:
     def forget(self, run_id: int) -> None:
         """Forget what is known of a run that has no place any more."""
 
+    def tell_to_stop(self, seconds: float) -> None:
+        """Tell what can be told to stop, and has so many seconds for that; called once, when the time to stop in is known."""
+
     def leave_rest(self, journal: Journal, run_ids: Sequence[int]) -> list[int]:
-        """Leave runs that did not end in time to the next worker; return which of them were left so."""
-        return [run_id for run_id in run_ids if give_up(journal, run_id, self._left)]
+        """Leave runs that did not end in time to the next worker; return which of them were left so.
+
+        One that was continued as new meanwhile goes on as another run, and that is left.
+        """
+        present = [find_last_continuation(journal.records, run_id) for run_id in run_ids]
+        return [run_id for run_id in present if give_up(journal, run_id, self._left)]
 
     # ---- the loop
 
@@ -263,7 +271,11 @@ class RunWorker:
             self._until = journal.clock.monotonic_seconds() + self.stop_seconds
         if self._places:
             self._log.info("stopping: %s for what runs (%d)", self._patience(journal), len(self._places))
+        is_told = False
         while self._places and self.fault is None and self._stops < 2:
+            if self._until is not None and not is_told:
+                is_told = True
+                self.tell_to_stop(max(0.0, self._until - journal.clock.monotonic_seconds()))
             remaining = SLEEP_SECONDS if self._until is None else self._until - journal.clock.monotonic_seconds()
             if remaining <= 0:
                 break

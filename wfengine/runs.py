@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from wfengine.identity import explicit_key
+from wfengine.runners.away import asks_the_flow
 from wfengine.scopes import current_scope
 from wfengine_journal.errors import MissingContextError
 
@@ -36,6 +37,7 @@ class CurrentTaskRun:
     idempotency_key: str
 
 
+@asks_the_flow
 def current_flow_run() -> CurrentFlowRun:
     """Return the flow run of the calling code; MissingContextError outside of one."""
     scope = current_scope()
@@ -45,6 +47,7 @@ def current_flow_run() -> CurrentFlowRun:
     return CurrentFlowRun(run.id, run.name, run.flow.name, run.epoch, dict(run.parameters), run.tags)
 
 
+@asks_the_flow
 def current_task_run() -> CurrentTaskRun:
     """Return the task run of the calling code; MissingContextError outside of one."""
     scope = current_scope()

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar
 
+from wfengine.result_memory import ResultMemory
+from wfengine.runners.away import is_worker_process
 from wfengine_journal.errors import (
     CancelledRun,
     InternalError,
@@ -27,6 +29,7 @@ from wfengine_journal.errors import (
 if TYPE_CHECKING:
     from wfengine.dry_runs import DryRun
     from wfengine.flows import AnyFlow
+    from wfengine.in_flight import InFlight
     from wfengine.keeping import Keeping
     from wfengine.loop_commits import LoopCommits
     from wfengine.replay import Recorded
@@ -47,9 +50,9 @@ class LiveRun:
 
     __slots__ = (
         "__weakref__", "callees", "cancelled", "deadline", "dry", "durability", "epoch", "feed", "flow", "halted", "held_keys",
-        "id", "issue_lock", "journal", "left_open", "log_prints", "name", "on_drift", "outer_tags", "outstanding",
-        "own_deadline", "parameters", "parent", "parent_call", "recorded", "results", "rolled_back", "runner", "synced", "tags",
-        "told", "turns", "uses_transactions", "version", "waits_for_attempt", "wakers",
+        "id", "issue_lock", "journal", "left_open", "log_prints", "memory", "name", "on_drift", "outer_tags", "outstanding",
+        "own_deadline", "parameters", "parent", "parent_call", "recorded", "results", "rolled_back", "runners", "synced",
+        "tags", "told", "turns", "uses_transactions", "version", "waits_for_attempt", "wakers",
     )  # fmt: skip
 
     def __init__(self, journal: Journal, flow: AnyFlow, run_id: int, name: str, *, epoch: int, version: int) -> None:
@@ -73,8 +76,11 @@ class LiveRun:
         self.recorded: Recorded | None = None  # what earlier executions recorded; None in a first execution
         self.on_drift: str | None = None
         self.results: Keeping | None = None  # how its results are written, where its flow or one around it says so
-        self.runner: TaskRunner | None = None
+        self.runners: dict[
+            TaskRunner | None, TaskRunner
+        ] = {}  # started for this run, by the one that was chosen; None: by nobody
         self.outstanding: set[TaskFuture[object]] = set()  # submitted and not settled
+        self.memory = ResultMemory()  # of the results of its submitted tasks
         self.issue_lock = threading.Lock()
         self.halted: RunHalted | None = None  # once set, no further call of this run does anything
         self.cancelled: CancelledRun | None = None  # set where somebody asked that, so that the run ends as cancelled
@@ -112,6 +118,18 @@ class LiveRun:
         assert self.halted is not None
         return self.halted
 
+    def drop_queued(self) -> None:
+        """Settle what was submitted and has not begun with an error."""
+        for runner in list(self.runners.values()):
+            runner.cancel_queued()
+
+    def close_runners(self) -> None:
+        """End the runners; a later submit starts new ones."""
+        runners, self.runners = self.runners, {}
+        for runner in runners.values():
+            runner.close()
+        self.memory.close()
+
     @contextmanager
     def woken_by_halt(self, waker: Callable[[], object]) -> Iterator[None]:
         """Call `waker`, on any thread, when the run is halted while the block runs; it must not block.
@@ -146,8 +164,8 @@ class Scope:
         self.call = call  # None: the flow's body
         self.enclosing = None if call is None else call.scope
         self.epoch = run.epoch
-        self.issued: dict[tuple[int, bytes], int] = {}
-        self.submitted: set[TaskFuture[object]] | None = None  # by the task, and not settled: it is not over before they are
+        self.issued: dict[int, dict[bytes, int]] = {}  # by task and call key
+        self.submitted: InFlight | None = None  # by its code, and not settled: a task is not over before they are
         self.attempt_over = False  # set when the attempt was given up (timeout) though its thread may still run
         self.closed = False  # set for hooks, and what names a run: what they call is not part of this run
         self.transactions = 0  # begun in this scope so far
@@ -188,10 +206,12 @@ class Scope:
 
     def next_occurrence(self, task_id: int, call_key: bytes) -> int:
         """Return 0, 1, 2 ... for equal calls, in the order in which they are issued."""
-        key = (task_id, call_key)
         with self.run.issue_lock:
-            occurrence = self.issued.get(key, 0)
-            self.issued[key] = occurrence + 1
+            counts = self.issued.get(task_id)
+            if counts is None:
+                counts = self.issued[task_id] = {}
+            occurrence = counts.get(call_key, 0)
+            counts[call_key] = occurrence + 1
         return occurrence
 
 
@@ -234,7 +254,11 @@ def find_scope() -> Scope | None:
     """
     scope = _SCOPE.get()
     if scope is None:
-        if ACTIVE and threading.current_thread() is not threading.main_thread() and _TRACER.get() is None:
+        if (
+            (ACTIVE or is_worker_process())
+            and threading.current_thread() is not threading.main_thread()
+            and _TRACER.get() is None
+        ):
             _refuse_lost_thread()
         return None
     if scope.closed:
@@ -252,7 +276,7 @@ def find_scope() -> Scope | None:
 
 
 def _refuse_lost_thread() -> None:
-    run = next(iter(ACTIVE.values()))
+    run = next(iter(ACTIVE.values()), "the flow run of a task on this worker")
     raise MissingContextError(
         f"A task was called in thread {threading.current_thread().name!r}, which does not know its flow run while {run} is "
         "executing, so the call could not be recorded. Wrap what the thread runs, in the flow: "

@@ -10,6 +10,7 @@ is there for the next one.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,9 +33,10 @@ from wfengine.scopes import current_scope
 from wfengine.source_tables import Sources, configured_sources, services_of
 from wfengine.upkeep import Backups, Retention, UpkeepService
 from wfengine.upkeep_tables import FILE_NAME, configured_upkeep, find_file
-from wfengine_journal.daemons import PauseDeployments, ids_of_flow
-from wfengine_journal.errors import MissingFlowError, UsageError
+from wfengine_journal.daemons import ids_of_flow
+from wfengine_journal.errors import MissingFlowError, NotFoundError, UsageError
 from wfengine_scheduler.loop import Scheduler
+from wfengine_scheduler.pausing import pause_deployment, unpause_deployment
 
 if TYPE_CHECKING:
     from wfengine.executor import Recover
@@ -196,8 +198,9 @@ class _Serving:
             self._set_paused(paused=True)
 
     def _set_paused(self, *, paused: bool) -> None:
-        if self._pause:
-            self._journal.write(PauseDeployments(self._pause, paused=paused, at=self._journal.clock.now_text()), synced=True)
+        for deployment_id in self._pause:
+            with contextlib.suppress(NotFoundError):  # somebody removed it meanwhile
+                (pause_deployment if paused else unpause_deployment)(self._journal, deployment_id)
 
 
 #: Options of Prefect's `serve` that name a server or a port: there is none here.

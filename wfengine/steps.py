@@ -335,6 +335,9 @@ def _look(step: Await) -> tuple[Mark, object]:
 
 
 def _invoke(step: Invoke) -> Outcome:
+    away = worker_hooks.away
+    if away is not None:
+        step = away(step)  # the code runs elsewhere, and here what waits for it
     if step.timeout_seconds is not None:
         return _invoke_with_limit(step)
     scope = step.scope
@@ -342,7 +345,7 @@ def _invoke(step: Invoke) -> Outcome:
     token = set_scope(scope)
     try:
         result = step.fn(*step.args, **step.kwargs)
-        return Outcome(run_coroutine(result) if step.is_async else result, None)
+        return Outcome(run_coroutine(result, scope.enter_lane) if step.is_async else result, None)
     except BaseException as error:
         if type(error) is SystemExit and scope.run.journal.is_forked:
             _leave_child(error)
@@ -351,11 +354,16 @@ def _invoke(step: Invoke) -> Outcome:
         reset_scope(token)
 
 
-def run_coroutine(coroutine: object) -> object:
-    """Run async user code from a thread without an event loop to its end: an async hook of a sync task. Returns its result."""
+def run_coroutine(coroutine: object, begin: Callable[[], object] | None = None) -> object:
+    """Run async user code from a thread without an event loop to its end: an async hook of a sync task. Returns its result.
+
+    `begin` is called first of all in the thread and asyncio task that run it.
+    """
     import asyncio
 
     async def awaited() -> object:
+        if begin is not None:
+            begin()
         return await coroutine if isinstance(coroutine, Awaitable) else coroutine
 
     try:
@@ -398,10 +406,12 @@ def _invoke_with_limit(step: Invoke) -> Outcome:
     return Outcome(None, timed_out(step))
 
 
-def timed_out(step: Invoke) -> TaskTimeoutError:
-    """Return the error of user code that ran longer than its limit."""
+def timed_out(step: Invoke, given_up: str | None = None) -> TaskTimeoutError:
+    """Return the error of user code that ran longer than its limit; `given_up` says what became of it."""
     what = str(step.scope.call) if step.scope.call is not None else str(step.scope.run)
-    left_behind = "" if step.is_async else " Its thread cannot be stopped; whatever it still returns is discarded."
+    if given_up is None:
+        given_up = "" if step.is_async else "Its thread cannot be stopped; whatever it still returns is discarded."
+    left_behind = f" {given_up}" if given_up else ""
     return TaskTimeoutError(
         f"{what} ran longer than its limit of {step.timeout_seconds} s.{left_behind} Raise timeout_seconds or make it shorter.",
         flow_run_id=step.scope.run.id,
@@ -494,7 +504,7 @@ async def _commit_async(write: Write) -> None:
 async def _invoke_async(step: Invoke) -> Outcome:
     import asyncio
 
-    if not step.is_async:
+    if not step.is_async or worker_hooks.away is not None:
         return _invoke(step)
     if step.scope.closed:  # a hook: it is called because the run ends, and may be awaited to its end
         return await _invoke_in_scope(step)

@@ -10,7 +10,9 @@ import contextvars
 import threading
 from collections.abc import AsyncGenerator, Sequence
 
+from wfengine.in_flight import Pace, hold_up, submitted_by
 from wfengine.resolution import Search, is_plain, resolved_arguments
+from wfengine.result_memory import Kept
 from wfengine.runners import Job, TaskRunner
 from wfengine.runners.threads import ThreadTaskRunner
 from wfengine.scopes import LiveRun, Scope, current_tracer, find_scope
@@ -109,9 +111,12 @@ async def _resolve_items(
 
 
 def submit(
-    callee: Callee, args: tuple[object, ...], kwargs: dict[str, object], before: Prerequisites | None
+    callee: Callee, args: tuple[object, ...], kwargs: dict[str, object], before: Prerequisites | None, pace: Pace | None = None
 ) -> TaskFuture[object]:
-    """Submit a task in the present flow run; returns before it runs."""
+    """Submit a task in the present flow run; returns before it runs, but waits while too much is in flight.
+
+    `pace` is that of the map it belongs to, if there is one.
+    """
     scope = find_scope()
     if scope is None:
         if (tracer := current_tracer()) is not None:
@@ -120,9 +125,10 @@ def submit(
             f"task '{callee.name}': submit() and map() need a flow run around them. Call them inside a function decorated with "
             "@flow, or call the task directly."
         )
+    hold_up(scope, callee)
     if before is None and is_plain(args, kwargs):
         call = new_call(callee, scope, args, kwargs, has_futures=False)
-        return _Submission(call, None, has_futures=False).issue_after(())
+        return _Submission(call, None, pace, has_futures=False).issue_after(())
     search = Search(args, kwargs)
     for future in search.pending:
         refuse_own_end(future.call)
@@ -133,32 +139,32 @@ def submit(
     awaited: list[TaskFuture[object] | Gate] = [*search.pending]
     if before is not None and before.pending:
         awaited.append(before.gate)
-    return _Submission(call, before, has_futures=has_futures).issue_after(awaited)
+    return _Submission(call, before, pace, has_futures=has_futures).issue_after(awaited)
 
 
 class _Submission:
     """A call on its way to a runner."""
 
-    __slots__ = ("_before", "_call", "_context", "_future", "_has_futures", "_left", "_lock")
+    __slots__ = ("_before", "_call", "_context", "_future", "_has_futures", "_left", "_lock", "_pace")
 
-    def __init__(self, call: Call, before: Prerequisites | None, *, has_futures: bool) -> None:
+    def __init__(self, call: Call, before: Prerequisites | None, pace: Pace | None, *, has_futures: bool) -> None:
         self._call = call
         self._future: TaskFuture[object] = TaskFuture(call)
         self._before = before
+        self._pace = pace
         self._has_futures = has_futures
         self._context = contextvars.copy_context()
-        self._lock = threading.Lock()
+        self._lock: threading.Lock | None = None  # of a call that waits for others
         self._left = 0
 
     def issue_after(self, awaited: Sequence[TaskFuture[object] | Gate]) -> TaskFuture[object]:
         """Issue the call when all these are settled, at once if there are none; return its future."""
         self._call.run.outstanding.add(self._future)
-        scope = self._call.scope
-        if scope.call is not None:
-            if scope.submitted is None:
-                scope.submitted = set()
-            scope.submitted.add(self._future)
+        submitted_by(self._call.scope).add(self._future)
+        if self._pace is not None:
+            self._pace.in_flight.add(self._future)
         if awaited:
+            self._lock = threading.Lock()
             self._left = len(awaited)
             for other in awaited:
                 other.add_done_callback(self._one_settled)
@@ -167,6 +173,7 @@ class _Submission:
         return self._future
 
     def _one_settled(self, _: object) -> None:
+        assert self._lock is not None
         with self._lock:
             self._left -= 1
             if self._left:
@@ -190,7 +197,7 @@ class _Submission:
             if call.row is None:
                 write_pending(call)
             depth = call.scope.depth if call.callee.is_async else 0
-            runner_of(call.run).submit(
+            runner_of(call.run, call.callee).submit(
                 Job(self._steps, self._settle, is_async=call.callee.is_async, context=self._context, depth=depth)
             )
         except BaseException as error:
@@ -207,12 +214,23 @@ class _Submission:
     def _settle(self, outcome: Outcome | None, error: BaseException | None) -> None:
         future, call = self._future, self._call
         call.run.outstanding.discard(future)
-        if call.scope.submitted is not None:
-            call.scope.submitted.discard(future)
+        call.own_scope = None  # it refers to the call, and both are to go now
         if outcome is not None:
-            future.settle(outcome.value, outcome.error)
+            self._settle_with(outcome)
         else:
             future.settle(None, error)
+        submitted_by(call.scope).leave(future)
+        if self._pace is not None:
+            self._pace.in_flight.leave(future)
+
+    def _settle_with(self, outcome: Outcome) -> None:
+        future, call = self._future, self._call
+        if call.recorded is None or outcome.error is not None:
+            future.settle(outcome.value, outcome.error)
+            return
+        kept = Kept(outcome.value, call.recorded)
+        future.settle(kept, None)
+        call.run.memory.keep(future, kept)
 
 
 def _halted(signal: RunHalted) -> Steps[Outcome]:
@@ -221,11 +239,13 @@ def _halted(signal: RunHalted) -> Steps[Outcome]:
     yield  # what makes this a generator
 
 
-def runner_of(run: LiveRun) -> TaskRunner:
-    """Return the run's runner, started at its first submit."""
-    if run.runner is None:
+def runner_of(run: LiveRun, callee: Callee) -> TaskRunner:
+    """Return the runner of the task, or that of the run, started at its first submit."""
+    chosen = callee.runner or run.flow.task_runner
+    runner = run.runners.get(chosen)
+    if runner is None:
         with run.issue_lock:
-            if run.runner is None:
-                runner = run.flow.task_runner or ThreadTaskRunner()
-                run.runner = runner.start(run.journal)
-    return run.runner
+            runner = run.runners.get(chosen)
+            if runner is None:
+                runner = run.runners[chosen] = (chosen or ThreadTaskRunner()).start(run.journal)
+    return runner

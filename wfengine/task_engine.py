@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Literal
 from wfengine import listeners
 from wfengine.answers import answer, drifted_row, take_over_row
 from wfengine.doubt import Refused, cut_off, settle_doubt
+from wfengine.ended_calls import ToldOfCall
 from wfengine.fingerprint import own_code
 from wfengine.hooks import Hooks, ask_condition, call_task_hooks, has_untold
 from wfengine.identity import RECEIVER, Inputs, describe_inputs, explicit_key
@@ -35,13 +36,13 @@ from wfengine.retries import NO_RETRIES, RetryPolicy
 from wfengine.returned import is_telling, judged, recorded_name
 from wfengine.run_names import task_run_name
 from wfengine.scopes import LiveRun, Scope, current_tags
-from wfengine.states import State, StateDetails
+from wfengine.states import State
 from wfengine.steps import Delay, Invoke, Outcome, Steps, Write
 from wfengine.streams import Feed, stream
 from wfengine.tag_limits import TagTurn, tag_turn, wait_to_begin
 from wfengine.transaction_steps import commit_steps
 from wfengine.transactions import Transaction, enclosing_transaction, own_transaction
-from wfengine_journal.codec import Encoded, encode, error_message
+from wfengine_journal.codec import Encoded, encode
 from wfengine_journal.corrections import NoteTaskCode
 from wfengine_journal.errors import (
     JournalError,
@@ -62,6 +63,8 @@ from wfengine_journal.transitions import (
 if TYPE_CHECKING:
     from wfengine.caching import Asking, ResultOptions
     from wfengine.parameters import Parameters
+    from wfengine.result_memory import Recorded
+    from wfengine.runners import TaskRunner
     from wfengine.transactional import TransactionOptions
 
 _logger = logging.getLogger("wfengine.engine")
@@ -97,6 +100,8 @@ class Callee:
     transacts: TransactionOptions | None = None  # its code runs inside a transaction; None: as usual
     results: ResultOptions | None = None  # cached, or written in a way of the author's choice; None: neither
     viz_return_value: object = None
+    runner: TaskRunner | None = None  # where it runs when it is submitted; None: where its flow says
+    resources: Mapping[str, object] | None = None  # what it asks of the worker that runs it
     origin: str = ""  # where the function stands: two functions with one key would get each other's results
 
     @property
@@ -105,14 +110,14 @@ class Callee:
         return self.once or self.on_interrupt != "rerun"
 
 
-class Call:
+class Call(ToldOfCall):
     """One call in a running flow. Its row in the journal is written by `life`; before that it has no id."""
 
     __slots__ = (
         "answered", "arguments", "asking", "attempt", "begin", "callee", "ended_at", "failures", "feed", "first_started",
         "fresh", "gives_up", "identity", "inputs", "interruptions", "is_recorded", "lane", "live_state", "own_scope",
-        "own_transaction", "replaces", "row", "run", "run_name", "scope", "seq", "tags", "task_run_id", "transaction",
-        "turn", "verdict",
+        "own_transaction", "recorded", "replaces", "row", "run", "run_name", "scope", "seq", "tags", "task_run_id",
+        "transaction", "turn", "verdict",
     )  # fmt: skip
 
     def __init__(self, callee: Callee, scope: Scope, arguments: dict[str, object], lane: int) -> None:
@@ -130,8 +135,9 @@ class Call:
         self.transaction: Transaction | None = None  # it is made in
         self.own_transaction: Transaction | None = None
         self.feed: Feed | None = None  # of a generator: what its consumer was given
+        self.recorded: Recorded | None = None  # its result, if that is large: the journal has it
         self.is_recorded = False  # its result is committed, with the rows of its transaction
-        self.gives_up = False  # its retry_condition_fn said so
+        self.gives_up = False  # its retry_condition_fn said so, or its on_interrupt when its worker died
         self.answered: Outcome | None = None  # recorded, with hooks still to be called for it
         self.asking: Asking | None = None  # what it asks the cache, if its task is cached
         self.turn: TagTurn | None = None  # it waits for the places of its tags, or begins with them
@@ -148,37 +154,13 @@ class Call:
         self.live_state = StateType.PENDING
         self.verdict: State[object] | None = None  # as what it ended, where value and error do not say it all
 
-    def __str__(self) -> str:
-        number = f" {self.task_run_id}" if self.task_run_id else ""
-        return f"task run{number} of '{self.callee.name}' ({self.run})"
-
     def add_tags(self) -> None:
         """Add the tags of the `with tags(...)` blocks around the call, and around the start of its run."""
         self.tags = self.callee.tags | current_tags() | self.run.outer_tags
 
     def find_row(self) -> None:
         """Learn the id of the row, where its writing was not awaited: that of a call which did not begin."""
-        if not self.task_run_id and self.identity is not None:
-            self.run.journal.flush()
-            self.task_run_id = self.run.journal.records.find_call(self.identity) or 0
-
-    def final_state(self, value: object, error: BaseException | None) -> State[object]:
-        """Return the state that an outcome means; `value` beside an error is data that was returned with a failed state."""
-        known, at, details = self.verdict, self.ended_at or None, self._details()
-        if error is None:
-            name, message = (None, None) if known is None else (known.name, known.message)
-            return State(StateType.COMPLETED, name, message, at, details, value)
-        data, message = error if value is None else value, error_message(error)
-        if known is None:
-            kind = StateType.FAILED if isinstance(error, Exception) else StateType.CRASHED
-            return State(kind, None, message, at, details, data, error)
-        return State(known.type, known.name, message if known.message is None else known.message, at, details, data, error)
-
-    def _details(self) -> StateDetails:
-        """Return the ids of the task run; of a subflow's call, that of the run it started."""
-        if self.callee.kind == "task":
-            return StateDetails(self.run.id, self.task_run_id or None)
-        return StateDetails(self.run.journal.records.find_child_run(self.task_run_id))
+        self.task_run_id = self.found_id()
 
 
 # ------------------------------------------------------------------------------------------- hops 1 to 3: issue the call
@@ -351,7 +333,7 @@ def life(call: Call) -> Steps[Outcome]:
         if outcome.error is not None and not isinstance(outcome.error, Exception):
             yield from cut_off(call, outcome.error)
         # 6  outcome committed
-        if outcome.error is not None and call.callee.policy.state_condition is not None:
+        if outcome.error is not None and call.callee.policy.state_condition is not None and not call.gives_up:
             call.gives_up = not (yield from ask_condition(call, call.final_state(outcome.value, outcome.error)))
         try:
             change, outcome, next_attempt = outcome_change(call, outcome)

@@ -10,8 +10,10 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
+from wfengine.ended_calls import EndedCall, ToldOfCall
+from wfengine.result_memory import Gone, Kept
 from wfengine.scopes import current_scope
 from wfengine.states import State
 from wfengine_journal.errors import UsageError
@@ -20,22 +22,33 @@ if TYPE_CHECKING:
     import asyncio
 
     from wfengine.task_engine import Call
+    from wfengine_journal.clock import Clock
 
 _logger = logging.getLogger("wfengine.engine")
 
 R = TypeVar("R")
 
 
-#: What a runner sets for its threads. `hooks`: called before and after a worker blocks, so that the runner may put another
-#: to work; a task that waits for tasks can then never starve them of workers. `loop`: runner and depth of its event loop.
-worker_hooks = threading.local()
+class _WorkerHooks(threading.local):
+    """What a runner sets for its threads."""
+
+    #: Called before and after a worker blocks, so that the runner may put another to work; a task that waits for tasks can
+    #: then never starve them of workers.
+    hooks: tuple[Callable[[], None], Callable[[], None]] | None = None
+    #: Runner and depth of the event loop that the thread runs.
+    loop: tuple[object, int] | None = None
+    #: Makes of a step whose code runs on a worker elsewhere the step that waits for it here.
+    away: Callable[[Any], Any] | None = None
+
+
+worker_hooks = _WorkerHooks()
 
 
 @contextmanager
 def waiting() -> Iterator[None]:
     """Mark the calling thread as blocked, if it is a worker of a runner."""
     refuse_waiting()
-    hooks = getattr(worker_hooks, "hooks", None)
+    hooks = worker_hooks.hooks
     if hooks is None:
         yield
         return
@@ -57,6 +70,10 @@ def refuse_waiting() -> None:
         )
 
 
+#: What the futures that are settled have in common instead of a lock of their own: nothing of them changes any more.
+_SETTLED_LOCK = threading.Lock()
+
+
 class TaskFuture(Generic[R]):
     """The outcome of a submitted task, to come. Settled at most once; may be asked from any thread.
 
@@ -64,18 +81,18 @@ class TaskFuture(Generic[R]):
     `result` raises the exception of what it waited for.
     """
 
-    __slots__ = ("_callbacks", "_error", "_event", "_lock", "_settled", "_value", "call", "recorded_order")
+    __slots__ = ("_callbacks", "_error", "_event", "_lock", "_settled", "call", "recorded_order", "stored_value")
 
     __wfengine_future__ = True
 
     def __init__(self, call: Call) -> None:
-        self.call = call
+        self.call: Call | EndedCall = call
         self.recorded_order: tuple[str, int] | None = None  # (ended at, row id) of a replayed outcome
         self._lock = threading.Lock()
         self._event: threading.Event | None = None  # made by the first who waits
-        self._callbacks: list[Callable[[TaskFuture[R]], object]] = []
+        self._callbacks: list[Callable[[TaskFuture[R]], object]] | None = None  # made by the first who gives one
         self._settled = False
-        self._value: object = None
+        self.stored_value: object = None  # or what stands for it, see `result_memory`; for the engine only
         self._error: BaseException | None = None
 
     def __repr__(self) -> str:
@@ -84,11 +101,16 @@ class TaskFuture(Generic[R]):
     @property
     def __wfengine_key__(self) -> str | None:
         """The identity of its call: by that a future counts where it is passed on unresolved."""
-        identity = self.call.identity
+        identity = self.call.found_identity()
         if identity is None:
             return None
         _, scope, _, call_key, occurrence = identity
         return f"future:{self.call.callee.kind}:{self.call.callee.key}:{scope}:{call_key.hex()}:{occurrence}"
+
+    @property
+    def clock(self) -> Clock:
+        """The clock by which waits for it are limited."""
+        return self.call.run.journal.clock
 
     @property
     def task_run_id(self) -> int | None:
@@ -100,10 +122,11 @@ class TaskFuture(Generic[R]):
     @property
     def state(self) -> State[R]:
         """What the task run is doing now."""
-        if not self._settled:
-            return State(self.call.live_state, "", task_run_id=self.task_run_id, flow_run_id=self.call.run.id)
-        self.call.find_row()
-        return cast("State[R]", self.call.final_state(self._value, self._error))
+        call = self.call
+        if not isinstance(call, EndedCall):
+            return State(call.live_state, "", task_run_id=self.task_run_id, flow_run_id=call.run.id)
+        call.find_row()
+        return cast("State[R]", call.final_state(self._value(), self._error))
 
     def done(self) -> bool:
         """Tell whether the outcome is committed."""
@@ -113,14 +136,23 @@ class TaskFuture(Generic[R]):
         """Wait for the outcome and return the value, or raise the task's exception.
 
         `timeout` is in seconds; TimeoutError when it passes. With raise_on_failure=False the exception is returned.
+
+        Where results are many or large, one that nobody holds and nobody changed may leave memory. Asked again, this
+        returns an equal one, read from the journal.
         """
         if not self.wait(timeout):
             raise TimeoutError(f"{self.call} was not finished after {timeout} s.")
         if self._error is None:
-            return cast(R, self._value)
+            return cast(R, self._value())
         if raise_on_failure or not isinstance(self._error, Exception):
             raise self._error
         return cast(R, self._error)
+
+    def _value(self) -> object:
+        value = self.stored_value
+        if type(value) is Kept or type(value) is Gone:
+            return self.call.run.memory.take(cast("TaskFuture[object]", self))
+        return value
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the outcome is committed, at most `timeout` seconds; tell whether it is.
@@ -139,14 +171,26 @@ class TaskFuture(Generic[R]):
         with waiting():
             return event.wait(timeout)
 
+    def _runner(self) -> object:
+        chosen = self.call.callee.runner or self.call.run.flow.task_runner
+        return self.call.run.runners.get(chosen)
+
     def refuse_endless_wait(self) -> None:
         """Raise UsageError if the calling thread must not wait for this future, because the task needs that very thread."""
-        loop = getattr(worker_hooks, "loop", None)
-        if loop is not None and self.call.callee.is_async and loop == (self.call.run.runner, self.call.scope.depth):
+        loop, call = worker_hooks.loop, self.call
+        if isinstance(call, EndedCall):
+            return
+        if loop is not None and call.callee.is_async and loop[1] == call.scope.depth and loop[0] is self._runner():
             raise UsageError(
-                f"{self.call} runs in this very event loop, so waiting for it here would wait for ever. Write: await future"
+                f"{call} runs in this very event loop, so waiting for it here would wait for ever. Write: await future"
             )
-        refuse_own_end(self.call)
+        self.refuse_own_end()
+
+    def refuse_own_end(self) -> None:
+        """Raise UsageError where the calling code is a part of the task, so that waiting would never end."""
+        call = self.call
+        if not isinstance(call, EndedCall):
+            refuse_own_end(call)
 
     async def wait_async(self) -> None:
         """Wait until the outcome is committed, without stopping the event loop."""
@@ -176,6 +220,8 @@ class TaskFuture(Generic[R]):
         """Call `callback(future)` after the outcome is committed, at once if it is; on the thread that committed it."""
         with self._lock:
             if not self._settled:
+                if self._callbacks is None:
+                    self._callbacks = []
                 self._callbacks.append(callback)
                 return
         callback(self)
@@ -185,16 +231,28 @@ class TaskFuture(Generic[R]):
         with self._lock:
             if self._settled:
                 return
-            self._value = value
+            self.stored_value = value
             self._error = error
+            self.call = EndedCall(self.call)
             self._settled = True
-            event, callbacks, self._callbacks = self._event, self._callbacks, []
+            event, self._event = self._event, None
+            callbacks, self._callbacks = self._callbacks, None
+            self._lock = _SETTLED_LOCK
         if event is not None:
             event.set()
-        _call_back(self, callbacks)
+        if callbacks is not None:
+            _call_back(self, callbacks)
 
 
-def refuse_own_end(call: Call) -> None:
+def calls_of(futures: Iterable[TaskFuture[object]]) -> Iterator[tuple[TaskFuture[object], Call]]:
+    """Yield those futures that are not settled, with their calls."""
+    for future in futures:
+        call = future.call
+        if not isinstance(call, EndedCall):
+            yield future, call
+
+
+def refuse_own_end(call: ToldOfCall) -> None:
     """Raise UsageError where code waits for the end of the very call it belongs to."""
     scope = current_scope()
     while scope is not None:

@@ -13,11 +13,13 @@ from wfengine.flows import Flow
 from wfengine.futures import TaskFutureList
 from wfengine.hooks import Hook, HookDecorators, Hooks
 from wfengine.ids import checked_run_name
+from wfengine.in_flight import pace_of
 from wfengine.loading import is_loading, note_skipped_call
-from wfengine.mapping import map_items
+from wfengine.mapping import Item, map_items
 from wfengine.methods import Binds, Decorated, bound_place, lost_class, lost_class_text, origin_of, take_apart
 from wfengine.parameters import Parameters, known_options
 from wfengine.retries import DelaySeconds, exponential_backoff, make_policy
+from wfengine.runners.away import asks_the_flow
 from wfengine.scopes import current_tracer, find_scope
 from wfengine.states import State
 from wfengine.streams import collected, is_generator_function
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from wfengine.caching import ResultOptions
     from wfengine.distributed_futures import PrefectDistributedFuture
     from wfengine.result_storage import StorageOption
+    from wfengine.runners import TaskRunner
     from wfengine.serializers import Serializer
     from wfengine.transactional import TransactionOptions
 
@@ -176,32 +179,42 @@ class Task(HookDecorators, Generic[P, R]):
     @overload
     def map(
         self, /, *args: object, wait_for: object = None, return_state: Literal[False] = False, deferred: bool = False,
-        **kwargs: object,
+        max_in_flight: int | None = None, **kwargs: object,
     ) -> TaskFutureList[R]: ...  # fmt: skip
     @overload
     def map(
-        self, /, *args: object, wait_for: object = None, return_state: Literal[True], deferred: bool = False, **kwargs: object
-    ) -> list[State[R]]: ...
+        self, /, *args: object, wait_for: object = None, return_state: Literal[True], deferred: bool = False,
+        max_in_flight: int | None = None, **kwargs: object,
+    ) -> list[State[R]]: ...  # fmt: skip
     def map(
-        self, /, *args: object, wait_for: object = None, return_state: bool = False, deferred: bool = False, **kwargs: object
-    ) -> TaskFutureList[R] | list[State[R]]:
+        self, /, *args: object, wait_for: object = None, return_state: bool = False, deferred: bool = False,
+        max_in_flight: int | None = None, **kwargs: object,
+    ) -> TaskFutureList[R] | list[State[R]]:  # fmt: skip
         """Submit the task once for each item of its iterable arguments; return the list of futures, or of final states.
 
         All iterables must have one length. Text, bytes, and what is marked `unmapped` go whole to each item; a default is
         never taken apart. A future itself counts as its result, which is waited for here; futures among the items, and those
         of `wait_for`, are left to each item. `deferred=True` puts each item into the queue of background tasks, see `delay`.
+
+        Iterators, such as generators, are read as tasks are settled: at most 1,000 of the map are in flight, or
+        `max_in_flight`, and until the last item is submitted `map` does not return. See `docs/maps.md`.
         """
         self._refuse_lost_class("map")
         bound = self.bound
         names = self.parameters.names[len(bound) :]
-        items = map_items(f"task '{self.name}'", names, args, kwargs)
+        items, is_open = map_items(f"task '{self.name}'", names, args, kwargs)
+        pace = pace_of(f"task '{self.name}'", max_in_flight, is_open=is_open)
         if deferred:
             futures: TaskFutureList[R] = TaskFutureList(self.apply_async(*item, wait_for) for item in items)
         else:
             before = prerequisites(wait_for)
-            futures = TaskFutureList(
-                cast("TaskFuture[R]", submit(self._submitted, bound + positional, named, before)) for positional, named in items
-            )
+            submitted = self._submitted
+
+            def submit_item(item: Item) -> TaskFuture[object]:
+                return submit(submitted, bound + item[0], item[1], before, pace)
+
+            made = map(submit_item, items) if pace is None else pace.futures(items, submit_item)
+            futures = TaskFutureList(cast("Iterable[TaskFuture[R]]", made))
         if not return_state:
             return futures
         futures.wait()
@@ -215,6 +228,7 @@ class Task(HookDecorators, Generic[P, R]):
         """
         return self.apply_async(args, kwargs)
 
+    @asks_the_flow
     def apply_async(
         self,
         args: Iterable[object] | None = None,
@@ -279,7 +293,7 @@ _DEFAULTS: dict[str, object] = {
     "on_interrupt": "rerun", "once": False, "max_interruptions": 3, "transaction": False,
     "cache_policy": None, "cache_key_fn": None, "cache_expiration": None, "refresh_cache": None, "persist_result": None,
     "result_storage": None, "result_storage_key": None, "result_serializer": None, "cache_result_in_memory": True,
-    "viz_return_value": None,
+    "viz_return_value": None, "runner": None, "resources": None,
 }  # fmt: skip
 
 #: Options that are about results; a task without any of them has nothing to do with `caching`.
@@ -345,7 +359,15 @@ def _make_callee(decorated: object, parts: Decorated, options: Mapping[str, obje
         transacts=transacts,
         results=_result_options(owner, fn, chosen),
         viz_return_value=chosen["viz_return_value"],
+        runner=_checked_runner(owner, chosen["runner"]),
+        resources=cast("Mapping[str, object] | None", chosen["resources"]),
     )
+
+
+def _checked_runner(owner: str, runner: object) -> TaskRunner | None:
+    if runner is not None and (isinstance(runner, type) or not hasattr(runner, "submit")):
+        raise UsageError(f"{owner}: runner must be a task runner, such as ThreadTaskRunner(max_workers=4), not {runner!r}.")
+    return cast("TaskRunner | None", runner)
 
 
 def _result_options(owner: str, fn: Callable[..., object], chosen: Mapping[str, object]) -> ResultOptions | None:
@@ -417,6 +439,8 @@ def task(
     result_serializer: Serializer | str | None = None,
     cache_result_in_memory: bool = True,
     viz_return_value: object = None,
+    runner: TaskRunner | None = None,
+    resources: Mapping[str, object] | None = None,
 ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 def task(fn: Callable[P, R] | None = None, /, **options: object) -> Task[P, R] | Callable[[Callable[P, R]], Task[P, R]]:
     """Make a function a task: each call in a flow is journaled, and answered from the journal on resume.
@@ -439,7 +463,7 @@ def task(fn: Callable[P, R] | None = None, /, **options: object) -> Task[P, R] |
       long, `refresh_cache` computes anew. Without them every call runs, equal or not. Results are recorded in any case.
     - `result_serializer` (see `wfengine.serializers`) writes results; the flow is given what it gives back. `result_storage` (a
       folder) keeps the large ones outside of the journal; `result_storage_key`, a template, names the file, and is a cache key.
-      `cache_result_in_memory` is accepted: a result stays in memory for as long as the flow holds it.
+      `cache_result_in_memory` is accepted: what stays in memory is decided by what there is, see `docs/maps.md`.
     - `viz_return_value` is what a call gives while its flow is drawn by `flow.visualize()`, where no task runs.
 
     In a class it makes a method, whose instance is an argument like any other: two instances are told apart if they are

@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import inspect
 import math
+from collections.abc import Awaitable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
@@ -19,6 +20,7 @@ from wfengine.durable import begin_block, block, record_drawn, tell_block
 from wfengine.ids import typed
 from wfengine.loading import is_loading
 from wfengine.own_calls import own_call
+from wfengine.runners.away import ERRAND, asks_the_flow
 from wfengine.scopes import Scope, current_tracer, find_scope
 from wfengine.states import State
 from wfengine.steps import Delay, Outcome, Settle, Steps, Write, drive, drive_async
@@ -55,6 +57,7 @@ class Wish:
         return {"seconds": self.seconds} if until is None else {"until": until}
 
 
+@asks_the_flow
 def sleep(
     seconds: float | None = None, *, days: float = 0, hours: float = 0, minutes: float = 0,
     until: datetime.datetime | None = None, suspend: bool | None = None,
@@ -79,6 +82,13 @@ async def asleep(
     until: datetime.datetime | None = None, suspend: bool | None = None,
 ) -> None:  # fmt: skip
     """Do what `sleep` does; awaited in any code."""
+    errand = ERRAND.get()
+    if errand is not None:
+        options: dict[str, object] = {"days": days, "hours": hours, "minutes": minutes, "until": until, "suspend": suspend}
+        answer = errand.do(sleep, (seconds,), options)  # a coroutine where the flow's process sees async code
+        if answer is not None:
+            await cast("Awaitable[None]", answer)
+        return
     await _begin(_wish(seconds, days, hours, minutes, until), suspend).perform_async()
 
 

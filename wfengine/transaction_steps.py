@@ -9,6 +9,7 @@ from wfengine.fatal import note_task_run
 from wfengine.hooks import Hook, Moment, call_hook
 from wfengine.states import State
 from wfengine.steps import Settle, Steps, Write
+from wfengine.task_future import calls_of
 from wfengine.transaction_keys import release_steps, write_steps
 from wfengine_journal.run_transitions import RollBackFlowRun
 from wfengine_journal.states import StateType
@@ -25,7 +26,7 @@ _logger = logging.getLogger("wfengine.transactions")
 def end_steps(txn: Transaction, error: Exception | None) -> Steps[None]:
     """Commit or roll back at the end of the block, or leave it to the transaction around it."""
     if txn.run is not None:
-        yield Settle([future for future in list(txn.run.outstanding) if txn.surrounds(future.call)])
+        yield Settle([future for future, call in calls_of(list(txn.run.outstanding)) if txn.surrounds(call)])
     failure = error or txn.doomed
     if failure is not None:
         yield from roll_back_steps(txn, failure)

@@ -26,6 +26,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from wfengine.hooks import Hook, named_hooks
+from wfengine.runners.away import refuse_on_worker
 from wfengine.scopes import ACTIVE_TRANSACTION, Scope, current_scope, current_tracer
 from wfengine.steps import drive, drive_async
 from wfengine.transaction_keys import begin_steps
@@ -92,6 +93,7 @@ class Transaction:
         write_on_commit: bool = True,
         logger: logging.Logger | logging.LoggerAdapter[logging.Logger] | None = None,
     ) -> None:
+        refuse_on_worker("A transaction", "Open it in the flow, around the call of the task, or run the task on threads.")
         self.key = key if current_tracer() is None else None  # a flow that is drawn must not commit a key
         self.commit_mode = commit_mode
         self.isolation_level = isolation_level
@@ -340,6 +342,7 @@ class AsyncTransaction(Transaction):
 
 def get_transaction() -> Transaction | None:
     """Return the transaction of the calling code: the innermost block, or a task run's own; None in neither."""
+    refuse_on_worker("get_transaction()", "Ask for it in the flow, or run the task on threads.")
     scope = current_scope()
     active = ACTIVE_TRANSACTION.get()
     if active is not None and active.scope is scope:

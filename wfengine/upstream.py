@@ -20,7 +20,7 @@ from wfengine.scopes import current_tags
 from wfengine.states import State
 from wfengine.steps import Outcome
 from wfengine.task_engine import Call, first_row, issue
-from wfengine.task_future import TaskFuture, refuse_own_end
+from wfengine.task_future import TaskFuture
 from wfengine_journal.readiness import MakeReady, RecordNotReady
 from wfengine_journal.states import StateType
 from wfengine_journal.transitions import Identity, tags_text
@@ -67,7 +67,7 @@ class Prerequisites:
         self.has_futures = search.has_futures
         self.pending = search.pending  # when the call was made
         for future in self.pending:
-            refuse_own_end(future.call)
+            future.refuse_own_end()
 
     @functools.cached_property
     def gate(self) -> Gate:

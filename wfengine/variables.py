@@ -19,6 +19,7 @@ from wfengine.awaiting import awaited_in_async_code
 from wfengine.journals import default_durability, default_journal
 from wfengine.loading import leaves_no_trace
 from wfengine.plain_json import plain_json
+from wfengine.runners.away import asks_the_flow
 from wfengine.scopes import Scope, current_scope
 from wfengine_journal.errors import InvalidValueError
 from wfengine_journal.store import Journal
@@ -83,6 +84,7 @@ class Variable(Generic[T]):
         return _unset(name)
 
 
+@asks_the_flow
 def _set(name: str, value: T, tags: Iterable[str] | None, overwrite: bool) -> Variable[T]:
     text = plain_json(value, f"the value of variable {_checked_name(name)!r}")
     if len(text) > VALUE_LIMIT:
@@ -108,11 +110,13 @@ def _set(name: str, value: T, tags: Iterable[str] | None, overwrite: bool) -> Va
     return made
 
 
+@asks_the_flow
 def _get(name: str, default: T | None) -> T | None:
     row = _journal_of(current_scope()).records.read(lambda connection: find_variable(connection, name))
     return default if row is None else cast(T, json.loads(row.value))
 
 
+@asks_the_flow
 def _unset(name: str) -> bool:
     scope = current_scope()
     if scope is None and leaves_no_trace():

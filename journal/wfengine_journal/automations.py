@@ -12,7 +12,6 @@ import sqlite3
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from wfengine_journal.deployments import put_paused
 from wfengine_journal.events import FIRING_KEY
 from wfengine_journal.records import Records
 from wfengine_journal.task_events import keep_task_events
@@ -364,36 +363,6 @@ def _check(connection: sqlite3.Connection, firing: FiringRow) -> None:
     ).fetchone()
     if row is None:
         raise WriteRefused
-
-
-# ------------------------------------------------------------------------------------------- what actions switch
-
-
-class SetDeploymentPaused:
-    """Pause what is due of a deployment, or of one schedule of it, or let it be due again. Refused where there is none."""
-
-    __slots__ = ("at", "deployment_id", "paused", "slug")
-
-    def __init__(self, deployment_id: int, *, paused: bool, at: str, slug: str | None = None) -> None:
-        self.deployment_id = deployment_id
-        self.paused = paused
-        self.at = at
-        self.slug = slug  # the schedule of that name; null: the whole deployment
-
-    def apply(self, connection: sqlite3.Connection) -> None:
-        if self.slug is None:
-            found = put_paused(connection, self.deployment_id, paused=self.paused, at=self.at)
-        else:
-            cursor = connection.execute(
-                "UPDATE schedule SET active = ? WHERE deployment_id = ? AND slug = ? AND removed_at IS NULL",
-                (int(not self.paused), self.deployment_id, self.slug),
-            )
-            found = cursor.rowcount >= 1
-        if not found:
-            raise WriteRefused
-
-    def landed(self, connection: sqlite3.Connection) -> bool:
-        return False  # asked only after a failed commit: nothing tells it from the same switch by somebody else
 
 
 # ------------------------------------------------------------------------------------------- reads

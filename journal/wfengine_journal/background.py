@@ -39,12 +39,12 @@ def list_ready(records: Records, queues: Iterable[str], limit: int) -> list[Queu
 
 
 def list_cut_off(records: Records, queues: Iterable[str], limit: int) -> list[QueuedRun]:
-    """Return the runs that were taken up and whose process died, oldest first."""
+    """Return the runs that were taken up and whose process died, oldest first; none that was only imported."""
     found: list[tuple[object, ...]] = []
     for queue in queues:
         found += records.rows(
             "SELECT id, queue FROM flow_run WHERE state NOT IN ('COMPLETED', 'FAILED', 'CANCELLED')"
-            " AND state = 'CRASHED' AND queue = ? ORDER BY id LIMIT ?",
+            " AND state = 'CRASHED' AND crashes >= 0 AND queue = ? ORDER BY id LIMIT ?",
             (queue, limit),
         )
     return sorted(QueuedRun._make(row) for row in found)[:limit]

@@ -143,8 +143,8 @@ class ContinueFlowRun(RecordedChange):
 
     def _hand_on(self, connection: sqlite3.Connection) -> None:
         cursor = connection.execute(
-            "UPDATE flow_run SET (queue, deployment_id, priority, partition_key, nominal_at) ="
-            " (SELECT queue, deployment_id, priority, partition_key, nominal_at FROM flow_run WHERE id = ?)"
+            "UPDATE flow_run SET (queue, deployment_id, priority, partition_key, deduplication_key, nominal_at) ="
+            " (SELECT queue, deployment_id, priority, partition_key, deduplication_key, nominal_at FROM flow_run WHERE id = ?)"
             " WHERE id = ? AND EXISTS (SELECT 1 FROM flow_run WHERE id = ? AND deployment_id IS NOT NULL)",
             (self.flow_run_id, self.create.flow_run_id, self.flow_run_id),
         )

@@ -272,6 +272,11 @@ def encoded_by(codec: str, data: str | bytes, value: object, what: str) -> Encod
     return Encoded(codec, data, value_hash(codec, raw), preview(value), stored_type_name(type(value)))
 
 
+def recorded_size(codec: str, data: str | bytes) -> int:
+    """Return the length of a value's data, before it was compressed."""
+    return int.from_bytes(cast(bytes, data[:_LENGTH_BYTES]), "little") if codec == "pickle+zlib" else len(data)
+
+
 def value_hash(codec: str, data: bytes) -> bytes:
     """Return the checksum of a value."""
     state = xxh3_128(codec.encode() + b"\0")

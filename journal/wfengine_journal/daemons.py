@@ -53,28 +53,6 @@ class PutDaemon:
         return row is not None and tuple(row) == (self.state, self.at)
 
 
-class PauseDeployments:
-    """Pause deployments, or let them go on."""
-
-    __slots__ = ("at", "ids", "paused")
-
-    def __init__(self, ids: tuple[int, ...], *, paused: bool, at: str) -> None:
-        self.ids = ids
-        self.paused = paused
-        self.at = at
-
-    def apply(self, connection: sqlite3.Connection) -> None:
-        for each in self.ids:
-            connection.execute(
-                "UPDATE deployment SET paused = ?, updated_at = ? WHERE id = ? AND paused <> ?",
-                (int(self.paused), self.at, each, int(self.paused)),
-            )
-
-    def landed(self, connection: sqlite3.Connection) -> bool:
-        rows = [connection.execute("SELECT paused FROM deployment WHERE id = ?", (each,)).fetchone() for each in self.ids]
-        return all(row is None or row[0] == int(self.paused) for row in rows)
-
-
 # ------------------------------------------------------------------------------------------- work at intervals
 
 
@@ -231,15 +209,6 @@ def get_situation(connection: sqlite3.Connection, path: Path, *, upcoming: int =
         wal_bytes(path),
         {kind: get_upkeep(connection, kind)[1] for kind in kinds},
     )
-
-
-def next_due(connection: sqlite3.Connection) -> str | None:
-    """Return when the next schedule is due; null: none is."""
-    row = connection.execute(
-        "SELECT min(s.due_at) FROM schedule s JOIN deployment d ON d.id = s.deployment_id"
-        " WHERE s.next_at IS NOT NULL AND s.removed_at IS NULL AND s.active = 1 AND d.paused = 0 AND d.removed_at IS NULL"
-    ).fetchone()
-    return None if row[0] is None else str(row[0])
 
 
 class RunNames(NamedTuple):

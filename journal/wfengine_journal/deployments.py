@@ -121,6 +121,8 @@ class PutDeployment:
         self.id, was_paused, removed_at = int(before[0]), before[1], before[2]
         paused = was_paused if self.paused is None and removed_at is None else int(bool(self.paused))
         changed = self._put_schedules(connection)
+        if was_paused and not paused and removed_at is None:
+            self._pass_over_pause(connection)
         if changed or removed_at is not None or (*before[3:], was_paused) != (*self.columns, paused):
             self._update(connection, paused)
             self.outcome = "updated" if removed_at is None else "created"
@@ -149,6 +151,14 @@ class PutDeployment:
             (*self.columns[1:], paused, self.at, self.id),
         )
 
+    def _pass_over_pause(self, connection: sqlite3.Connection) -> None:
+        """Let nothing be caught up of a pause that the author ends; what was due then, and nobody looked at, has no tick."""
+        connection.execute(
+            "UPDATE schedule SET decided_to = ?, next_at = NULL, due_at = ?"
+            " WHERE deployment_id = ? AND removed_at IS NULL AND decided_to < ?",
+            (self.at, self.at, self.id, self.at),
+        )
+
     def _put_schedules(self, connection: sqlite3.Connection) -> bool:
         """Make the schedules those given; tell whether anything changed."""
         known = {
@@ -169,7 +179,8 @@ class PutDeployment:
             if schedule_id is None:
                 self._insert_schedule(connection, identity, wanted)
             elif removed_at is not None or before != wanted:
-                self._update_schedule(connection, schedule_id, wanted, is_back=removed_at is not None)
+                is_back = removed_at is not None or bool(before and active and not before[1])
+                self._update_schedule(connection, schedule_id, wanted, is_back=is_back)
             else:
                 continue
             changed = True
@@ -194,7 +205,7 @@ class PutDeployment:
     def _update_schedule(
         self, connection: sqlite3.Connection, schedule_id: int, wanted: tuple[object, ...], *, is_back: bool
     ) -> None:
-        """Write what is wanted of a schedule. What was due while it was removed has no tick."""
+        """Write what is wanted of a schedule. What was due while it was removed, or its author had paused it, has no tick."""
         connection.execute(
             "UPDATE schedule SET anchor_at = ?, active = ?, jitter_seconds = ?, starts_at = ?, ends_at = ?,"
             " misfire_grace_seconds = ?, catch_up = ?, catch_up_limit = ?, overlap = ?, removed_at = NULL, next_at = NULL,"

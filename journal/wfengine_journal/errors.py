@@ -39,6 +39,9 @@
     │   ├── ReceiveTimeoutError       WF241  no message, event or condition came in time (a TimeoutError too)
     │   ├── FlowPauseTimeout          WF242  nobody gave the input in time that a flow waited for
     │   ├── AcquireConcurrencySlotTimeoutError WF260 no place of a limit became free in time (a TimeoutError too)
+    │   ├── DuplicateRunError         WF261  a run that has not ended holds this deduplication key in its queue
+    │   ├── DeadlockError             WF262  a flow run would wait for itself
+    │   ├── WorkerDiedError           WF270  the worker that ran the task died or was lost
     │   ├── NotPausedError            WF243  an input for a run that waits for none
     │   └── FailedStateError          WF209  the result of a state that did not complete was asked for
     │       ├── FailedRun             WF210  it failed, and has no exception of its own
@@ -48,6 +51,7 @@
     │       ├── UnfinishedRun         WF214  it has not ended
     │       └── MissingResult         WF215  never raised; for code that catches it
     ├── ValueNotStorableError         WF300  a result or parameter that cannot be written so that it can be read back
+    │   └── UnsendableError           WF301  a value that cannot be sent to a worker or back (a TypeError too)
     ├── JournalError                  WF400  the file
     │   ├── JournalNotFoundError      WF401
     │   ├── NotAJournalError          WF402  not SQLite, or somebody else's database
@@ -373,6 +377,24 @@ class AcquireConcurrencySlotTimeoutError(RunError, TimeoutError):
     code = "WF260"
 
 
+class WorkerDiedError(RunError):
+    """The worker of a runner died, or was lost, while it ran this task; the task failed, and its retries apply."""
+
+    code = "WF270"
+
+
+class DuplicateRunError(RunError):
+    """A run that has not ended holds this deduplication key in its queue; `flow_run_id` is its id. Nothing was written."""
+
+    code = "WF261"
+
+
+class DeadlockError(RunError):
+    """A flow run would wait for the end of itself, or of one that waits for it."""
+
+    code = "WF262"
+
+
 class DryRunEnded(RunError):
     """A call would have to run, in a plan or a replay, where nothing is executed."""
 
@@ -389,6 +411,12 @@ class ValueNotStorableError(WfengineError):
     """A value that cannot be written such that it can be read back. Said when the task ends, not at resume."""
 
     code = "WF300"
+
+
+class UnsendableError(ValueNotStorableError, TypeError):
+    """A value that cannot be sent to a worker, or back from it."""
+
+    code = "WF301"
 
 
 class JournalError(WfengineError):

@@ -174,6 +174,8 @@ class _ImportRuns:
             CrashFlowRun(run_id, version=version, epoch=epoch, at=self._clock.now_text(), message=CUT_OFF, counts=False).apply(
                 connection
             )
+        # The file that it came of may go on with it, so nobody here does by himself, whatever deployment or queue it has.
+        connection.execute("UPDATE flow_run SET crashes = -1 WHERE id = ? AND state = 'CRASHED'", (run_id,))
 
     def _report(self, connection: sqlite3.Connection, run_id: int, origin_run_id: int, key_taken_by: int | None) -> None:
         name, state = connection.execute("SELECT name, state FROM flow_run WHERE id = ?", (run_id,)).fetchone()

@@ -55,7 +55,7 @@ class Pruned:
     errors: int = 0
     events: int = 0  # events outside of runs, firings of automations, and ticks of schedules
     bytes: int = 0
-    kept_for_open: int = 0  # fit the rule, but an open run needs them or may ask for them
+    kept_for_open: int = 0  # fit the rule, but an open run needs them or may ask, or an automation has not seen their events
     unreferenced_files: list[str] = field(default_factory=list)  # references (JSON) to stored results that no row has any more
 
 
@@ -68,8 +68,12 @@ class _Family:
     calls: int
 
 
+#: Up to which event every automation has looked; null: there is no automation.
+_SEEN = "SELECT min(seen_to) FROM automation WHERE active = 1 AND removed_at IS NULL"
+
+
 def plan(connection: sqlite3.Connection, rule: Rule) -> tuple[list[_Family], int]:
-    """Return the families that may go, oldest first, and the number of runs that only stay because an open run needs them."""
+    """Return the families that may go, oldest first, and the number of runs that only stay because they are needed still."""
     rows = connection.execute(
         """
         SELECT id, queue IS NOT NULL AND created_at >= coalesce((
@@ -113,7 +117,10 @@ def _look_at(connection: sqlite3.Connection, run_id: int) -> _Family | None:
         """,
         (ids,),
     ).fetchone()
-    if not rows or needed is not None or not all(row[2] for row in rows):
+    unseen = connection.execute(
+        f"SELECT 1 FROM event WHERE flow_run_id IN (SELECT value FROM json_each(?)) AND id > ({_SEEN}) LIMIT 1", (ids,)
+    ).fetchone()
+    if not rows or needed is not None or unseen is not None or not all(row[2] for row in rows):
         return None
     calls = connection.execute(
         "SELECT count(*) FROM task_run WHERE flow_run_id IN (SELECT value FROM json_each(?))", (ids,)
@@ -264,7 +271,7 @@ class _DeleteRuns:
 #: its instant cannot be decided again.
 _EVENTS = (
     "DELETE FROM event WHERE id IN (SELECT id FROM event WHERE flow_run_id IS NULL AND occurred_at < ? AND id <= coalesce("
-    "(SELECT min(seen_to) FROM automation WHERE active = 1 AND removed_at IS NULL), id) AND id NOT IN ("
+    f"({_SEEN}), id) AND id NOT IN ("
     "SELECT max(id) FROM event WHERE name IN ('file.added', 'file.changed', 'file.deleted') AND idempotency_key IS NOT NULL"
     " GROUP BY resource HAVING count(*) > 1 OR max(name) <> 'file.deleted') LIMIT ?)",
     "DELETE FROM firing WHERE id IN (SELECT id FROM firing WHERE state <> 'pending' AND fired_at < ? LIMIT ?)",

@@ -10,7 +10,7 @@ import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from wfengine_journal.codec import EncodedError, json_text
 from wfengine_journal.run_transitions import record_flow_transition
@@ -28,6 +28,8 @@ class RunRequest:
     parameters: Mapping[str, object] = field(default_factory=dict)  # JSON values; they go before those of the deployment
     tags: Sequence[str] = ()  # beside those of the deployment
     idempotency_key: str | None = None
+    deduplication_key: str | None = None
+    refuses_duplicate: bool = False  # where a run holds that key, it is an error and not the answer
     queue: str | None = None  # null: that of the deployment; so too the priority
     priority: int | None = None
     partition_key: str | None = None
@@ -39,11 +41,11 @@ class RunRequest:
 class QueueRun(RecordedChange):
     """Write a SCHEDULED run of a deployment into its queue. Sets `flow_run_id`.
 
-    Refused where the deployment was removed, and where its flow has a run with that idempotency key: `existing_id` is then
-    that run's id.
+    Refused where the deployment was removed, and where its flow has a run with that idempotency key, or one that holds that
+    deduplication key in its queue: `existing_id` is then that run's id. `is_duplicate` tells that it is the latter.
     """
 
-    __slots__ = ("existing_id", "request")
+    __slots__ = ("_deployment", "existing_id", "is_duplicate", "request")
 
     def __init__(self, request: RunRequest) -> None:
         self.request = request
@@ -51,27 +53,18 @@ class QueueRun(RecordedChange):
         self.task_run_id = 0
         self.seq = 1
         self.existing_id: int | None = None
+        self.is_duplicate = False
+        self._deployment: tuple[Any, ...] = ()
 
     def apply(self, connection: sqlite3.Connection) -> None:
         request = self.request
-        found = connection.execute(
-            "SELECT flow_id, parameters, tags, entrypoint, queue, priority FROM deployment WHERE id = ? AND removed_at IS NULL",
-            (request.deployment_id,),
-        ).fetchone()
-        if found is None:
+        if not self.look(connection) or self.existing_id is not None:
             raise WriteRefused
-        flow_id, parameters, tags, entrypoint, queue, priority = found
-        if request.idempotency_key is not None:
-            row = connection.execute(
-                "SELECT id FROM flow_run WHERE flow_id = ? AND idempotency_key = ?", (flow_id, request.idempotency_key)
-            ).fetchone()
-            if row is not None:
-                self.existing_id = int(row[0])
-                raise WriteRefused
+        flow_id, parameters, tags, entrypoint, queue, priority = self._deployment
         cursor = connection.execute(
             "INSERT INTO flow_run (name, flow_id, queue, state, version, epoch, durability, parameters, tags, entrypoint,"
-            " created_at, idempotency_key, deployment_id, nominal_at, due_at, priority, partition_key)"
-            " VALUES (?, ?, ?, 'SCHEDULED', 1, 0, 'power', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " created_at, idempotency_key, deployment_id, nominal_at, due_at, priority, partition_key, deduplication_key)"
+            " VALUES (?, ?, ?, 'SCHEDULED', 1, 0, 'power', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 request.name,
                 flow_id,
@@ -86,6 +79,7 @@ class QueueRun(RecordedChange):
                 request.due_at,
                 priority if request.priority is None else request.priority,
                 request.partition_key,
+                request.deduplication_key,
             ),
         )
         self.flow_run_id = int(cursor.lastrowid or 0)
@@ -94,6 +88,32 @@ class QueueRun(RecordedChange):
             connection.execute(
                 "INSERT INTO dependency (flow_run_id, needs_run_id, must_complete) VALUES (?, ?, 0)", (self.flow_run_id, needed)
             )
+
+    def look(self, connection: sqlite3.Connection) -> bool:
+        """Find the run that answers the request, within a transaction that writes; tell whether the deployment is there."""
+        request = self.request
+        self.existing_id, self.is_duplicate = None, False
+        found = connection.execute(
+            "SELECT flow_id, parameters, tags, entrypoint, queue, priority FROM deployment WHERE id = ? AND removed_at IS NULL",
+            (request.deployment_id,),
+        ).fetchone()
+        if found is None:
+            return False
+        self._deployment, flow_id, queue = found, found[0], request.queue or found[4]
+        if request.idempotency_key is not None:
+            row = connection.execute(
+                "SELECT id FROM flow_run WHERE flow_id = ? AND idempotency_key = ?", (flow_id, request.idempotency_key)
+            ).fetchone()
+            self.existing_id = None if row is None else int(row[0])
+        if request.deduplication_key is not None and self.existing_id is None:
+            # Not an index that is unique: a person may take up one that failed while the key is another one's.
+            row = connection.execute(
+                "SELECT id FROM flow_run WHERE deduplication_key = ? AND state NOT IN ('COMPLETED', 'FAILED', 'CANCELLED')"
+                " AND queue = ? AND flow_id = ? ORDER BY id LIMIT 1",
+                (request.deduplication_key, queue, flow_id),
+            ).fetchone()
+            self.existing_id, self.is_duplicate = (None, False) if row is None else (int(row[0]), True)
+        return True
 
 
 class Opening(NamedTuple):

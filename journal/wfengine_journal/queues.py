@@ -2,8 +2,9 @@
 
 A run takes a place while it is RUNNING or CANCELLING, or waits for its own next attempt. So a place is a state and not a
 thing to be given back: it is free in the transaction in which the run ends, and of a process that died as soon as its runs
-are marked CRASHED. The same rules are asked twice: at a look, for what may begin, and in the transaction of a claim, where
-they decide (`QueueAdmission`).
+are marked CRASHED. A run that waits for the end of other runs (`waits`) lends its places to those, and to nobody else: they
+could never begin otherwise. The same rules are asked twice: at a look, for what may begin, and in the transaction of a claim,
+where they decide (`QueueAdmission`).
 
 Queues of background tasks ('task:KEY') have workers and an order of their own, see `background`.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from wfengine_journal.quotas import QUEUE_PREFIX, QuotaRow, find_quota, rate_wai
 from wfengine_journal.run_transitions import record_flow_transition
 from wfengine_journal.tickets import WriteRefused
 from wfengine_journal.transitions import RecordedChange
+from wfengine_journal.waits import list_waits, waits_for_any
 
 #: How often a run that belongs to no deployment is taken up by itself after its process died.
 DEFAULT_RECOVERIES = 10
@@ -86,51 +88,62 @@ class Limits:
         self._quotas: dict[str, QuotaRow | None] = {}
         self.set_back: set[str] = set()  # quotas with starts in the future: the clock was set back
         self._starts: Counter[str] = Counter()  # by queue: taken since, not in the file yet
-        self._taken: Counter[tuple[object, ...]] = Counter()
-        for queue, partition_key, deployment_id in connection.execute(
-            "SELECT queue, partition_key, deployment_id FROM flow_run WHERE state NOT IN ('COMPLETED', 'FAILED', 'CANCELLED')"
-            " AND state IN ('RUNNING', 'CANCELLING') AND (queue IS NOT NULL OR deployment_id IS NOT NULL)"
-            " UNION ALL SELECT queue, partition_key, deployment_id FROM flow_run"
+        self._holders: defaultdict[tuple[object, ...], set[int]] = defaultdict(set)  # by what has places: runs that take one
+        self.waits = list_waits(connection)
+        for flow_run_id, queue, partition_key, deployment_id in connection.execute(
+            "SELECT id, queue, partition_key, deployment_id FROM flow_run"
+            " WHERE state NOT IN ('COMPLETED', 'FAILED', 'CANCELLED') AND state IN ('RUNNING', 'CANCELLING')"
+            " AND (queue IS NOT NULL OR deployment_id IS NOT NULL)"
+            " UNION ALL SELECT id, queue, partition_key, deployment_id FROM flow_run"
             " WHERE state = 'SCHEDULED' AND owner_id IS NOT NULL"
         ):
-            self._count(queue, partition_key, deployment_id)
+            self._count(flow_run_id, queue, partition_key, deployment_id)
 
-    def _count(self, queue: str | None, partition_key: str | None, deployment_id: int | None) -> None:
-        self._taken["queue", queue] += 1
-        self._taken["partition", queue, partition_key] += 1
-        self._taken["deployment", deployment_id] += 1
+    def _count(self, flow_run_id: int, queue: str | None, partition_key: str | None, deployment_id: int | None) -> None:
+        self._holders["queue", queue].add(flow_run_id)
+        self._holders["partition", queue, partition_key].add(flow_run_id)
+        self._holders["deployment", deployment_id].add(flow_run_id)
+
+    def _is_full(self, slots: int, run: FoundRun, *of: object, lends: bool) -> bool:
+        """Tell whether so many places are taken; whoever waits for the run, or for another holder, does not take one."""
+        holders = self._holders[of]
+        if len(holders) < slots or not lends or not self.waits:
+            return len(holders) >= slots
+        others = {run.id, *holders}
+        return sum(not waits_for_any(self.waits, holder, others) for holder in holders) >= slots
 
     def take(self, run: FoundRun) -> None:
         """Count a run that is about to begin."""
-        self._count(run.queue, run.partition_key, run.deployment_id)
+        self._count(run.id, run.queue, run.partition_key, run.deployment_id)
         if run.queue is not None and run.epoch == 0:
             self._starts[run.queue] += 1
 
-    def refusal(self, run: FoundRun) -> Refusal | None:
-        """Return why a run may not begin, None if it may."""
-        return self._refused_by_queue(run) or self._refused_by_deployment(run)
+    def refusal(self, run: FoundRun, *, lends: bool = True) -> Refusal | None:
+        """Return why a run may not begin, None if it may. `lends`: those who wait for it lend it their places."""
+        return self._refused_by_queue(run, lends) or self._refused_by_deployment(run, lends)
 
-    def _refused_by_queue(self, run: FoundRun) -> Refusal | None:
+    def _refused_by_queue(self, run: FoundRun, lends: bool) -> Refusal | None:
         queue = run.queue
         quota = None if queue is None else self._quota(queue)
         if quota is None or queue is None:
             return None
         if quota.paused:
             return Refusal("queue", f"queue '{queue}' is paused")
-        if quota.slots is not None and self._taken["queue", queue] >= quota.slots:
+        if quota.slots is not None and self._is_full(quota.slots, run, "queue", queue, lends=lends):
             return Refusal("queue", f"waits for one of the {quota.slots} places of queue '{queue}'")
         if run.epoch == 0:  # a run that goes on was counted when it began
             seconds = self._rate_wait_seconds(quota, self._starts[queue])
             if seconds > 0:
                 return Refusal("queue", f"waits for the rate of queue '{queue}'", seconds)
         key, slots = run.partition_key, quota.partition_slots
-        if key is None or slots is None or self._taken["partition", queue, key] < slots:
+        if key is None or slots is None or not self._is_full(slots, run, "partition", queue, key, lends=lends):
             return None
         return Refusal("partition", f"waits for one of the {slots} places of '{key}' in queue '{queue}'")
 
-    def _refused_by_deployment(self, run: FoundRun) -> Refusal | None:
+    def _refused_by_deployment(self, run: FoundRun, lends: bool) -> Refusal | None:
         limit = run.concurrency_limit
-        if limit is None or self._taken["deployment", run.deployment_id] < limit:
+        lends = lends and run.collision != "cancel_new"  # it is cancelled, whether the other one waits yet or not
+        if limit is None or not self._is_full(limit, run, "deployment", run.deployment_id, lends=lends):
             return None
         return Refusal("deployment", limit_reason(run))
 
@@ -187,6 +200,13 @@ def _find(connection: sqlite3.Connection, flow_run_id: int) -> FoundRun | None:
     return None if row is None else FoundRun._make(row)
 
 
+def refusal_of(connection: sqlite3.Connection, flow_run_id: int, at: str) -> str | None:
+    """Return, for people, which place a run that waits in a queue does not get now; null: none is lacking."""
+    run = _find(connection, flow_run_id)
+    refusal = None if run is None else Limits(connection, at).refusal(run)
+    return None if refusal is None else refusal.reason
+
+
 # ------------------------------------------------------------------------------------------- a look
 
 
@@ -223,7 +243,11 @@ def look(connection: sqlite3.Connection, asked: Asked) -> Look:
         if len(chosen) < asked.free and limits.refusal(run) is None:
             limits.take(run)
             chosen.append(run)
-    lines = [_Line(connection, asked, queue, limits) for queue in _list_queues(connection, asked.queues)]
+    for run in _list_waited_for(connection, asked, limits):
+        if len(chosen) < asked.free and limits.refusal(run, lends=False) is not None and limits.refusal(run) is None:
+            limits.take(run)
+            chosen.append(run)
+    lines = [_Line(connection, asked, queue, limits, chosen) for queue in _list_queues(connection, asked.queues)]
     turns = dict(asked.turns)
     while len(chosen) < asked.free:
         heads = [(line, head) for line in lines if (head := line.head()) is not None]
@@ -236,13 +260,16 @@ def look(connection: sqlite3.Connection, asked: Asked) -> Look:
     full = sorted({deployment for line in lines for deployment in line.full_deployments})
     waits_until = [asked.now_seconds + line.wait_seconds for line in lines if line.wait_seconds is not None]
     due_at = min([*waits_until, *_next_due(connection, asked.now)], default=None)
-    return Look(chosen, _list_untold(connection, full, asked), due_at, sorted(limits.set_back))
+    begun = [*asked.begun, *chosen]
+    return Look(chosen, _list_untold(connection, full, asked.now, begun), due_at, sorted(limits.set_back))
 
 
 class _Line:
     """The runs that wait in one queue, in the order in which they may begin."""
 
-    def __init__(self, connection: sqlite3.Connection, asked: Asked, queue: str, limits: Limits) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, asked: Asked, queue: str, limits: Limits, chosen: Sequence[FoundRun]
+    ) -> None:
         self.queue = queue
         self.wait_seconds: float | None = None  # until one may begin, though nothing changes
         self.full_deployments: set[int] = set()
@@ -251,7 +278,7 @@ class _Line:
         self._asked = asked
         self._limits = limits
         self._most = asked.free + len(asked.begun)
-        self._passed_over = set(asked.passed_over) | {run.id for run in asked.begun}
+        self._passed_over = set(asked.passed_over) | {run.id for run in (*asked.begun, *chosen)}
         self._page: deque[FoundRun] = deque()
         self._is_at_end = False
 
@@ -307,6 +334,26 @@ class _Line:
         self._is_at_end = len(rows) < self._most
 
 
+def _list_waited_for(connection: sqlite3.Connection, asked: Asked, limits: Limits) -> list[FoundRun]:
+    """Return the runs that are ready and that a running one waits for, oldest first: one may lend them its places."""
+    waited_for = {flow_run_id for found in limits.waits.values() for flow_run_id in found}
+    if not waited_for:
+        return []
+    begun = [run.id for run in asked.begun]
+    rows = connection.execute(
+        f"SELECT {_COLUMNS} WHERE r.id IN (SELECT value FROM json_each(?)) AND {_IS_READY} AND r.queue IS NOT NULL"
+        " AND (? IS NULL OR r.queue IN (SELECT value FROM json_each(?))) AND substr(r.queue, 1, 5) <> 'task:'"
+        " AND (? IS NULL OR r.deployment_id IN (SELECT value FROM json_each(?))) ORDER BY r.id",
+        (
+            json.dumps(sorted(waited_for - {*asked.passed_over, *begun})),
+            asked.now,
+            *[None if asked.queues is None else json.dumps(list(asked.queues))] * 2,
+            *[None if asked.deployment_ids is None else json.dumps(list(asked.deployment_ids))] * 2,
+        ),
+    ).fetchall()
+    return [FoundRun._make(row) for row in rows]
+
+
 def _not_claimed_yet(connection: sqlite3.Connection, begun: Sequence[FoundRun]) -> Iterable[FoundRun]:
     """Yield what a process has begun, of which the file does not say yet that it takes a place."""
     marks = json.dumps([run.id for run in begun])
@@ -357,7 +404,7 @@ def _list_resumable(connection: sqlite3.Connection, asked: Asked) -> list[FoundR
     passed_over = json.dumps(sorted({*asked.passed_over, *(run.id for run in asked.begun)}))
     rows = connection.execute(
         f"SELECT {_COLUMNS} WHERE r.state NOT IN ('COMPLETED', 'FAILED', 'CANCELLED') AND r.state = 'CRASHED' AND {condition}"
-        f" AND r.crashes <= coalesce(d.max_recoveries, {DEFAULT_RECOVERIES})"
+        f" AND r.crashes BETWEEN 0 AND coalesce(d.max_recoveries, {DEFAULT_RECOVERIES})"
         " AND r.id NOT IN (SELECT value FROM json_each(?)) LIMIT ?",
         (*values, passed_over, RESUMED_AT_ONCE),
     ).fetchall()
@@ -383,14 +430,16 @@ def list_given_up(connection: sqlite3.Connection, asked: Asked) -> list[tuple[in
     ).fetchall()
 
 
-def _list_untold(connection: sqlite3.Connection, deployments: Sequence[int], asked: Asked) -> list[FoundRun]:
+def _list_untold(
+    connection: sqlite3.Connection, deployments: Sequence[int], now: str, begun: Sequence[FoundRun]
+) -> list[FoundRun]:
     """Return the runs that could begin if their deployments were not at their limit, and were not told so yet."""
     if not deployments:
         return []
     rows = connection.execute(
         f"SELECT {_COLUMNS} WHERE +r.deployment_id IN (SELECT value FROM json_each(?)) AND r.queue IS NOT NULL AND {_IS_READY}"
         f" AND r.state_name IS NOT '{AWAITING_SLOT}' AND r.id NOT IN (SELECT value FROM json_each(?)) ORDER BY +r.id LIMIT ?",
-        (json.dumps(list(deployments)), asked.now, json.dumps([run.id for run in asked.begun]), TOLD_AT_ONCE),
+        (json.dumps(list(deployments)), now, json.dumps([run.id for run in begun]), TOLD_AT_ONCE),
     ).fetchall()
     return [FoundRun._make(row) for row in rows]
 

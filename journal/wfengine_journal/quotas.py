@@ -52,12 +52,14 @@ class QuotaRow(NamedTuple):
     rate_at: str | None
     paused: int
     description: str | None
+    applied_from: str | None
     created_at: str
     updated_at: str
 
 
 _COLUMNS = (
-    "name, slots, partition_slots, rate_count, rate_seconds, rate_level, rate_at, paused, description, created_at, updated_at"
+    "name, slots, partition_slots, rate_count, rate_seconds, rate_level, rate_at, paused, description, applied_from,"
+    " created_at, updated_at"
 )
 
 
@@ -67,14 +69,16 @@ class PutQuota:
     What has been started already goes on to count against a rate that changes, up to as much as the new one lets in.
     """
 
-    __slots__ = ("at", "created", "description", "name", "partition_slots", "rate", "slots")
+    __slots__ = ("applied_from", "at", "created", "description", "name", "partition_slots", "rate", "slots")
 
     def __init__(
         self, name: str, *, at: str, slots: int | Literal[Keep.KEEP] | None = KEEP,
         partition_slots: int | Literal[Keep.KEEP] | None = KEEP,
         rate: tuple[int, float] | Literal[Keep.KEEP] | None = KEEP, description: str | Literal[Keep.KEEP] | None = KEEP,
+        applied_from: str | None = None,
     ) -> None:  # fmt: skip
         self.name = name
+        self.applied_from = applied_from  # the file that says so; null: code or a command
         self.slots = slots
         self.partition_slots = partition_slots
         self.rate = rate  # so many starts in so many seconds
@@ -88,11 +92,12 @@ class PutQuota:
         wanted = self._wanted(known)
         level = 0.0 if known is None or known.rate_at is None else _level(known, self.at)
         connection.execute(
-            "INSERT INTO quota (name, slots, partition_slots, rate_count, rate_seconds, description, created_at, updated_at)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET slots = excluded.slots,"
+            "INSERT INTO quota (name, slots, partition_slots, rate_count, rate_seconds, description, applied_from, created_at,"
+            " updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET slots = excluded.slots,"
             " partition_slots = excluded.partition_slots, rate_count = excluded.rate_count,"
-            " rate_seconds = excluded.rate_seconds, description = excluded.description, updated_at = excluded.updated_at",
-            (self.name, *wanted, self.at, self.at),
+            " rate_seconds = excluded.rate_seconds, description = excluded.description,"
+            " applied_from = excluded.applied_from, updated_at = excluded.updated_at",
+            (self.name, *wanted, self.applied_from, self.at, self.at),
         )
         if known is not None and known.rate_at is not None:
             most = float(wanted[2] or 0)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from wfengine_journal.deployments import put_paused
+from wfengine_journal.errors import InternalError
 from wfengine_journal.queued_runs import QueueRun, RunRequest
 from wfengine_journal.requests import RequestCancel
 from wfengine_journal.tickets import WriteRefused
@@ -99,9 +100,9 @@ class DecideTicks:
     def apply(self, connection: sqlite3.Connection) -> None:
         for decision in self.decisions:
             decision.is_written, decision.started = False, []
-            decision.is_written = self._advance(connection, decision)
+            decision.is_written = _advance(connection, decision)
             if decision.is_written:
-                self._write_ticks(connection, decision)
+                _write_ticks(connection, decision, self.at)
 
     def landed(self, connection: sqlite3.Connection) -> bool:
         """Tell whether what this wrote is in the file."""
@@ -115,42 +116,43 @@ class DecideTicks:
         ).fetchone()
         return row is not None
 
-    def _advance(self, connection: sqlite3.Connection, decision: Decision) -> bool:
-        before = decision.schedule
-        cursor = connection.execute(
-            "UPDATE schedule SET decided_to = ?, next_at = ?, due_at = ?, active = coalesce(?, active)"
-            " WHERE id = ? AND decided_to IS ? AND next_at IS ? AND due_at IS ? AND active = ? AND removed_at IS NULL"
-            " AND EXISTS (SELECT 1 FROM deployment d WHERE d.id = schedule.deployment_id AND d.paused = ?"
-            "             AND d.removed_at IS NULL)",
-            (
-                decision.decided_to,
-                decision.next_at,
-                decision.due_at,
-                decision.active,
-                before.id,
-                before.decided_to,
-                before.next_at,
-                before.due_at,
-                before.active,
-                before.deployment_paused,
-            ),
-        )
-        return cursor.rowcount == 1
 
-    def _write_ticks(self, connection: sqlite3.Connection, decision: Decision) -> None:
-        for older in decision.cancels:
-            _ask_to_cancel(connection, older, decision.schedule.deployment, self.at)
-        for tick in decision.ticks:
-            run_id: int | None = None
-            if tick.run is not None:
-                previous = decision.started[-1:] if tick.after_previous else []
-                run_id = _start(connection, tick.run, previous)
-                decision.started.append(run_id)
-            connection.execute(
-                "INSERT INTO tick (schedule_id, nominal_at, outcome, reason, flow_run_id, decided_at)"
-                " VALUES (?, ?, ?, ?, ?, ?)",
-                (decision.schedule.id, tick.nominal_at, tick.outcome, tick.reason, run_id, self.at),
-            )
+def _advance(connection: sqlite3.Connection, decision: Decision) -> bool:
+    before = decision.schedule
+    cursor = connection.execute(
+        "UPDATE schedule SET decided_to = ?, next_at = ?, due_at = ?, active = coalesce(?, active)"
+        " WHERE id = ? AND decided_to IS ? AND next_at IS ? AND due_at IS ? AND active = ? AND removed_at IS NULL"
+        " AND EXISTS (SELECT 1 FROM deployment d WHERE d.id = schedule.deployment_id AND d.paused = ?"
+        "             AND d.removed_at IS NULL)",
+        (
+            decision.decided_to,
+            decision.next_at,
+            decision.due_at,
+            decision.active,
+            before.id,
+            before.decided_to,
+            before.next_at,
+            before.due_at,
+            before.active,
+            before.deployment_paused,
+        ),
+    )
+    return cursor.rowcount == 1
+
+
+def _write_ticks(connection: sqlite3.Connection, decision: Decision, at: str) -> None:
+    for older in decision.cancels:
+        _ask_to_cancel(connection, older, decision.schedule.deployment, at)
+    for tick in decision.ticks:
+        run_id: int | None = None
+        if tick.run is not None:
+            previous = decision.started[-1:] if tick.after_previous else []
+            run_id = _start(connection, tick.run, previous)
+            decision.started.append(run_id)
+        connection.execute(
+            "INSERT INTO tick (schedule_id, nominal_at, outcome, reason, flow_run_id, decided_at) VALUES (?, ?, ?, ?, ?, ?)",
+            (decision.schedule.id, tick.nominal_at, tick.outcome, tick.reason, run_id, at),
+        )
 
 
 def _start(connection: sqlite3.Connection, request: RunRequest, previous: Sequence[int]) -> int:
@@ -209,24 +211,43 @@ class BackfillTicks:
         return False
 
 
-class PauseDeployment:
-    """Let the schedules of a deployment start nothing, or start again; refused where there is no such deployment."""
+class SwitchSchedules:
+    """Let a deployment, or some of its schedules, start nothing, or start again, together with what that settles of them.
 
-    __slots__ = ("at", "deployment_id", "paused")
+    All of it is committed, or nothing. Refused where there is no such deployment any more, and where a schedule is not as it
+    was when its decision was made: `is_outdated` then tells to look again.
+    """
 
-    def __init__(self, deployment_id: int, *, paused: bool, at: str) -> None:
+    __slots__ = ("at", "decisions", "deployment_id", "is_outdated", "paused")
+
+    def __init__(self, deployment_id: int, decisions: Sequence[Decision], *, paused: bool | None, at: str) -> None:
+        """`paused`: what the deployment is to be; null: as it is, its schedules alone are concerned."""
         self.deployment_id = deployment_id
+        self.decisions = decisions
         self.paused = paused
         self.at = at
+        self.is_outdated = False
 
     def apply(self, connection: sqlite3.Connection) -> None:
-        if not put_paused(connection, self.deployment_id, paused=self.paused, at=self.at):
+        found = connection.execute(
+            "SELECT 1 FROM deployment WHERE id = ? AND removed_at IS NULL", (self.deployment_id,)
+        ).fetchone()
+        rows = {row.id: row for row in list_schedule_rows(connection, deployment_id=self.deployment_id)}
+        self.is_outdated = found is not None and any(
+            rows.get(decision.schedule.id) != decision.schedule for decision in self.decisions
+        )
+        if found is None or self.is_outdated:
             raise WriteRefused
+        for decision in self.decisions:
+            if not _advance(connection, decision):
+                raise InternalError(f"Schedule {decision.schedule.id} changed within a transaction. Please report this.")
+            _write_ticks(connection, decision, self.at)
+        if self.paused is not None:
+            put_paused(connection, self.deployment_id, paused=self.paused, at=self.at)
 
     def landed(self, connection: sqlite3.Connection) -> bool:
-        """Tell whether it is in the file."""
-        row = connection.execute("SELECT paused FROM deployment WHERE id = ?", (self.deployment_id,)).fetchone()
-        return row is not None and row[0] == int(self.paused)
+        """See Change: written again, it finds out anew what is settled."""
+        return False
 
 
 # ------------------------------------------------------------------------------------------- reads
@@ -252,9 +273,12 @@ def list_due(
     return [ScheduleRow._make(row) for row in rows.fetchall()]
 
 
-def find_next_due(connection: sqlite3.Connection, deployment_ids: Collection[int] | None = None) -> str | None:
-    """Return when a schedule is to be looked at next; None: none ever."""
+def find_next_due(
+    connection: sqlite3.Connection, deployment_ids: Collection[int] | None = None, *, starts: bool = False
+) -> str | None:
+    """Return when a schedule is to be looked at next; with `starts`, when one is due that is not paused. None: none ever."""
     among, values = _among(deployment_ids)
+    among += " AND s.next_at IS NOT NULL AND s.active = 1 AND d.paused = 0" if starts else ""
     row = connection.execute(
         f"SELECT s.due_at FROM schedule s {_TABLES}"
         f" WHERE s.due_at IS NOT NULL AND s.removed_at IS NULL{among} ORDER BY s.due_at LIMIT 1",
@@ -270,12 +294,17 @@ def _among(deployment_ids: Collection[int] | None) -> tuple[str, tuple[object, .
 
 
 def list_schedule_rows(
-    connection: sqlite3.Connection, *, schedule_id: int | None = None, deployment_id: int | None = None
+    connection: sqlite3.Connection,
+    *,
+    schedule_id: int | None = None,
+    deployment_id: int | None = None,
+    slug: str | None = None,
 ) -> list[ScheduleRow]:
-    """Return one schedule, or those of a deployment, by id."""
+    """Return one schedule, or those of a deployment - all, or the ones with that slug - by id."""
     rows = connection.execute(
-        f"{_COLUMNS} FROM schedule s {_TABLES} WHERE s.removed_at IS NULL AND (s.id = ? OR s.deployment_id = ?) ORDER BY s.id",
-        (schedule_id, deployment_id),
+        f"{_COLUMNS} FROM schedule s {_TABLES} WHERE s.removed_at IS NULL AND (s.id = ? OR s.deployment_id = ?)"
+        " AND (? IS NULL OR s.slug = ?) ORDER BY s.id",
+        (schedule_id, deployment_id, slug, slug),
     )
     return [ScheduleRow._make(row) for row in rows.fetchall()]
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from typing import Protocol, TypedDict, Unpack
 
 from wfengine_journal.errors import InternalError, ScheduleError
 from wfengine_scheduler.cron import CronRule
@@ -82,6 +82,21 @@ class BoundedRule:
         return found
 
 
+class RuleOptions(TypedDict, total=False):
+    """What may be said of a rule beside its text and time zone.
+
+    - `anchor_at`: what an interval is counted from.
+    - `day_or`: whether day of month and weekday, both restricted in a cron expression, mean either (True) or both.
+    - `starts_at`, `ends_at`: nothing before, nothing after. `hash_id`: what fixes the `H` of a cron expression.
+    """
+
+    anchor_at: datetime | None
+    day_or: bool
+    starts_at: datetime | None
+    ends_at: datetime | None
+    hash_id: str
+
+
 def make_rule(
     kind: str,
     rule: str,
@@ -95,9 +110,7 @@ def make_rule(
 ) -> BoundedRule:
     """Return the rule that a text of a kind ('cron', 'interval', 'rrule', 'once') writes down. Raises ScheduleError.
 
-    - `timezone`: an IANA name. `anchor_at`: what an interval is counted from.
-    - `day_or`: whether day of month and weekday, both restricted in a cron expression, mean either (True) or both.
-    - `starts_at`, `ends_at`: nothing before, nothing after. `hash_id`: what fixes the `H` of a cron expression.
+    `timezone`: an IANA name. The others are said in RuleOptions.
     """
     zone = find_zone(timezone)
     if anchor_at is not None:
@@ -117,39 +130,23 @@ def check_rule(
     rule: str,
     *,
     timezone: str = "UTC",
-    anchor_at: datetime | None = None,
-    day_or: bool = True,
-    starts_at: datetime | None = None,
-    ends_at: datetime | None = None,
-    hash_id: str = "",
+    **options: Unpack[RuleOptions],
 ) -> str:
     """Return a rule's text as it is kept. Raises ScheduleError, also for one that is never due."""
-    bounded = make_rule(
-        kind, rule, timezone=timezone, anchor_at=anchor_at, day_or=day_or, starts_at=starts_at, ends_at=ends_at, hash_id=hash_id
-    )
+    bounded = make_rule(kind, rule, timezone=timezone, **options)
     bounded.rule.check()
+    starts_at, ends_at = options.get("starts_at"), options.get("ends_at")
     if (starts_at is not None or ends_at is not None) and bounded.next_after(FIRST_INSTANT) is None:
         raise ScheduleError(f"{bounded.rule.text!r} is not due at all from {starts_at or 'ever'} to {ends_at or 'ever'}.")
     return bounded.rule.text
 
 
-def describe(
-    kind: str,
-    rule: str,
-    timezone: str = "UTC",
-    *,
-    anchor_at: datetime | None = None,
-    day_or: bool = True,
-    starts_at: datetime | None = None,
-    ends_at: datetime | None = None,
-    hash_id: str = "",
-) -> str:
+def describe(kind: str, rule: str, timezone: str = "UTC", **options: Unpack[RuleOptions]) -> str:
     """Return a rule in words, such as 'at 02:30 every day (Europe/Berlin)'. Raises ScheduleError."""
-    text = check_rule(
-        kind, rule, timezone=timezone, anchor_at=anchor_at, day_or=day_or, starts_at=starts_at, ends_at=ends_at, hash_id=hash_id
-    )
+    text = check_rule(kind, rule, timezone=timezone, **options)
     zone = find_zone(timezone)
-    words = words_for(kind, text, zone, anchor_at, day_or)
+    starts_at, ends_at = options.get("starts_at"), options.get("ends_at")
+    words = words_for(kind, text, zone, options.get("anchor_at"), options.get("day_or", True))
     words += "" if starts_at is None else f", from {wall_words(starts_at, zone)} on"
     return words if ends_at is None else f"{words}, until {wall_words(ends_at, zone)}"
 

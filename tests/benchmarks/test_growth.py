@@ -44,7 +44,7 @@ READS: dict[str, Callable[[sqlite3.Connection], object]] = {
     "what an executor of one deployment may begin": lambda c: queues.look(c, ASKED),
     "what any executor may begin": lambda c: queues.look(c, ASKED._replace(queues=None, recover="all", deployment_ids=None)),
     "what crashed too often": lambda c: queues.list_given_up(c, ASKED),
-    "what a full deployment holds back": lambda c: queues._list_untold(c, [1], ASKED),
+    "what a full deployment holds back": lambda c: queues._list_untold(c, [1], NOW, []),
     "the open runs of a schedule": lambda c: ticks.list_open_runs_of(c, ticks.list_schedule_rows(c, schedule_id=1)[0], 10),
     "the schedules that are due": lambda c: ticks.list_due(c, NOW, 10),
     "the run of a process": lambda c: queries.find_newest_run_of(c, 1, "2026", queries.newest_run_id(c)),

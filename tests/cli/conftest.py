@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -20,9 +21,15 @@ def cli(tmp_path: Path) -> Cli:
     return Cli(tmp_path)
 
 
+@pytest.fixture(scope="session")
+def journal_made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The journal made by hand, to be copied."""
+    return make_journal(tmp_path_factory.mktemp("made") / "journal.db")
+
+
 @pytest.fixture
-def journal(tmp_path: Path) -> Path:
+def journal(tmp_path: Path, journal_made: Path) -> Path:
     """A journal made by hand, where the command line finds it by itself."""
     folder = tmp_path / ".wfengine"
     folder.mkdir()
-    return make_journal(folder / "journal.db")
+    return Path(shutil.copy(journal_made, folder))

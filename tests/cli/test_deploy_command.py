@@ -64,6 +64,22 @@ def test_file_is_planned_applied_and_found_from_the_journal(place: Cli) -> None:
     assert place("deploy", "--prune").out.splitlines() == ["unchanged queue slow", "removed   deployment etl/nightly"]
 
 
+def test_a_file_that_was_moved_says_what_removes_what_it_declared(place: Cli) -> None:
+    assert place("deploy").code == 0
+    old = place.folder / "old"
+    old.mkdir()
+    (place.folder / "wfengine.toml").rename(place.folder / "other.toml")
+    (place.folder / "other.toml").rename(old / "wfengine.toml")
+    (old / "wfengine.toml").write_text("")
+    answer = place("deploy", "old/wfengine.toml", "--prune")
+    assert "is gone. If this is that file, moved: wfengine deploy" in answer.err
+    command = answer.err.rpartition("wfengine deploy ")[2].split()
+    gone = place("deploy", *command)
+    assert gone.out.splitlines() == ["removed   deployment etl/nightly", "removed   queue slow"]
+    assert "moved" not in gone.err
+    assert place("deploy", "old/wfengine.toml", "--moved-from", "x").code == 2
+
+
 def test_flow_is_deployed_by_hand(place: Cli) -> None:
     answer = place(
         "deploy", "flows.py:etl", "--name", "eu", "--cron", "0 3 * * *", "--cron", "0 5 * * *", "--timezone", "Europe/Berlin",

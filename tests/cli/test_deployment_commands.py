@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from command_line import Cli, environment
@@ -30,12 +32,22 @@ if __name__ == "__main__":
 """
 
 
+def apply(folder: Path) -> Path:
+    """Write the program into a folder and let it make its three deployments."""
+    (folder / "flows.py").write_text(PROGRAM)
+    subprocess.run([sys.executable, "flows.py"], cwd=folder, env=environment(), check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return apply(tmp_path_factory.mktemp("applied"))
+
+
 @pytest.fixture
-def applied(cli: Cli) -> Cli:
-    """A folder whose journal has three deployments."""
-    (cli.folder / "flows.py").write_text(PROGRAM)
-    command = [sys.executable, "flows.py"]
-    subprocess.run(command, cwd=cli.folder, env=environment(), check=True, capture_output=True)
+def applied(cli: Cli, once: Path) -> Cli:
+    """A folder whose journal has three deployments; their flows are in the folder that it is a copy of."""
+    shutil.copytree(once, cli.folder, dirs_exist_ok=True)
     return cli
 
 
@@ -104,6 +116,9 @@ def test_run_puts_a_run_into_the_queue_once_for_a_key(applied: Cli) -> None:
     again = applied("deployments", "run", "etl/nightly", "-p", "day=6", "--idempotency-key", "k")
     assert again.out.split()[0] == str(first["id"])
     assert "waits in queue 'default'" in again.err
+    due = str(first["due_at"])[:19]
+    assert f"  waits       is due at {due}Z" in applied("runs", "show", "1").out
+    assert applied("runs", "show", "1", "--json").object["waits_for"] == [f"is due at {due}Z"]
     rows = applied("sql", "SELECT parameters FROM runs", "--json").object["rows"]
     assert rows == [{"parameters": '{"day":5}'}] or rows == [['{"day":5}']]
 
@@ -155,10 +170,11 @@ def test_deployment_is_paused_resumed_and_removed(applied: Cli) -> None:
     assert applied("deployments", "rm", "etl/nightly").code == 3
 
 
-def test_check_names_code_that_is_gone(applied: Cli) -> None:
-    assert applied("deployments", "check").code == 0
-    (applied.folder / "flows.py").write_text(PROGRAM.replace("def report()", "def reports()"))
-    answer = applied("deployments", "check", "--json")
+def test_check_names_code_that_is_gone(cli: Cli) -> None:
+    apply(cli.folder)
+    assert cli("deployments", "check").code == 0
+    (cli.folder / "flows.py").write_text(PROGRAM.replace("def report()", "def reports()"))
+    answer = cli("deployments", "check", "--json")
     assert answer.code == 1
     found = answer.object["deployments"]
     assert isinstance(found, list)

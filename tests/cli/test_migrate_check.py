@@ -92,6 +92,7 @@ def test_the_same_file_after_the_replacement_has_none_either(check) -> None:  # 
         ("import importlib; importlib.import_module('prefect.workers')", "prefect.workers"),
         ("def f():\n    from prefect import get_client", "prefect.get_client"),
         ("from prefect_aws import S3Bucket", "prefect_aws.S3Bucket"),
+        ("from prefect_dask import DaskTaskRunner", "prefect_dask.DaskTaskRunner"),
     ],
 )  # fmt: skip
 def test_what_is_missing_is_named_with_its_line(check, line: str, name: str) -> None:  # type: ignore[no-untyped-def]

@@ -46,11 +46,16 @@ class Nursery:
 
 def serve(main: Callable[[], None]) -> None:
     """Fork a child that runs `main` for each line on standard input; in the child, return when `main` has ended."""
-    import asyncio  # noqa: F401 - so that no child has to
+    import argparse  # noqa: F401 - so that no child has to
+    import asyncio  # noqa: F401 - the same
     import concurrent.futures.thread  # noqa: F401 - the same
+    import gc
 
+    import cloudpickle  # noqa: F401 - the same
     import sqlite_utils  # noqa: F401 - the same
 
+    gc.collect()
+    gc.freeze()  # else a child's collector looks at all that was imported, and each page of it has to be copied for that
     while line := sys.stdin.readline():
         folder, arguments, variables = json.loads(line)
         pid = os.fork()

@@ -52,7 +52,7 @@ def make():
 
 #: Forks a child for each line it reads, 'FOLDER KILL', and says how that ended: all has to be imported once only.
 SERVE = """
-import os, sys, traceback
+import gc, os, sys, traceback
 import wfengine.automations.service, wfengine.deployments, wfengine.events
 
 def serve(folder, kill):
@@ -74,6 +74,8 @@ def serve(folder, kill):
     journal.close()
     return commits
 
+gc.collect()
+gc.freeze()  # no child looks at what was imported, so no page of it is copied
 for line in sys.stdin:
     child = os.fork()
     if child == 0:

@@ -77,7 +77,7 @@ def test_a_resume_by_a_person_answers_as_a_recovery_does_wherever_the_kill_came(
         assert all_violations(kills) == []
 
 
-@pytest.mark.parametrize("flow", ["nested", "gathered", "caught", "told", "raced", "fan_out", "retried", "logged"])
+@pytest.mark.parametrize("flow", ["nested", "gathered", "caught", "told", "raced", "fan_out", "paced", "retried", "logged"])
 def test_other_kinds_of_flows_survive_a_kill_at_every_few_statements(tmp_path: Path, flow: str) -> None:
     kills = enumerate_kills(tmp_path, flow, first=AFTER_SCHEMA, step=13)
     assert all_violations(kills) == []

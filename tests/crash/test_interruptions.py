@@ -44,7 +44,7 @@ def kill_in_retry_delay(case: Case) -> datetime:
     """Kill the run while its task waits for the next attempt; return the journaled instant of that attempt."""
     child = case.start()
     child.wait_for("ready")
-    for _ in range(2000):
+    for _ in range(12_000):
         if case.journal.exists() and case.query("SELECT 1 FROM tasks WHERE state_name = 'AwaitingRetry'"):
             break
         threading.Event().wait(0.005)

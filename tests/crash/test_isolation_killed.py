@@ -79,7 +79,7 @@ while True:
             print(os.getpid(), flush=True)
             signal.pause()
         assert over.wait(60)
-children.close(5)
+children.close(30)
 print(count, flush=True)
 """
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 
 from tests.conftest import VirtualClock
 from tests.crash.harness import environment
+from tests.crash.nursery import Nursery
 from wfengine_journal import store
 from wfengine_journal.connection import open_reader
 from wfengine_journal.deployments import DeploymentColumns, PutDeployment, ScheduleColumns
@@ -26,7 +28,10 @@ HOUR = 3600.0
 #: How the runs come about: they wait in a queue already, or a schedule is due.
 KINDS = ("queued", "ticks")
 #: Pairs of daemons that are started together; more in a longer programme.
-PAIRS = int(os.environ.get("WFENGINE_DAEMON_PAIRS") or 5)
+PAIRS = int(os.environ.get("WFENGINE_DAEMON_PAIRS") or 3)
+
+#: What serves, and kills itself.
+PROGRAM = Path(__file__).with_name("served.py")
 
 FLOW = """
 import os
@@ -45,44 +50,6 @@ def work():
 @flow
 def etl():
     return work() + 1
-"""
-
-#: Serves the journal until every tick has its run and every run has ended; kills itself after a commit of that number.
-DRIVER = """
-import os, sys
-from pathlib import Path
-from wfengine import use_journal
-from wfengine.serving import Served, ServeOptions, make_daemon
-from wfengine_journal.threads import start_thread
-
-journal = use_journal(sys.argv[1])
-kill, commits = int(sys.argv[2]), 0
-
-def probe(moment, number, changes):
-    global commits
-    commits = max(commits, number)
-    if moment == "after" and number == kill:
-        what = ", ".join(type(change).__name__ for change in changes)
-        Path(sys.argv[1]).with_name("killed-after.txt").write_text(what)
-        os.kill(os.getpid(), 9)
-
-journal.probe_commits(probe)
-daemon = make_daemon(journal, Served("test"), ServeOptions(limit=2))
-
-def is_done(connection):
-    return connection.execute("SELECT (SELECT count(*) FROM flow_run) = 2"
-                              " AND NOT EXISTS (SELECT 1 FROM flow_run WHERE state <> 'COMPLETED')").fetchone()[0]
-
-def watch():
-    while True:
-        mark = journal.changes.mark()
-        if journal.read(is_done):
-            return daemon.stop()
-        journal.changes.wait(mark, 1.0)
-
-start_thread("until-done", watch)
-daemon.run(50)
-print(commits)
 """
 
 
@@ -107,11 +74,17 @@ def prepare(folder: Path, what: str) -> Path:
     return path
 
 
-def serve(path: Path, kill: int) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", DRIVER, str(path), str(kill)],
-        cwd=path.parent, env=environment(), capture_output=True, text=True, timeout=SECONDS, check=False,
-    )  # fmt: skip
+@pytest.fixture
+def nursery() -> Iterator[Nursery]:
+    nursery = Nursery(PROGRAM, environment())
+    yield nursery
+    nursery.close()
+
+
+def serve(nursery: Nursery, path: Path, kill: int) -> tuple[int, str]:
+    """Let a daemon serve a journal; return its exit code and all that it said."""
+    code = nursery.run(path.parent, [str(path), str(kill)], {})
+    return code, "".join((path.parent / f"{name}.txt").read_text() for name in ("stderr", "stdout"))
 
 
 def assert_each_due_run_ran_once(path: Path, what: str) -> None:
@@ -127,25 +100,25 @@ def assert_each_due_run_ran_once(path: Path, what: str) -> None:
 
 
 @pytest.mark.parametrize("what", KINDS)
-def test_after_a_kill_at_any_commit_each_due_run_ran_once(tmp_path: Path, what: str) -> None:
+def test_after_a_kill_at_any_commit_each_due_run_ran_once(tmp_path: Path, nursery: Nursery, what: str) -> None:
     path = prepare(tmp_path / "undisturbed", what)
-    done = serve(path, 0)
-    assert done.returncode == 0, done
+    code, said = serve(nursery, path, 0)
+    assert code == 0, said
     assert_each_due_run_ran_once(path, what)
-    commits = int(done.stdout)
+    commits = int(said.split()[-1])
     assert commits >= 6, "ticks, starts and ends are committed one by one"
     cut = set()
     for number in range(1, commits + 1):
         folder = tmp_path / str(number)
         path = prepare(folder, what)
-        killed = serve(path, number)
-        if killed.returncode == 0:  # fewer commits this time: what waited together was committed together
+        code, said = serve(nursery, path, number)
+        if code == 0:  # fewer commits this time: what waited together was committed together
             assert_each_due_run_ran_once(path, what)
             continue
-        assert killed.returncode == -signal.SIGKILL, killed
+        assert code == -signal.SIGKILL, said
         cut.add((folder / "killed-after.txt").read_text())
-        after = serve(path, 0)
-        assert after.returncode == 0, (number, after)
+        code, said = serve(nursery, path, 0)
+        assert code == 0, (number, said)
         assert_each_due_run_ran_once(path, what)
     assert any("FlowRun" in what for what in cut), cut
 
@@ -157,7 +130,7 @@ def test_of_two_daemons_that_start_together_each_due_run_is_executed_once(tmp_pa
         path = prepare(folder, what)
         both = [
             subprocess.Popen(
-                [sys.executable, "-c", DRIVER, str(path), "0"],
+                [sys.executable, str(PROGRAM), str(path), "0"],
                 cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             )
             for _ in range(2)

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.crash
 def test_random_kills_lose_nothing_and_repeat_nothing_acknowledged(tmp_path: Path) -> None:
     """WFENGINE_CRASH_SEED repeats a run of this test, WFENGINE_CRASH_KILLS makes it longer."""
     seed = int(os.environ.get("WFENGINE_CRASH_SEED") or random.SystemRandom().randrange(1_000_000))
-    kills = int(os.environ.get("WFENGINE_CRASH_KILLS") or 200)
+    kills = int(os.environ.get("WFENGINE_CRASH_KILLS") or 80)
     print(f"WFENGINE_CRASH_SEED={seed}")
     tally = Torture(tmp_path, kills, seed).run()
     print(tally)

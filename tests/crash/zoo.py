@@ -10,7 +10,9 @@ import asyncio
 import os
 import sys
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import tee
 from typing import Any
 
 from tests.crash.effects import acknowledged, append, has_happened
@@ -119,6 +121,19 @@ def fan_out() -> list[int]:
     calls = [f"map/{number}" for number in range(8)]
     futures = add.map(calls, range(8), list(range(8)))
     return [acknowledged(call, future.result()) for call, future in zip(calls, futures, strict=True)]
+
+
+@flow(task_runner=ThreadTaskRunner(max_workers=2))
+def paced() -> list[int]:
+    """A map that is held up, over a generator which calls tasks itself."""
+
+    def items() -> Iterator[tuple[str, int]]:
+        for number in range(6):
+            yield f"map/{number}", acknowledged(f"item/{number}", add(f"item/{number}", number, 10))
+
+    calls, lefts = tee(items())
+    futures = add.map((call for call, _ in calls), (left for _, left in lefts), 1, max_in_flight=2)
+    return [acknowledged(f"map/{number}", future.result()) for number, future in enumerate(futures)]
 
 
 @flow(task_runner=ThreadTaskRunner(max_workers=2))
@@ -526,7 +541,7 @@ class Animal:
 ZOO = {
     animal.flow.fn.__name__: animal
     for animal in (
-        Animal(chain), Animal(fan_out, 3), Animal(nested, 2), Animal(with_subflows), Animal(gathered, 4),
+        Animal(chain), Animal(fan_out, 3), Animal(paced, 3), Animal(nested, 2), Animal(with_subflows), Animal(gathered, 4),
         Animal(retried), Animal(caught), Animal(told), Animal(flow_retried), Animal(nested_retried), Animal(subflow_retried),
         Animal(raced, 5, is_ordered=True), Animal(logged), Animal(cached, 2), Animal(mixed, 2), Animal(long_chain, 2),
         Animal(long_gather, 4), Animal(guarded_flow), Animal(asking), Animal(only_once), Animal(deadly_flow),

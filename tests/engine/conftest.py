@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -79,8 +80,9 @@ class FakeClock:
 
 
 @pytest.fixture(autouse=True)
-def journal(tmp_path: Path) -> Iterator[store.Journal]:
+def journal(tmp_path: Path, empty_journal: Path) -> Iterator[store.Journal]:
     """Use a journal in the test's own folder for all runs of the test."""
+    shutil.copy(empty_journal, tmp_path)
     yield use_journal(tmp_path / "journal.db")
     store.close_all()
 

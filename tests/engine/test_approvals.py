@@ -42,7 +42,7 @@ class Strict(pydantic.BaseModel):
 
 def give_when_asked(run: int, value: object, key: str | None = None) -> None:
     """Give a run its input as soon as it asks for one, and return when that call has it and asks no more."""
-    for _ in range(4000):
+    for _ in range(12_000):
         try:
             given = resume_flow_run(run, value, key=key)
             records = default_journal().records

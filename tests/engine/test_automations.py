@@ -42,6 +42,7 @@ from wfengine_journal import store
 from wfengine_journal.errors import NotFoundError, UsageError
 from wfengine_journal.names import new_run_name
 from wfengine_journal.queued_runs import QueueRun, RunRequest
+from wfengine_scheduler.loop import Scheduler
 
 
 @flow(name="ship")
@@ -305,7 +306,7 @@ def test_what_fails_says_why_and_the_other_actions_are_done(rows: Rows, deployme
         reasons,
         (
             "no deployment 'ship/gone'", "names 'id'", "of no flow run", "no flow run 99", "no automation 'gone'",
-            "of no flow run", "no such deployment or schedule", "wfengine's own events",
+            "of no flow run", "has no schedule 'hourly'", "wfengine's own events",
         ),
         strict=False,
     ):  # fmt: skip
@@ -383,6 +384,27 @@ def test_automations_deployments_and_schedules_are_switched(rows: Rows, deployme
     assert rows("SELECT paused FROM deployments") == [(0,)]
     assert rows("SELECT active FROM schedules") == [(1,)]
     assert {each["outcome"] for found in results(rows) for each in found} == {"done"}
+
+
+@pytest.mark.parametrize("schedule", [None, "daily"])
+def test_what_was_due_while_an_automation_had_paused_it_is_not_caught_up(
+    rows: Rows, clock: FakeClock, schedule: str | None
+) -> None:
+    ship.deploy("now", schedules=[Cron("0 3 * * *", slug="daily", catch_up="all")])
+    create(on("off"), PauseDeployment(deployment="now", schedule=schedule), name="off")
+    create(on("on"), ResumeDeployment(deployment="now", schedule=schedule), name="on")
+    scheduler = Scheduler(use_journal_again())
+    scheduler.step()
+    emit_event("off", "r")
+    settle()
+    clock.now += 3 * 86400
+    emit_event("on", "r")
+    settle()
+    scheduler.step()
+    assert rows("SELECT outcome FROM ticks") == [("skipped",)] * 3
+    clock.now += 86400
+    scheduler.step()
+    assert rows("SELECT outcome FROM ticks ORDER BY nominal_at") == [*[("skipped",)] * 3, ("started",)]
 
 
 def test_the_deployment_of_the_events_run_is_inferred(rows: Rows, deployment: int) -> None:

@@ -589,7 +589,7 @@ def test_serve_in_a_flow_is_refused() -> None:
 
 def test_serve_with_a_timeout_ends_by_itself_and_runs_what_waits() -> None:
     future = double.delay(2)
-    assert double.serve(timeout=0.5) is None
+    assert double.serve(timeout=2) is None
     assert future.result() == 4
 
 

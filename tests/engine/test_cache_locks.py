@@ -155,7 +155,7 @@ def test_a_task_that_timed_out_gives_the_key_free(rows: Rows) -> None:
     ran: list[int] = []
     go_on = threading.Event()
 
-    @task(cache_policy=ONE_AT_A_TIME, timeout_seconds=0.5)
+    @task(cache_policy=ONE_AT_A_TIME, timeout_seconds=1.0)
     def slow(x: int) -> int:
         ran.append(x)
         if len(ran) == 1:

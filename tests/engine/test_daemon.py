@@ -16,7 +16,7 @@ from wfengine.supervision import Supervisor
 from wfengine_journal.errors import JournalUnwritableError, UsageError, WfengineError
 from wfengine_journal.store import Journal
 
-SECONDS = 30
+SECONDS = 60
 
 
 class Steady:

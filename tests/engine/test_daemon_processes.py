@@ -82,7 +82,7 @@ def test_stopped_in_the_middle_it_ends_within_the_bound_and_the_next_daemon_goes
         wait_for(waiting.folder / "hung")
         began = time.monotonic()
         assert daemon.stop() == 0
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 50
         assert "left to the next daemon: flow run 1" in daemon.said
     assert rows.state()[0] == "CRASHED"
     with serve(waiting):

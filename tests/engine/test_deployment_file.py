@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 import textwrap
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,9 +16,11 @@ from hypothesis import strategies as st
 
 from tests.crash.harness import environment
 from tests.engine.conftest import Rows
+from wfengine.concurrency import set_queue
 from wfengine.deployment_file import Declared, read_file
-from wfengine.deployment_plan import Planned, apply, plan
+from wfengine.deployment_plan import Planned, apply, find_moved, plan
 from wfengine_journal import store
+from wfengine_journal.connection import open_reader
 from wfengine_journal.errors import UsageError
 
 #: Seconds after which a process counts as hanging.
@@ -186,6 +190,44 @@ def test_prune_leaves_what_other_files_and_code_declare(journal: store.Journal, 
     file.write_text("")
     apply(journal, read_file(file), prune=True)
     assert rows("SELECT name FROM deployments ORDER BY name") == [("by hand",), ("hourly",)]
+
+
+def test_prune_removes_the_quotas_that_the_file_declared_and_nobody_has_set_since(
+    journal: store.Journal, rows: Rows, file: Path
+) -> None:
+    file.write_text("[queues.a]\nslots = 1\n[queues.b]\nslots = 1\n[limits.c]\nslots = 1\n[limits.d]\nslots = 1\ntag = true\n")
+    apply(journal, read_file(file))
+    set_queue("b", slots=2)
+    set_queue("by-hand", slots=2)
+    file.write_text("[limits.c]\nslots = 1\n")
+    assert [(each.kind, each.name, each.outcome) for each in apply(journal, read_file(file))] == [("limit", "c", "unchanged")]
+    with closing(open_reader(journal.path)) as connection:
+        planned = plan(connection, read_file(file), prune=True)
+    gone = [("limit", "c", "unchanged"), ("queue", "a", "removed"), ("tag", "d", "removed")]
+    assert [(each.kind, each.name, each.outcome) for each in planned] == gone
+    assert apply(journal, read_file(file), prune=True) == planned
+    assert rows("SELECT name FROM quota ORDER BY name") == [("c",), ("queue:b",), ("queue:by-hand",)]
+
+
+def test_what_a_file_declared_before_it_was_moved_is_removed_when_one_says_where_it_stood(
+    journal: store.Journal, rows: Rows, file: Path, tmp_path: Path
+) -> None:
+    file.write_text(file.read_text() + "\n[limits.old]\nslots = 1\n")
+    apply(journal, read_file(file))
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    moved = folder / file.name
+    file.rename(moved)
+    moved.write_text("")
+    apply(journal, read_file(moved), prune=True)
+    before = rows.value("SELECT count(*) FROM deployments")
+    declared = read_file(moved)
+    assert before
+    assert journal.read(lambda connection: find_moved(connection, declared)) == str(file.resolve())
+    apply(journal, replace(declared, moved_from=str(file.resolve())), prune=True)
+    for table in ("deployments", "quota", "automations"):
+        assert rows(f"SELECT 1 FROM {table}") == []
+    assert journal.read(lambda connection: find_moved(connection, declared)) is None
 
 
 # ------------------------------------------------------------------------------------------- what is refused

@@ -23,10 +23,12 @@ import pytest
 from tests.crash.nursery import Nursery
 from tests.engine.edit_corpus import KINDS, Key, Maker, Program, Record, Walk, callees, source
 
+pytestmark = pytest.mark.crash
+
 #: Cases of one test, so that a failing one is found quickly.
 CHUNK = 24
 #: Tests; a longer search is asked for with EDIT_CORPUS_CHUNKS=100.
-CHUNKS = int(os.environ.get("EDIT_CORPUS_CHUNKS", "9"))
+CHUNKS = int(os.environ.get("EDIT_CORPUS_CHUNKS", "5"))
 #: Every so many cases a second crash hits the resume, and the command line does the last resume.
 SECOND_CRASH_EVERY = 4
 CLI_EVERY = 8

@@ -35,7 +35,7 @@ def test_who_asks_before_it_is_set_waits_for_it() -> None:
 
     @flow
     def late() -> None:
-        may_set.wait(10)
+        may_set.wait(60)
         set_event("ready", True)
 
     @flow

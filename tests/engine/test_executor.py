@@ -11,7 +11,7 @@ import pytest
 
 from tests.engine.conftest import FakeClock, Rows
 from tests.engine.deployed import deploy, put, set_queue
-from wfengine import flow, task
+from wfengine import continue_as_new, flow, task
 from wfengine.executor import Executor
 from wfengine_journal.clock import text_from_seconds
 from wfengine_journal.errors import UsageError
@@ -76,6 +76,14 @@ def waits_at(gate: str, what: object = None) -> object:
     GATES[gate].pass_through()
     DONE.append(what)
     return what
+
+
+@flow
+def goes_on_as_new(gate: str, turn: int = 0) -> int:
+    if turn < 2:
+        continue_as_new(turn=turn + 1)
+    GATES[gate].pass_through()
+    return turn
 
 
 @pytest.fixture
@@ -392,6 +400,22 @@ def test_what_does_not_end_in_time_is_left_to_the_next_executor(journal: Journal
     gate.opened.set()
     Executor(journal).run_once()  # it was no crash, so it does not count as one
     assert rows.state(run_id) == ("COMPLETED", "Completed")
+
+
+def test_a_run_that_was_continued_as_new_is_left_to_the_next_executor_as_the_run_in_which_it_goes_on(
+    journal: Journal, gate: Gate, rows: Rows
+) -> None:
+    run_id = put(journal, deploy(journal, goes_on_as_new, parameters={"gate": "gate"}, max_recoveries=0))
+    executor = Executor(journal)
+    executor.start()
+    gate.await_arrivals()
+    executor.stop(0)
+
+    assert executor.left == [run_id + 2]
+    assert rows.state(run_id + 2) == ("CRASHED", "Crashed")
+    gate.opened.set()
+    Executor(journal).run_once()  # it was no crash, so it does not count as one
+    assert rows.state(run_id + 2) == ("COMPLETED", "Completed")
 
 
 def test_stop_taking_lets_go_on_what_runs_and_takes_nothing_more(journal: Journal, gate: Gate, rows: Rows) -> None:

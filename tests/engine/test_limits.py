@@ -375,7 +375,7 @@ def test_what_a_timed_out_attempt_holds_does_not_keep_its_next_attempt_out() -> 
     attempts: list[int] = []
     never = threading.Event()
 
-    @task(timeout_seconds=0.2, retries=1)
+    @task(timeout_seconds=1.0, retries=1)
     def use() -> str:
         with concurrency("tool"):
             attempts.append(1)
@@ -788,6 +788,7 @@ def test_a_plan_takes_no_place_and_counts_no_start(program: Program, rows: Rows)
 
 
 @pytest.mark.parametrize("what", ["task", "tag"])
+@pytest.mark.crash
 def test_never_more_inside_over_eight_processes(what: str, children: Children, journal: store.Journal) -> None:
     set_limit("tool", slots=3, tag=what == "tag")
     started = [children.start("sections", 50, what) for _ in range(8)]
@@ -836,6 +837,7 @@ def test_the_place_of_a_killed_process_is_free_at_once(what: str, children: Chil
 
 
 @pytest.mark.parametrize("what", ["body", "tag"])
+@pytest.mark.crash
 def test_killed_at_any_commit_nothing_is_held_afterwards(what: str, children: Children) -> None:
     set_limit("tool", slots=1, tag=what == "tag")
 

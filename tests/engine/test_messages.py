@@ -31,7 +31,7 @@ def beside(fn: object) -> threading.Thread:
 
 def when(rows: Rows, sql: str) -> None:
     """Wait until a query finds something."""
-    for _ in range(4000):
+    for _ in range(12_000):
         if rows(sql):
             return
         threading.Event().wait(0.005)
@@ -343,10 +343,10 @@ def test_run_inputs_are_sent_received_and_responded_to() -> None:
         run = current_flow_run().id
         Greeting(name="Ada").send_to(run)
         send_input("plain", run)
-        got = Greeting.receive(timeout=5).next()
+        got = Greeting.receive(timeout=60).next()
         got.respond(Greeting(name="back"))
         rest = [each.name for each in Greeting.receive(timeout=0)]
-        return [got.name, got.sender == run, rest, receive_input(str, timeout=5).next()]
+        return [got.name, got.sender == run, rest, receive_input(str, timeout=60).next()]
 
     @flow
     async def greeted_async() -> list[object]:
@@ -363,7 +363,7 @@ def test_a_wrong_run_input_is_refused_with_its_fields(tmp_path: Path) -> None:
     def greeted() -> object:
         run = current_flow_run().id
         send_input({"nome": "Ada"}, run, key_prefix="greeting-auto")
-        return Greeting.receive(timeout=5).next()
+        return Greeting.receive(timeout=60).next()
 
     with pytest.raises(ValueError, match="no Greeting: name: Field required"):
         greeted()

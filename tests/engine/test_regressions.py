@@ -293,7 +293,7 @@ def test_a_task_run_left_by_a_given_up_attempt_does_not_stay_running_after_its_f
     def inner() -> None:
         assert go_on.wait(PATIENCE)
 
-    @task(timeout_seconds=0.2)
+    @task(timeout_seconds=1.0)
     def outer() -> None:
         inner()
 

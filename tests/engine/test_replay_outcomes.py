@@ -449,7 +449,7 @@ def test_as_completed_hands_replayed_results_out_in_their_recorded_order() -> No
     @task
     def fetch(number: int) -> int:
         if number < 3:
-            assert events[number + 1].wait(20)
+            assert events[number + 1].wait(60)
         return number
 
     @flow
@@ -491,7 +491,7 @@ def test_wait_tells_done_from_not_done() -> None:
     @task
     def fetch(number: int) -> int:
         if number:
-            assert held.wait(20)
+            assert held.wait(60)
         return number
 
     @flow

@@ -293,7 +293,7 @@ def test_retry_of_a_submitted_task_does_not_hold_up_the_others() -> None:
     @task(retries=1)
     def flaky() -> str:
         if not released.is_set():
-            raise_after = released.wait(20)
+            raise_after = released.wait(60)
             raise ValueError(f"flaky {raise_after}")
         return "flaky"
 
@@ -335,7 +335,7 @@ def test_task_over_its_time_limit_fails_as_timed_out(rows: Rows) -> None:
 
     @task(timeout_seconds=0.05)
     def slow() -> str:
-        held.wait(20)
+        held.wait(60)
         return "late"
 
     @flow
@@ -354,10 +354,10 @@ def test_task_over_its_time_limit_fails_as_timed_out(rows: Rows) -> None:
 def test_late_result_of_a_timed_out_attempt_is_discarded(rows: Rows) -> None:
     held, late = threading.Event(), threading.Event()
 
-    @task(timeout_seconds=0.05, retries=1)
+    @task(timeout_seconds=1.0, retries=1)
     def slow() -> str:
         if current_task_run().attempt == 1:
-            held.wait(20)
+            held.wait(60)
             late.set()
             return "late"
         return "in time"
@@ -366,7 +366,7 @@ def test_late_result_of_a_timed_out_attempt_is_discarded(rows: Rows) -> None:
     def main() -> str:
         value = slow()
         held.set()
-        assert late.wait(20)
+        assert late.wait(60)
         return value
 
     assert main() == "in time"
@@ -383,7 +383,7 @@ def test_call_of_a_task_by_an_attempt_that_was_given_up_is_refused(rows: Rows) -
 
     @task(timeout_seconds=0.05)
     def slow() -> None:
-        held.wait(20)
+        held.wait(60)
         try:
             leaf()
         except BaseException as signal:
@@ -394,7 +394,7 @@ def test_call_of_a_task_by_an_attempt_that_was_given_up_is_refused(rows: Rows) -
     def main() -> None:
         assert slow(return_state=True).is_failed()  # type: ignore[call-overload]  # options of the call
         held.set()
-        assert told.wait(20)
+        assert told.wait(60)
 
     main()
     assert isinstance(problems[0], MissingContextError)
@@ -409,11 +409,11 @@ def test_retry_after_a_time_limit_runs_the_call_again_that_the_left_behind_threa
     def leaf() -> str:
         ran.append("leaf")
         if len(ran) == 1:
-            held.wait(20)
+            held.wait(60)
             return "late"
         return "in time"
 
-    @task(timeout_seconds=0.1, retries=1)
+    @task(timeout_seconds=1.0, retries=1)
     def parent() -> str:
         try:
             return leaf()
@@ -425,7 +425,7 @@ def test_retry_after_a_time_limit_runs_the_call_again_that_the_left_behind_threa
     def main() -> str:
         value = parent()
         held.set()
-        assert told.wait(20)
+        assert told.wait(60)
         return value
 
     assert main() == "in time"
@@ -474,7 +474,7 @@ def test_flow_over_its_time_limit_fails_as_timed_out(rows: Rows, is_async: bool)
 
         @flow(timeout_seconds=0.05)
         def slow() -> None:
-            held.wait(20)
+            held.wait(60)
 
         own_flow = slow
     with pytest.raises(TaskTimeoutError):

@@ -359,6 +359,7 @@ def outer():
 """
 
 
+@pytest.mark.crash
 def test_after_a_kill_at_any_commit_the_resumed_flow_has_asked_once(tmp_path: Path) -> None:
     template = tmp_path / "template"
     template.mkdir()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sqlite3
 import textwrap
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -149,3 +151,18 @@ def test_what_is_to_be_paused_at_the_end_is_due_again_when_it_is_served_again(pr
             assert rows("SELECT active FROM deployments") == [(1,)]
             daemon.stop()
         assert rows("SELECT active FROM deployments") == [(0,)]
+
+
+def test_what_was_due_while_nobody_served_a_paused_deployment_is_not_caught_up(program: Program, rows: Rows) -> None:
+    script = SCRIPT.replace('cron="0 3 * * *"', 'schedules=[Cron("0 3 * * *", catch_up="all")], pause_on_shutdown=True')
+    program.write("from wfengine.schedules import Cron\n" + script)
+    for _ in range(2):
+        with DaemonProcess(program.folder, str(program.path), environment=program.environment) as daemon:
+            daemon.wait_until_ready()
+            daemon.stop()
+        # As though it had stopped three days earlier than it did.
+        with closing(sqlite3.connect(program.folder / "journal.db", isolation_level=None)) as connection:
+            connection.execute(
+                "UPDATE schedule SET decided_to = strftime('%Y-%m-%dT%H:%M:%f000Z', decided_to, '-3 days'), next_at = NULL"
+            )
+    assert rows("SELECT DISTINCT outcome, run_id FROM ticks") == [("skipped", None)]

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.crash.harness import environment
+from tests.crash.nursery import Nursery
 from tests.engine.conftest import FakeClock, Program, Rows
 from wfengine import flow, now, sleep, task, use_journal
 from wfengine.recovery import resumable_runs, resume_run
@@ -62,10 +66,10 @@ def test_async_sleeps_on_the_machines_clock_go_on_side_by_side(rows: Rows) -> No
 
     @flow
     async def sleeper() -> None:
-        await asyncio.gather(late(0.06), late(0.001), late(0.03))
+        await asyncio.gather(late(1.0), late(0.001), late(0.5))
 
     asyncio.run(sleeper())
-    assert order == [0.001, 0.03, 0.06]
+    assert order == [0.001, 0.5, 1.0]
     assert rows.value("SELECT count(DISTINCT parent_task_id) FROM tasks WHERE task = 'sleep'") == 3
 
 
@@ -343,44 +347,30 @@ def test_a_journal_is_opened_with_a_clock_by_its_path(tmp_path: Path) -> None:
     assert sum(clock.slept) == 365 * DAY
 
 
-BOUNDARIES = """
-import sys
-sys.path.insert(0, ROOT)
-from tests.crash.plan import StatementPlan
-from wfengine import now, sleep, uuid4
-
-@flow
-def main():
-    unique = uuid4()
-    note(unique)
-    sleep(0.001)
-    note(f"{unique}-{now():%Y}")
-    return str(unique)
-
-if __name__ == "__main__":
-    from wfengine.recovery import resumable_runs, resume_run
-    if int(sys.argv[1]):
-        StatementPlan(int(sys.argv[1]), HERE / "note.sql").install()
-    journal = use_journal(HERE / "journal.db")
-    if sys.argv[2] == "start":
-        main()
-    else:
-        for run_id in resumable_runs(journal):
-            resume_run(journal, run_id, recovery=True)
-"""
+@pytest.fixture
+def nursery() -> Iterator[Nursery]:
+    nursery = Nursery(Path(__file__).with_name("timed_child.py"), environment())
+    yield nursery
+    nursery.close()
 
 
-def test_killed_at_each_statement_a_value_that_was_given_stays_and_the_sleep_ends_once(program: Program, rows: Rows) -> None:
-    program.write(BOUNDARIES.replace("ROOT", repr(str(Path(__file__).resolve().parents[2])), 1))
-    assert program.python("program.py", "0", "start").code == 0
+@pytest.mark.crash
+def test_killed_at_each_statement_a_value_that_was_given_stays_and_the_sleep_ends_once(
+    program: Program, rows: Rows, nursery: Nursery
+) -> None:
+    def execute(kill: int, what: str) -> int:
+        return nursery.run(program.folder, [str(program.folder), str(kill), what], {})
+
+    assert execute(0, "start") == 0
     kills = 0
     for number in range(1, 100):
         before = len(program.effects)
-        done = program.python("program.py", str(number), "start")
-        assert program.python("program.py", "0", "resume").code == 0
+        code = execute(number, "start")
+        assert execute(0, "resume") == 0
         assert len({effect[:36] for effect in program.effects[before:]}) <= 1, number
-        if not done.was_killed:
+        if code == 0:
             break
+        assert code == -signal.SIGKILL
         kills += 1
     assert kills > 20
     assert rows("SELECT DISTINCT state FROM runs") == [("COMPLETED",)]

@@ -169,6 +169,7 @@ UpkeepService(journal, backups=Backups(folder, "1d")).step()
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.crash
 def test_killed_at_any_commit_the_next_daemon_has_one_backup_at_least(
     program: Program, rows: Rows, moment: str, number: int
 ) -> None:

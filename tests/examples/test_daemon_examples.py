@@ -108,3 +108,59 @@ def test_a_question_outlives_the_daemon_that_asked_it(tmp_path: Path) -> None:
     store.close_all()
     assert (tmp_path / "paid.txt").read_text(encoding="utf-8") == "order A7 250\n"
     assert query(tmp_path / JOURNAL, "SELECT attempts FROM tasks WHERE task = 'look_up'") == [(1,)]
+
+
+def test_each_dropped_file_is_booked_once_over_kills_and_a_daemon_that_was_down(tmp_path: Path) -> None:
+    example, days = EXAMPLES / "file_drop.py", ["monday", "tuesday", "wednesday", "thursday", "friday"]
+
+    def drop(*names: str) -> None:
+        for name in names:
+            (tmp_path / f"{name}.part").write_text(f"item,amount\npen,{days.index(name)}\nbook,10\n", encoding="utf-8")
+            (tmp_path / f"{name}.part").rename(tmp_path / "incoming" / f"{name}.csv")
+
+    (tmp_path / "incoming").mkdir()
+    drop("monday")
+    with serving(tmp_path, "-c", KILLED, example, "book", 2) as daemon:
+        daemon.wait_until_ready()
+        drop("tuesday", "wednesday")
+        assert daemon.wait() == -signal.SIGKILL
+    drop("thursday")
+    with serving(tmp_path, "-c", KILLED, example, "read", 1) as daemon:
+        assert daemon.wait() == -signal.SIGKILL
+    with serving(tmp_path, example) as daemon:
+        daemon.wait_until_ready()
+        drop("friday")
+        wait_for_runs(tmp_path, len(days))
+    store.close_all()
+    assert not list((tmp_path / "incoming").iterdir())
+    assert {path.stem for path in (tmp_path / "booked").iterdir()} == set(days)
+    sales = [sale for day in days for sale in ((f"{day}.csv", "pen", days.index(day)), (f"{day}.csv", "book", 10))]
+    assert sorted(query(tmp_path / JOURNAL, "SELECT file, item, amount FROM user_sales")) == sorted(sales)
+    assert query(tmp_path / JOURNAL, "SELECT count(*) FROM runs") == [(len(days),)]
+
+
+def test_an_endless_stream_handles_each_line_once_and_in_order_over_kills(tmp_path: Path) -> None:
+    example = EXAMPLES / "endless_stream.py"
+    celsius = [number % 10 + number / 1000 for number in range(250)]
+    lines = [f"{each}\n" for each in celsius]
+    alarms = [f"{each:g} degrees" for each in celsius if each > 8]
+    (tmp_path / "feed.txt").write_text("".join(lines[:90]), encoding="utf-8")
+    with serving(tmp_path, "-c", KILLED, example, "alarm", 7) as daemon:
+        assert daemon.wait() == -signal.SIGKILL
+    with (tmp_path / "feed.txt").open("a", encoding="utf-8") as feed:
+        feed.write("".join([*lines[90:200], lines[200][:2]]))  # the last one is not whole yet
+    with serving(tmp_path, "-c", KILLED, example, "alarm", 30) as daemon:
+        assert daemon.wait() == -signal.SIGKILL
+    with (tmp_path / "feed.txt").open("a", encoding="utf-8") as feed:
+        feed.write("".join([lines[200][2:], *lines[201:]]))
+    with serving(tmp_path, example) as daemon:
+        daemon.wait_until_ready()
+        wait_for(tmp_path, "SELECT 1 FROM tasks WHERE task = 'alarm' AND state = 'COMPLETED'", len(alarms))
+        assert daemon.stop() in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
+        assert "left to the next daemon: flow run 3" in daemon.said
+    store.close_all()
+    assert (tmp_path / "alarms.txt").read_text(encoding="utf-8").splitlines() == alarms
+    recorded = query(tmp_path / JOURNAL, "SELECT json_extract(value, '$.celsius') FROM item ORDER BY flow_run_id, key")
+    assert [each for (each,) in recorded] == celsius
+    states = [(1, "ContinuedAsNew"), (2, "ContinuedAsNew"), (3, "Crashed")]
+    assert query(tmp_path / JOURNAL, "SELECT id, coalesce(state_name, state) FROM runs ORDER BY id") == states

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -19,13 +20,23 @@ def _demo(folder: Path) -> subprocess.CompletedProcess[str]:
     return shell(folder, "wfengine demo")
 
 
-def test_the_demo_kills_resumes_and_finds_the_reports_identical(tmp_path: Path) -> None:
-    ended = _demo(tmp_path)
+#: A folder, and what was printed there.
+Shown = tuple[Path, subprocess.CompletedProcess[str]]
 
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Shown:
+    """Run the demo once, for all who only look at what came of it."""
+    folder = tmp_path_factory.mktemp("shown")
+    return folder, _demo(folder)
+
+
+def test_the_demo_kills_resumes_and_finds_the_reports_identical(shown: Shown) -> None:
+    folder, ended = shown
     assert ended.returncode == 0, ended.stderr
     assert "exit status -9" in ended.stdout
     assert "234 rows against 234: identical" in ended.stdout
-    journal = tmp_path / "wfengine-demo" / "journal.db"
+    journal = folder / "wfengine-demo" / "journal.db"
     counts = query(journal, "SELECT task, count(*), sum(replayed), sum(NOT replayed) FROM tasks GROUP BY task")
     printed = re.findall(r"^ +(\w+) +(\d+) +(\d+) +(\d+)$", ended.stdout, re.MULTILINE)
     assert sorted(printed) == sorted(tuple(map(str, row)) for row in counts)
@@ -33,8 +44,8 @@ def test_the_demo_kills_resumes_and_finds_the_reports_identical(tmp_path: Path) 
     assert 117 <= int(str(replayed)) < 234
 
 
-def test_the_demo_can_be_repeated_and_keeps_an_edited_flow_and_the_history(tmp_path: Path) -> None:
-    assert _demo(tmp_path).returncode == 0
+def test_the_demo_can_be_repeated_and_keeps_an_edited_flow_and_the_history(shown: Shown, tmp_path: Path) -> None:
+    shutil.copytree(shown[0], tmp_path, dirs_exist_ok=True)
     flow_file = tmp_path / "wfengine-demo" / "airports.py"
     flow_file.write_text(flow_file.read_text(encoding="utf-8") + "\n# mine\n", encoding="utf-8")
 
@@ -62,16 +73,16 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     assert len(ended.stderr.splitlines()) == 1
 
 
-def test_the_commands_that_the_demo_recommends_work(tmp_path: Path) -> None:
-    printed = _demo(tmp_path).stdout
+def test_the_commands_that_the_demo_recommends_work(shown: Shown) -> None:
+    folder, printed = shown[0], shown[1].stdout
     commands = [line.strip() for line in printed.partition("Look at it:")[2].splitlines() if line.strip()]
 
     assert len(commands) == 3
     assert commands[0].startswith("sqlite3 ")
     statement = re.findall(r'"(.*)"', commands[0])[0]
-    assert len(query(tmp_path / "wfengine-demo" / "journal.db", statement)) == 4
+    assert len(query(folder / "wfengine-demo" / "journal.db", statement)) == 4
     for command in commands[1:]:
-        ended = shell(tmp_path, command)
+        ended = shell(folder, command)
         assert ended.returncode == 0, ended.stderr
 
 

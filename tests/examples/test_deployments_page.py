@@ -13,7 +13,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "deployments.md"
 
 
 def test_every_line_of_the_page_prints_what_the_page_shows(tmp_path: Path) -> None:
-    assert assert_page_is_true(PAGE, tmp_path) == 20
+    assert assert_page_is_true(PAGE, tmp_path) == 24
 
 
 def test_the_table_of_keys_has_those_that_there_are() -> None:

@@ -24,7 +24,15 @@ def unharmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_example_has_a_main_guard_and_is_run_here() -> None:
-    known = {"hello.py", "airports.py", "scheduled_report.py", "rate_limited_queue.py", "approval.py"}
+    known = {
+        "hello.py",
+        "airports.py",
+        "scheduled_report.py",
+        "rate_limited_queue.py",
+        "approval.py",
+        "file_drop.py",
+        "endless_stream.py",
+    }
 
     assert {path.name for path in EXAMPLES.glob("*.py")} == known
     assert all('if __name__ == "__main__":' in (EXAMPLES / name).read_text(encoding="utf-8") for name in known)

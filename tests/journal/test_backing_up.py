@@ -62,7 +62,12 @@ def test_copies_taken_while_flows_write_are_sound_and_of_one_moment(tmp_path: Pa
     (tmp_path / "writer.py").write_text(WRITER, encoding="utf-8")
     writers = [
         subprocess.Popen(
-            [sys.executable, "writer.py", "1500"], cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True
+            [sys.executable, "writer.py", "1500"],
+            cwd=tmp_path,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for _ in range(2)
     ]
@@ -81,7 +86,8 @@ def test_copies_taken_while_flows_write_are_sound_and_of_one_moment(tmp_path: Pa
         assert query(copy, f"SELECT 1 FROM task_run t WHERE version <> {latest}") == []
         number += 1
     for writer in writers:
-        assert writer.communicate(timeout=120)[0] == "done\n"
+        said, errors = writer.communicate(timeout=240)
+        assert (writer.returncode, said) == (0, "done\n"), errors
     assert counts == sorted(counts)
     assert len(counts) >= 2
 

@@ -363,6 +363,23 @@ def test_events_firings_and_ticks_go_by_age_but_none_that_is_still_needed(path: 
     assert query(path, "SELECT substr(nominal_at, 1, 10) FROM tick") == [("2020-01-02",), ("2026-01-01",)]
 
 
+def test_a_run_stays_until_every_automation_has_seen_its_events(path: Path) -> None:
+    runs = query(path, "SELECT id FROM flow_run WHERE parent_task_run_id IS NULL ORDER BY id")
+    seen_to = query(path, "SELECT max(id) FROM event WHERE flow_run_id = ?", *runs[2])[0][0]
+    for name, active in (("looks", 1), ("paused", 0)):
+        change(
+            path,
+            "INSERT INTO automation (name, definition, active, wants_tasks, seen_to, state, created_at, updated_at)"
+            " VALUES (?, '{}', ?, 0, ?, '{}', '2026', '2026')",
+            name, active, seen_to if active else 0,
+        )  # fmt: skip
+    done = pruned(path, Rule(ended_before=None))
+    assert (done.runs, done.kept_for_open) == (3, len(runs) - 3)
+    assert_whole(path)
+    change(path, "UPDATE automation SET seen_to = (SELECT max(id) FROM event)")
+    assert pruned(path, Rule(ended_before=None)).runs == len(runs) - 3
+
+
 def test_events_of_a_run_go_with_it(path: Path) -> None:
     assert query(path, "SELECT count(*) > 0 FROM event") == [(1,)]
     pruned(path, Rule(ended_before=LATER))

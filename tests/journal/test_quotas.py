@@ -41,7 +41,7 @@ class Bucket:
         self.connection.execute(
             "CREATE TABLE quota (name TEXT PRIMARY KEY, slots INTEGER, partition_slots INTEGER, rate_count INTEGER,"
             " rate_seconds REAL, rate_level REAL NOT NULL DEFAULT 0, rate_at TEXT, paused INTEGER NOT NULL DEFAULT 0,"
-            " description TEXT, created_at TEXT NOT NULL, updated_at TEXT NOT NULL) STRICT, WITHOUT ROWID"
+            " description TEXT, applied_from TEXT, created_at TEXT NOT NULL, updated_at TEXT NOT NULL) STRICT, WITHOUT ROWID"
         )
         PutQuota("api", at=at(0), rate=(count, seconds)).apply(self.connection)
 

@@ -200,7 +200,7 @@ def test_a_slot_of_a_process_that_ended_in_order_is_void(other: subprocess.Popen
 
 
 #: Seconds after which a wait that should end at once counts as hanging.
-LONG = 30.0
+LONG = 60.0
 
 
 def test_a_waiter_is_told_of_a_commit_of_its_own_process(scene: Scene) -> None:

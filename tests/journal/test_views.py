@@ -183,6 +183,10 @@ def test_disk_usage_counts_the_rows_of_each_kind(ask) -> None:
     assert rows["task runs"] == ask("SELECT count(*) AS n FROM task_run")[0]["n"]
     assert rows["cache entries"] == ask("SELECT count(*) AS n FROM cache")[0]["n"] == 1
     assert rows["flow runs"] == ask("SELECT count(*) AS n FROM flow_run")[0]["n"]
+    assert rows["events"] == ask("SELECT count(*) AS n FROM event")[0]["n"]
+    assert rows["ticks"] == ask("SELECT count(*) AS n FROM tick")[0]["n"]
+    assert rows["streamed items"] == ask("SELECT count(*) AS n FROM item")[0]["n"]
+    assert rows["messages"] == ask("SELECT count(*) AS n FROM message")[0]["n"]
 
 
 def test_a_run_that_goes_on_shows_the_tasks_done_so_far(tmp_path: Path) -> None:

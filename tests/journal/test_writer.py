@@ -17,7 +17,7 @@ from wfengine_journal.tickets import WriteRefused
 from wfengine_journal.writer import BATCH_LIMIT, POST_DELAY_SECONDS, Writer
 
 #: Seconds after which a test counts as hanging.
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 class Insert:

@@ -18,7 +18,7 @@ from wfengine_journal.connection import open_reader, open_writer
 from wfengine_journal.writer import CHECKPOINT_BYTES, CHECKPOINT_LOOK_COMMITS, Writer
 
 #: Seconds after which a test counts as hanging.
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 class Insert:

@@ -225,7 +225,7 @@ def test_a_task_beyond_its_time_limit_is_timed_out() -> None:
 
     @task(timeout_seconds=0.05)
     def slow() -> None:
-        release.wait(30)
+        release.wait(60)
 
     @flow
     def program() -> tuple[str, str]:
@@ -273,11 +273,11 @@ def test_a_flow_beyond_its_time_limit_is_timed_out() -> None:
 def test_an_attempt_that_timed_out_is_followed_by_another() -> None:
     release, calls = threading.Event(), []
 
-    @task(timeout_seconds=0.1, retries=1)
+    @task(timeout_seconds=1.0, retries=1)
     def sometimes_slow() -> str:
         calls.append(1)
         if len(calls) == 1:
-            release.wait(30)
+            release.wait(60)
         return "in time"
 
     @flow

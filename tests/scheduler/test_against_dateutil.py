@@ -21,7 +21,7 @@ from wfengine_scheduler.rules import make_rule, next_ticks
 from wfengine_scheduler.zones import find_zone
 
 #: Rules in the gate.
-ROUNDS = 800
+ROUNDS = 400
 WEEKDAYS = ("MO", "TU", "WE", "TH", "FR", "SA", "SU")
 
 

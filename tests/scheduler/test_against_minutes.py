@@ -26,7 +26,7 @@ ZONES = (
     "Pacific/Chatham", "Pacific/Fakaofo", "America/Nuuk", "America/Scoresbysund", "Asia/Kathmandu", "Asia/Amman", "UTC",
 )  # fmt: skip
 #: Rounds in the gate; in each a window of a few days, some expressions in it, and some starts for each of those.
-ROUNDS = 150
+ROUNDS = 60
 EXPRESSIONS = 12
 STARTS = 6
 WINDOW = timedelta(hours=75)

@@ -236,6 +236,37 @@ def test_what_is_due_during_a_pause_is_skipped_and_never_caught_up(desk: Desk) -
         unpause_deployment(desk.journal, 99)
 
 
+def test_a_deployment_goes_on_in_the_commit_that_settles_all_its_schedules(desk: Desk) -> None:
+    deployment_id = desk.deploy(cron("0 * * * *", catch_up="all"), cron("30 * * * *", slug="half", catch_up="all"))
+    desk.step_at("00:10")
+    pause_deployment(desk.journal, deployment_id)
+    desk.at("03:10")
+    seen: list[tuple[object, ...]] = []
+
+    def look(moment: str, number: int, changes: object) -> None:
+        with closing(sqlite3.connect(desk.path)) as connection:
+            seen.extend(connection.execute("SELECT paused, (SELECT count(*) FROM tick) FROM deployment"))
+
+    desk.journal.probe_commits(look)
+    unpause_deployment(desk.journal, deployment_id)
+    assert seen == [(1, 0), (0, 6)]  # before and after the only commit
+
+
+def test_a_pause_that_its_author_ends_is_not_caught_up(desk: Desk) -> None:
+    desk.deploy(cron("0 * * * *", catch_up="all"), paused=True)
+    desk.step_at("00:10")
+    desk.at("04:30")
+    desk.deploy(cron("0 * * * *", catch_up="all"), paused=False)
+    desk.step_at("04:40")
+    assert desk.ticks() == []
+    desk.deploy(cron("0 * * * *", catch_up="all", active=False), paused=False)
+    desk.at("07:30")
+    desk.deploy(cron("0 * * * *", catch_up="all"), paused=False)
+    desk.step_at("07:40")
+    desk.step_at("08:00")
+    assert desk.ticks() == [("08:00", "started")]
+
+
 def test_a_clock_that_is_set_back_repeats_nothing(desk: Desk) -> None:
     desk.deploy(cron("0 * * * *"))
     for time in ("00:10", "01:00", "02:00", "01:00", "01:30", "02:00", "02:30"):

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -24,7 +25,7 @@ FUNCTION_LINES = 70
 
 FORBIDDEN_AT_IMPORT = (
     "asyncio", "click", "sqlite_utils", "croniter", "tenacity", "rich", "pydantic", "cloudpickle", "multiprocessing",
-    "importlib.metadata",
+    "importlib.metadata", "distributed", "dask",
 )  # fmt: skip
 
 
@@ -32,12 +33,12 @@ def name_of(file: Path) -> str:
     return file.relative_to(ROOT).as_posix()
 
 
-def nodes() -> Iterator[tuple[str, ast.AST]]:
-    for file in SOURCES:
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            yield name_of(file), node
+@cache
+def nodes() -> list[tuple[str, ast.AST]]:
+    return [(name_of(file), node) for file in SOURCES for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))]
 
 
+@cache
 def called(node: ast.AST) -> str:
     """Return the dotted name of what a node calls, '' if it calls nothing or something without a name."""
     return ast.unparse(node.func) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute) else ""

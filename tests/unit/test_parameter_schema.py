@@ -103,7 +103,7 @@ def test_a_function_without_parameters_requires_nothing() -> None:
         (Point, {"$ref": "#/definitions/Point"}),
         (list[Order], {"type": "array", "items": {"$ref": "#/definitions/Order"}}),
     ],
-    ids=str,
+    ids=lambda each: str(each).split(" at 0x")[0],
 )
 def test_each_hint_has_its_schema_and_an_unknown_one_an_open_schema(hint: object, expected: dict[str, object]) -> None:
     assert property_of(hint) == {"position": 0, "title": "x", **expected}
@@ -147,7 +147,7 @@ def test_one_hint_that_cannot_be_described_costs_only_its_own_property() -> None
         (float, float("nan"), {}),
         (Box, Box(), {}),
     ],
-    ids=str,
+    ids=lambda each: str(each).split(" at 0x")[0],
 )
 def test_a_default_is_shown_as_json_or_left_out(hint: object, default: object, shown: dict[str, object]) -> None:
     found = property_of(hint, default)

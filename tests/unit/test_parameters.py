@@ -205,7 +205,7 @@ def hinted(hint: object) -> Parameters:
     return parameters_of(fn)
 
 
-@pytest.mark.parametrize(("hint", "value"), FITTING, ids=lambda each: str(each)[:30])
+@pytest.mark.parametrize(("hint", "value"), FITTING, ids=lambda each: str(each).split(" at 0x")[0][:30])
 def test_a_value_that_fits_stays_the_same_object(hint, value):
     arguments = {"x": value}
     assert hinted(hint).coerce(arguments)["x"] is value

@@ -58,7 +58,10 @@ class DoNothing(Action):
 
 @dataclass(frozen=True, kw_only=True, init=False)
 class RunDeployment(Action):
-    """Run a deployment: 'flow/name', a name, or an id. Done exactly once."""
+    """Run a deployment: 'flow/name', a name, or an id. Done exactly once.
+
+    `deduplication_key`: none where a run of its flow with that key waits or runs in the queue; the action is done with that.
+    """
 
     type: ClassVar[str] = "run-deployment"
     deployment: str | int | None = None
@@ -66,11 +69,12 @@ class RunDeployment(Action):
     tags: Sequence[str] = ()
     priority: int | None = None
     delay_seconds: float = 0.0
+    deduplication_key: str | None = None
 
     def __init__(
         self, *, deployment: str | int | None = None, parameters: Mapping[str, object] | None = None, tags: Sequence[str] = (),
-        priority: int | None = None, delay_seconds: float | timedelta = 0.0, deployment_id: str | int | None = None,
-        source: str | None = None, schedule_after: float | timedelta | None = None,
+        priority: int | None = None, delay_seconds: float | timedelta = 0.0, deduplication_key: str | None = None,
+        deployment_id: str | int | None = None, source: str | None = None, schedule_after: float | timedelta | None = None,
     ) -> None:  # fmt: skip
         put = object.__setattr__
         put(self, "deployment", _target(deployment, deployment_id, source, "deployment"))
@@ -78,6 +82,7 @@ class RunDeployment(Action):
         put(self, "tags", tuple(tags))
         put(self, "priority", priority)
         put(self, "delay_seconds", seconds_of(delay_seconds if schedule_after is None else schedule_after, "delay_seconds"))
+        put(self, "deduplication_key", _text(deduplication_key, "deduplication_key"))
         if priority is not None and (isinstance(priority, bool) or not isinstance(priority, int)):
             raise UsageError(f"The priority of action 'run-deployment' is a whole number, and not {priority!r}.")
         if not all(isinstance(tag, str) for tag in self.tags):

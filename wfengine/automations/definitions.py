@@ -302,11 +302,17 @@ def _from_mapping(mapping: object, number: int) -> Automation:
 
 
 def apply_automations(
-    mappings: object, applied_from: str | None = None, *, prune: bool = False, journal: Journal | None = None
+    mappings: object,
+    applied_from: str | None = None,
+    *,
+    prune: bool = False,
+    journal: Journal | None = None,
+    moved_from: str | None = None,
 ) -> list[tuple[str, str]]:
     """Record the automations of a file's tables; return (name, what became of it): created, updated, unchanged, removed.
 
     Nothing is written unless all of them make sense. `prune`: those of that file which it does not hold any more are removed.
+    `moved_from`: where the file stood before.
     """
     found = automations_from(mappings)
     target = default_journal() if journal is None else journal
@@ -314,7 +320,9 @@ def apply_automations(
     if prune and applied_from is not None:
         kept = {each.name for each in found}
         gone = [
-            row for row in target.records.read(list_automations) if row.applied_from == applied_from and row.name not in kept
+            row
+            for row in target.records.read(list_automations)
+            if row.applied_from in {applied_from, moved_from} - {None} and row.name not in kept
         ]
         outcomes += [(row.name, "removed") for row in gone if remove_automation(target, row.name)]
     return outcomes

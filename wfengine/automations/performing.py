@@ -11,28 +11,10 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeAlias, cast
 
+from wfengine.automations import actions as kinds
 from wfengine.automations import templates
-from wfengine.automations.actions import (
-    Action,
-    CallWebhook,
-    CancelFlowRun,
-    DoNothing,
-    EmitEvent,
-    PauseAutomation,
-    PauseDeployment,
-    PauseFlowRun,
-    ResumeAutomation,
-    ResumeDeployment,
-    ResumeFlowRun,
-    RunCommand,
-    RunDeployment,
-    SendMessage,
-    SuspendFlowRun,
-    action_from_json,
-    expanded_folder,
-)
 from wfengine.automations.definitions import active_change
 from wfengine.automations.happenings import RESOURCE_ID
 from wfengine.automations.outgoing import ActionFailed, Delivery, post, run_program
@@ -49,7 +31,6 @@ from wfengine_journal.automations import (
     FiringRow,
     PostponeFiring,
     RecordAction,
-    SetDeploymentPaused,
     find_automation,
 )
 from wfengine_journal.clock import text_from_seconds
@@ -62,7 +43,9 @@ from wfengine_journal.names import new_run_name
 from wfengine_journal.queued_runs import QueueRun, RunRequest
 from wfengine_journal.requests import RequestCancel, RequestPause
 from wfengine_journal.tickets import Change, WriteRefused
+from wfengine_journal.ticks import SwitchSchedules
 from wfengine_journal.transitions import utf8_text
+from wfengine_scheduler.pausing import LOOKS, deployment_change, list_schedules_with_slug, schedules_change
 
 if TYPE_CHECKING:
     from wfengine_journal.store import Journal
@@ -73,6 +56,9 @@ RETRY_SECONDS = (2.0, 8.0, 30.0, 120.0, 600.0)
 CUT_OFFS = 4
 #: Characters of a reason that are recorded.
 REASON_CHARACTERS = 2000
+
+#: What is done with a flow run's state.
+OfRun: TypeAlias = kinds.CancelFlowRun | kinds.PauseFlowRun | kinds.SuspendFlowRun | kinds.ResumeFlowRun
 
 _logger = logging.getLogger("wfengine.automations")
 
@@ -90,9 +76,9 @@ class Performer:
         last = firing.actions_done + 1 >= len(actions)
         name = "unknown"
         try:
-            action = action_from_json(actions[firing.actions_done])
+            action = kinds.action_from_json(actions[firing.actions_done])
             name = action.type
-            if isinstance(action, CallWebhook | RunCommand):
+            if isinstance(action, kinds.CallWebhook | kinds.RunCommand):
                 return self._perform_outside(firing, action, context, last)
             return self._perform_inside(firing, action, context, last)
         except ActionFailed as failure:
@@ -106,46 +92,52 @@ class Performer:
         """Tell whether the next action may take long."""
         actions = told(firing)[1]
         action = actions[firing.actions_done] if firing.actions_done < len(actions) else None
-        return isinstance(action, dict) and action.get("type") in (CallWebhook.type, RunCommand.type)
+        return isinstance(action, dict) and action.get("type") in (kinds.CallWebhook.type, kinds.RunCommand.type)
 
     # ---- what is committed with its record
 
-    def _perform_inside(self, firing: FiringRow, action: Action, context: Mapping[str, object], last: bool) -> FiringRow | None:
-        result = ActionResult(action.type, "done")
-        carried, after = self._change(firing, action, context, result)
-        record = RecordAction(firing, result, last=last, at=self._journal.clock.now_text(), carried=carried)
-        try:
-            self._journal.write(record, synced=True)
-        except WriteRefused:
-            if not record.was_checked:
-                return None  # somebody else was quicker
-            raise ActionFailed(self._why_refused(carried)) from None
-        if after is not None:
-            after()
-        return _advanced(firing, result, last)
+    def _perform_inside(
+        self, firing: FiringRow, action: kinds.Action, context: Mapping[str, object], last: bool
+    ) -> FiringRow | None:
+        for _ in range(LOOKS):
+            result = ActionResult(action.type, "done")
+            carried, after = self._change(firing, action, context, result)
+            record = RecordAction(firing, result, last=last, at=self._journal.clock.now_text(), carried=carried)
+            try:
+                self._journal.write(record, synced=True)
+            except WriteRefused:
+                if not record.was_checked:
+                    return None  # somebody else was quicker
+                if isinstance(carried, SwitchSchedules) and carried.is_outdated:
+                    continue  # a scheduler decided something first
+                raise ActionFailed(self._why_refused(carried)) from None
+            if after is not None:
+                after()
+            return _advanced(firing, result, last)
+        raise ActionFailed(f"what it is about changed at each of {LOOKS} looks")
 
     def _change(
-        self, firing: FiringRow, action: Action, context: Mapping[str, object], result: ActionResult
+        self, firing: FiringRow, action: kinds.Action, context: Mapping[str, object], result: ActionResult
     ) -> tuple[Change | None, Callable[[], None] | None]:
         """Return what an action writes, and what is to be done after the commit."""
         at = self._journal.clock.now_text()
         match action:
-            case DoNothing():
+            case kinds.DoNothing():
                 return None, None
-            case RunDeployment():
+            case kinds.RunDeployment():
                 return self._run_deployment(firing, action, context, result), None
-            case EmitEvent():
+            case kinds.EmitEvent():
                 return self._emit(firing, action, context, at), None
-            case SendMessage():
+            case kinds.SendMessage():
                 return self._send(firing, action, context, result, at), None
-            case CancelFlowRun():
+            case kinds.CancelFlowRun():
                 return self._cancel(self._run_of(action, context, result), _reason(firing, action, context), at)
-            case PauseFlowRun() | SuspendFlowRun():
+            case kinds.PauseFlowRun() | kinds.SuspendFlowRun():
                 run_id = self._run_of(action, context, result)
                 sweep(self._journal)
                 message = requested("paused", _reason(firing, action, context))
                 return RequestPause(run_id, message=message, at=at), lambda: notice(self._journal)
-            case ResumeFlowRun():
+            case kinds.ResumeFlowRun():
                 run_id = self._run_of(action, context, result)
                 change = change_to_wait_again(self._journal, run_id, requested("unpaused", _reason(firing, action, context)))
                 if change is None:
@@ -154,23 +146,21 @@ class Performer:
                         f"wfengine resume {run_id}"
                     )
                 return change, None
-            case PauseAutomation() | ResumeAutomation():
+            case kinds.PauseAutomation() | kinds.ResumeAutomation():
                 return self._switch_automation(firing, action, context, result), None
-            case PauseDeployment() | ResumeDeployment():
-                deployment_id, name = self._deployment_of(action.deployment, context)
-                result.more["deployment"] = name
-                slug = cast("str | None", templates.fill(action.schedule, context, "schedule"))
-                return SetDeploymentPaused(deployment_id, paused=isinstance(action, PauseDeployment), at=at, slug=slug), None
+            case kinds.PauseDeployment() | kinds.ResumeDeployment():
+                return self._switch_deployment(action, context, result), None
         raise ActionFailed(f"this version does not know the action '{action.type}'")
 
     def _run_deployment(
-        self, firing: FiringRow, action: RunDeployment, context: Mapping[str, object], result: ActionResult
+        self, firing: FiringRow, action: kinds.RunDeployment, context: Mapping[str, object], result: ActionResult
     ) -> Change:
         deployment_id, full_name = self._deployment_of(action.deployment, context)
         clock = self._journal.clock
         parameters = templates.fill(action.parameters, context, "parameters")
         plain_json(parameters, "parameters")
         tags = [str(tag) for tag in cast("list[object]", templates.fill(list(action.tags), context, "tags"))]
+        shared = templates.fill(action.deduplication_key, context, "deduplication_key")
         due = text_from_seconds(clock.wall_seconds() + action.delay_seconds) if action.delay_seconds else None
         request = RunRequest(
             deployment_id,
@@ -179,13 +169,14 @@ class Performer:
             parameters=cast("Mapping[str, object]", parameters),
             tags=[utf8_text(tag) for tag in tags],
             idempotency_key=_key(firing),
+            deduplication_key=None if shared is None else utf8_text(str(shared)),
             priority=action.priority,
             due_at=due,
         )
         result.more.update(deployment=full_name, flow_run=request.name)
         return _Noting(QueueRun(request), result, "flow_run_id")
 
-    def _emit(self, firing: FiringRow, action: EmitEvent, context: Mapping[str, object], at: str) -> Change:
+    def _emit(self, firing: FiringRow, action: kinds.EmitEvent, context: Mapping[str, object], at: str) -> Change:
         if action.resource is not None:
             resource = templates.fill(action.resource, context, "resource")
         else:
@@ -203,7 +194,7 @@ class Performer:
         return PutEvent(columns)
 
     def _send(
-        self, firing: FiringRow, action: SendMessage, context: Mapping[str, object], result: ActionResult, at: str
+        self, firing: FiringRow, action: kinds.SendMessage, context: Mapping[str, object], result: ActionResult, at: str
     ) -> Change:
         topic = str(templates.fill(action.topic, context, "topic"))
         checked_topic(topic)
@@ -220,7 +211,11 @@ class Performer:
         return request, lambda: after_cancel(self._journal, request)
 
     def _switch_automation(
-        self, firing: FiringRow, action: PauseAutomation | ResumeAutomation, context: Mapping[str, object], result: ActionResult
+        self,
+        firing: FiringRow,
+        action: kinds.PauseAutomation | kinds.ResumeAutomation,
+        context: Mapping[str, object],
+        result: ActionResult,
     ) -> Change:
         named = (
             firing.automation if action.automation is None else str(templates.fill(action.automation, context, "automation"))
@@ -229,12 +224,26 @@ class Performer:
         if row is None:
             raise ActionFailed(f"there is no automation {named!r}")
         result.more["automation"] = row.name
-        return active_change(self._journal, row, active=isinstance(action, ResumeAutomation))
+        return active_change(self._journal, row, active=isinstance(action, kinds.ResumeAutomation))
+
+    def _switch_deployment(
+        self, action: kinds.PauseDeployment | kinds.ResumeDeployment, context: Mapping[str, object], result: ActionResult
+    ) -> SwitchSchedules:
+        deployment_id, name = self._deployment_of(action.deployment, context)
+        result.more["deployment"] = name
+        paused = isinstance(action, kinds.PauseDeployment)
+        slug = templates.fill(action.schedule, context, "schedule")
+        if slug is None:
+            return deployment_change(self._journal, deployment_id, paused=paused)
+        schedules = list_schedules_with_slug(self._journal, deployment_id, str(slug))
+        if not schedules:
+            raise ActionFailed(f"deployment '{name}' has no schedule {slug!r}. See them with: wfengine schedules ls")
+        return schedules_change(self._journal, schedules, paused=paused)
 
     # ---- what they are about
 
     def _run_of(
-        self, action: CancelFlowRun | PauseFlowRun | SuspendFlowRun | ResumeFlowRun | SendMessage,
+        self, action: OfRun | kinds.SendMessage,
         context: Mapping[str, object], result: ActionResult,
     ) -> int:  # fmt: skip
         if action.flow_run is None:
@@ -278,14 +287,14 @@ class Performer:
         if isinstance(carried, RequestCancel | RequestPause):
             row = self._journal.records.get_flow_run(carried.flow_run_id)
             return f"flow run {row.id} '{row.name}' is {row.state_name or row.state.capitalize()}"
-        if isinstance(carried, SetDeploymentPaused):
-            return "there is no such deployment or schedule any more"
+        if isinstance(carried, SwitchSchedules):
+            return "there is no such deployment any more"
         return "it changed meanwhile"
 
     # ---- what cannot be
 
     def _perform_outside(
-        self, firing: FiringRow, action: CallWebhook | RunCommand, context: Mapping[str, object], last: bool
+        self, firing: FiringRow, action: kinds.CallWebhook | kinds.RunCommand, context: Mapping[str, object], last: bool
     ) -> FiringRow | None:
         if firing.attempts >= action.retries + CUT_OFFS:  # the last try was cut off, or it would have been recorded
             raise ActionFailed(f"the last of {firing.attempts} tries was cut off by the death of its process")
@@ -295,7 +304,7 @@ class Performer:
             return None
         firing = firing._replace(attempts=firing.attempts + 1, next_attempt_at=None)
         try:
-            if isinstance(action, CallWebhook):
+            if isinstance(action, kinds.CallWebhook):
                 more = self._post(firing, action, context)
             else:
                 more = self._run_program(firing, action, context)
@@ -309,7 +318,7 @@ class Performer:
             return self._fail(firing, action.type, ActionFailed(str(error)), last)
         return self._record(firing, ActionResult(action.type, "done", attempts=firing.attempts, **more), last)
 
-    def _post(self, firing: FiringRow, action: CallWebhook, context: Mapping[str, object]) -> dict[str, object]:
+    def _post(self, firing: FiringRow, action: kinds.CallWebhook, context: Mapping[str, object]) -> dict[str, object]:
         payload = (
             {"event": context.get("event"), **{key: context[key] for key in _SENT if key in context}}
             if action.payload is None
@@ -328,18 +337,18 @@ class Performer:
             )
         )
 
-    def _run_program(self, firing: FiringRow, action: RunCommand, context: Mapping[str, object]) -> dict[str, object]:
+    def _run_program(self, firing: FiringRow, action: kinds.RunCommand, context: Mapping[str, object]) -> dict[str, object]:
         words = cast("list[object]", templates.fill(list(action.command), context, "command"))
         given = {"event": context.get("event"), **{key: context[key] for key in _SENT if key in context}}
         return run_program(
             [word if isinstance(word, str) else json.dumps(word) for word in words],
             given=plain_json(given, "event").encode(),
-            cwd=expanded_folder(action.cwd),
+            cwd=kinds.expanded_folder(action.cwd),
             timeout_seconds=action.timeout_seconds,
             stopping=self._stopping,
         )
 
-    def _postpone(self, firing: FiringRow, action: Action, failure: ActionFailed) -> None:
+    def _postpone(self, firing: FiringRow, action: kinds.Action, failure: ActionFailed) -> None:
         delay = RETRY_SECONDS[min(firing.attempts, len(RETRY_SECONDS)) - 1]
         _logger.warning(
             "Firing %d of automation '%s': %s was not done and is tried again in %g s: %s",
@@ -379,8 +388,15 @@ class _Noting:
         self._name = name
 
     def apply(self, connection: object) -> None:
-        self.change.apply(connection)  # type: ignore[arg-type]  # the writer's connection
-        self._result.more[self._name] = self.change.flow_run_id
+        try:
+            self.change.apply(connection)  # type: ignore[arg-type]  # the writer's connection
+        except WriteRefused:
+            if not self.change.is_duplicate:
+                raise
+            self._result.more.update(flow_run_id=self.change.existing_id, is_new=False)  # nothing was written
+            self._result.more.pop("flow_run", None)
+        else:
+            self._result.more[self._name] = self.change.flow_run_id
 
     def landed(self, connection: object) -> bool:
         return self.change.landed(connection)  # type: ignore[arg-type]
@@ -422,7 +438,7 @@ def _key(firing: FiringRow) -> str:
 
 def _reason(
     firing: FiringRow,
-    action: CancelFlowRun | PauseFlowRun | SuspendFlowRun | ResumeFlowRun,
+    action: OfRun,
     context: Mapping[str, object],
 ) -> str:
     said = "" if action.reason is None else f": {templates.fill(action.reason, context, 'reason')}"

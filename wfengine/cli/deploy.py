@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,7 +18,7 @@ from wfengine.cli.journal import journal_path, shown_path
 from wfengine.cli.output import clean, say, write, write_json
 from wfengine.cli.run import parameter_text
 from wfengine.deployment_file import Declared, flow_at, read_file
-from wfengine.deployment_plan import Planned, apply, plan
+from wfengine.deployment_plan import Planned, apply, find_moved, plan
 from wfengine.deployments import Deployment, schedules_of
 from wfengine.journals import use_journal
 from wfengine.serving import find_served
@@ -45,6 +47,7 @@ _COLORS = {"created": "green", "updated": "yellow", "removed": "red"}
 @click.argument("target", metavar="[FILE.toml | FILE.py:FLOW]", required=False)
 @click.option("--plan", "only_plan", is_flag=True, help="Only show what would change.")
 @click.option("--prune", is_flag=True, help="Remove what the file declared when it was applied before, and does not any more.")
+@click.option("--moved-from", metavar="FILE.toml", help="With --prune: where the file stood when it was applied before.")
 @click.option("--name", help="Of a FLOW: the deployment's name.")
 @click.option("--cron", multiple=True, help="Of a FLOW: when it is due; may be given several times.")
 @click.option("--interval", multiple=True, help="Of a FLOW: due every so often: '15m', '6h'.")
@@ -57,7 +60,9 @@ _COLORS = {"created": "green", "updated": "yellow", "removed": "red"}
 @click.option("--concurrency-limit", type=int, help="Of a FLOW: so many of its runs at a time.")
 @click.option("--paused", is_flag=True, default=None, help="Of a FLOW: its schedules start nothing yet.")
 @pass_settings
-def deploy(settings: Settings, /, target: str | None, only_plan: bool, prune: bool, **options: Any) -> int:
+def deploy(
+    settings: Settings, /, target: str | None, only_plan: bool, prune: bool, moved_from: str | None, **options: Any
+) -> int:
     """Record deployments: those that a wfengine.toml declares, or a Python file, or one of a flow.
 
     Without a target: the wfengine.toml here, else the one beside the journal. All of it is checked first, and nothing is
@@ -67,11 +72,16 @@ def deploy(settings: Settings, /, target: str | None, only_plan: bool, prune: bo
     declared = _declared(target, path, {key: value for key, value in options.items() if value not in (None, ())})
     if prune and declared.applied_from is None:
         raise UsageError("--prune goes with a file that declares deployments: wfengine deploy FILE.toml --prune")
+    if moved_from is not None and not prune:
+        raise UsageError("--moved-from goes with --prune: wfengine deploy FILE.toml --prune --moved-from /old/FILE.toml")
+    declared = replace(declared, moved_from=None if moved_from is None else os.path.realpath(moved_from))
     if only_plan:
         with _reading_if_there(path) as connection:
             changes = plan(connection, declared, prune=prune)
+            moved = None if connection is None else find_moved(connection, declared)
     else:
         changes = apply(use_journal(path), declared, prune=prune)
+        moved = cast("str | None", use_journal(path).read(lambda connection: find_moved(connection, declared)))
     if settings.as_json:
         fields = [
             {"kind": each.kind, "name": each.name, "outcome": each.outcome, "fields": list(each.fields), "due": each.due}
@@ -83,6 +93,11 @@ def deploy(settings: Settings, /, target: str | None, only_plan: bool, prune: bo
         write(_line(each))
     if not settings.quiet:
         say(_summary(changes, path, only_plan=only_plan))
+        if moved is not None:
+            say(
+                f"note: {clean(moved)} declared something that is there still, and is gone. If this is that file, moved: "
+                f"wfengine deploy {clean(declared.applied_from or '')} --prune --moved-from {clean(moved)}"
+            )
     return ExitCode.OK
 
 

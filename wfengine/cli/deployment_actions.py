@@ -14,7 +14,7 @@ from wfengine.cli.journal import journal_path, shown_path
 from wfengine.cli.output import clean, instant_text, say, table_lines, write, write_json
 from wfengine.cli.run import parameter_text
 from wfengine.cli.watch import watch_run
-from wfengine.deployment_runs import Asked, request_run, the_deployment
+from wfengine.deployment_runs import ON_DUPLICATE, Asked, request_run, the_deployment
 from wfengine.ids import typed
 from wfengine.journals import use_journal
 from wfengine.parameter_checks import value_of_text
@@ -44,8 +44,8 @@ def open_for(settings: Settings) -> Journal:
         "Examples:\n"
         "  wfengine deployments run etl/nightly -p day=2026-11-22 --watch\n"
         "  wfengine deployments run nightly --in 10m --idempotency-key nightly-22",
-        'JSON:\n  {"schema_version", "command", "run": {"id", "name", "deployment", "state", "due_at"}}; with --watch, when\n'
-        '  the run has ended: {"schema_version", "command", "run": {... as in runs show}}',
+        'JSON:\n  {"schema_version", "command", "run": {"id", "name", "deployment", "state", "due_at", "is_new"}};\n'
+        '  with --watch, when the run has ended: {"schema_version", "command", "run": {... as in runs show}}',
     ),
 )
 @NAME
@@ -61,12 +61,17 @@ def open_for(settings: Settings) -> Journal:
 @click.option("--queue", help="Another queue than the deployment's.")
 @click.option("--priority", type=int, help="Another priority than the deployment's.")
 @click.option("--partition-key", help="Runs of one key share the queue's limit for each partition.")
+@click.option("--deduplication-key", help="While a run with this key waits or runs in the queue, there is no second one.")
+@click.option(
+    "--on-duplicate", type=click.Choice(ON_DUPLICATE), default="return", show_default=True,
+    help="With a run that holds the key: be given it, or an error.",
+)  # fmt: skip
 @click.option("--watch", is_flag=True, help="Follow the run until it ends; the exit code is then the run's.")
 @pass_settings
 def run(
     settings: Settings, name: str, texts: tuple[str, ...], run_name: str | None, tags: tuple[str, ...], delay: str | None,
     at: str | None, idempotency_key: str | None, queue: str | None, priority: int | None, partition_key: str | None,
-    watch: bool,
+    deduplication_key: str | None, on_duplicate: str, watch: bool,
 ) -> int:  # fmt: skip
     """Put a run of a deployment into its queue, where a daemon (wfengine serve) takes it up.
 
@@ -78,9 +83,11 @@ def run(
     columns = journal.records.read(lambda connection: get_columns(connection, deployment.id))
     parameters = {key: value_of_text(columns.parameter_schema, key, text) for key, text in given.items()}
     asked = Asked(
-        deployment.id, parameters, _due(journal, delay, at), run_name, tags, idempotency_key, priority, queue, partition_key
-    )
-    row = journal.records.get_flow_run(request_run(journal, asked))
+        deployment.id, parameters, _due(journal, delay, at), run_name, tags, idempotency_key, priority, queue, partition_key,
+        None, deduplication_key, on_duplicate,
+    )  # fmt: skip
+    run_id, is_new = request_run(journal, asked)
+    row = journal.records.get_flow_run(run_id)
     if watch:
         return watch_run(settings, str(row.id), "deployments run")
     if settings.as_json:
@@ -90,6 +97,7 @@ def run(
             "deployment": deployment.full_name,
             "state": row.state,
             "due_at": asked.due_at,
+            "is_new": is_new,
         }
         write_json("deployments run", {"run": fields})
     elif settings.quiet:
@@ -97,7 +105,9 @@ def run(
     else:
         when = "" if asked.due_at is None else f", from {instant_text(asked.due_at)} on"
         write(f"{row.id} {clean(row.name)}")
-        say(f"run {row.id} waits in queue '{clean(row.queue)}'{when}; follow it with: wfengine watch {typed(row.id, row.name)}")
+        before = "" if is_new else "was asked for before, and nothing was added; it "
+        does = f"waits in queue '{clean(row.queue)}'{when}" if row.state == "SCHEDULED" else f"is {row.state.capitalize()}"
+        say(f"run {row.id} {before}{does}; follow it with: wfengine watch {typed(row.id, row.name)}")
     return ExitCode.OK
 
 

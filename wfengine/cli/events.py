@@ -7,7 +7,8 @@ import click
 from wfengine.cli import event_execution
 from wfengine.cli.base import Command, Group, Settings, epilog, pass_settings
 from wfengine.cli.exits import ExitCode
-from wfengine.cli.journal import journal_path, shown_path
+from wfengine.cli.journal import journal_path
+from wfengine.cli.listing import write_list
 from wfengine.cli.output import (
     clean,
     clean_lines,
@@ -15,7 +16,6 @@ from wfengine.cli.output import (
     json_text,
     json_value,
     say,
-    table_lines,
     write,
     write_json,
 )
@@ -65,16 +65,11 @@ def ls(settings: Settings, name: str | None, resource: str | None, run_id: int |
     with reading(path) as connection:
         found = list_events(connection, name=name, resource=resource, run_id=run_id, limit=limit)
         watched = list_watched_tables(connection)
-    if settings.as_json:
-        tables = [each._asdict() for each in watched]
-        write_json("events ls", {"journal": str(path), "events": [_json(row) for row in found], "watched": tables})
-        return ExitCode.OK
-    if not found and not settings.quiet:
-        say(f"no such events in {shown_path(path)}")
-    if found:
-        for line in table_lines(("ID", "OCCURRED", "NAME", "RESOURCE", "PAYLOAD"), [_cells(row) for row in found], right=(0,)):
-            write(line)
-    if watched and not settings.quiet:
+    write_list(
+        settings, path, "events", found, ("ID", "OCCURRED", "NAME", "RESOURCE", "PAYLOAD"), cells=_cells, as_json=_json,
+        right=(0,), none="no such", more={"watched": [each._asdict() for each in watched]},
+    )  # fmt: skip
+    if watched and not settings.quiet and not settings.as_json:
         say(f"watched tables: {', '.join(f'{clean(each.table)} ({clean(each.event)})' for each in watched)}")
     return ExitCode.OK
 

@@ -170,7 +170,10 @@ def prune(settings: Settings, older_than: str | None, keep: int, keep_failed: bo
     size = f"about {size_text(done.bytes)}" if dry_run else f"the file is {size_text(done.bytes)} smaller"
     say(f"{verb} {', '.join(parts)}: {size}")
     if done.kept_for_open:
-        say(f"{done.kept_for_open:,} more are old enough, but open runs may need them: wfengine sql 'SELECT * FROM stuck'")
+        say(
+            f"{done.kept_for_open:,} more are old enough, but open runs may need them (wfengine sql 'SELECT * FROM stuck'), or "
+            "automations have not looked at their events yet (wfengine automations ls)"
+        )
     if dry_run and done.runs:
         say("Nothing was deleted. Do it with the same command without --dry-run")
     return ExitCode.OK

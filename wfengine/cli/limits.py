@@ -7,7 +7,8 @@ import click
 from wfengine.cli import execution
 from wfengine.cli.base import Command, Group, Settings, epilog, pass_settings
 from wfengine.cli.exits import ExitCode
-from wfengine.cli.journal import journal_path, shown_path
+from wfengine.cli.journal import journal_path
+from wfengine.cli.listing import write_list
 from wfengine.cli.output import ago_text, clean, say, table_lines, write, write_json
 from wfengine_journal.errors import NotFoundError, UsageError
 from wfengine_journal.queries import reading
@@ -50,27 +51,20 @@ def ls(settings: Settings, limit: int) -> int:
     path = journal_path(settings)
     with reading(path) as connection:
         found = list_limit_views(connection, limit=limit)
-    if settings.as_json:
-        write_json("limits ls", {"journal": str(path), "limits": [_json(row) for row in found]})
-        return ExitCode.OK
-    if not found:
-        if not settings.quiet:
-            say(f"no limits in {shown_path(path)}")
-        return ExitCode.OK
-    cells = [
-        [
-            clean(_name(row)),
-            "tag" if _is_tag(row) else "",
-            "any" if row.slots is None else str(row.slots),
-            str(row.taken),
-            rate_text(row.rate_count, row.rate_seconds) or "any",
-            clean(row.description or ""),
-        ]
-        for row in found
-    ]
-    for line in table_lines(("NAME", "OF", "SLOTS", "TAKEN", "RATE", "DESCRIPTION"), cells):
-        write(line)
+    header = ("NAME", "OF", "SLOTS", "TAKEN", "RATE", "DESCRIPTION")
+    write_list(settings, path, "limits", found, header, cells=_cells, as_json=_json)
     return ExitCode.OK
+
+
+def _cells(row: LimitView) -> list[str]:
+    return [
+        clean(_name(row)),
+        "tag" if _is_tag(row) else "",
+        "any" if row.slots is None else str(row.slots),
+        str(row.taken),
+        rate_text(row.rate_count, row.rate_seconds) or "any",
+        clean(row.description or ""),
+    ]
 
 
 @click.command(

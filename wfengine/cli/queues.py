@@ -7,9 +7,10 @@ import click
 from wfengine.cli import execution
 from wfengine.cli.base import Command, Group, Settings, epilog, pass_settings
 from wfengine.cli.exits import ExitCode
-from wfengine.cli.journal import journal_path, shown_path
+from wfengine.cli.journal import journal_path
 from wfengine.cli.limits import options_of
-from wfengine.cli.output import clean, say, table_lines, write, write_json
+from wfengine.cli.listing import write_list
+from wfengine.cli.output import clean, say, write_json
 from wfengine_journal.errors import NotFoundError, UsageError
 from wfengine_journal.queries import reading
 from wfengine_journal.quota_queries import QueueView, list_queue_views
@@ -49,28 +50,21 @@ def ls(settings: Settings, limit: int) -> int:
     path = journal_path(settings)
     with reading(path) as connection:
         found = list_queue_views(connection, limit=limit)
-    if settings.as_json:
-        write_json("queues ls", {"journal": str(path), "queues": [_json(row) for row in found]})
-        return ExitCode.OK
-    if not found:
-        if not settings.quiet:
-            say(f"no queues in {shown_path(path)}")
-        return ExitCode.OK
-    cells = [
-        [
-            clean(row.name),
-            "paused" if row.paused else "open",
-            str(row.waiting),
-            str(row.running),
-            "any" if row.slots is None else str(row.slots),
-            "any" if row.partition_slots is None else str(row.partition_slots),
-            rate_text(row.rate_count, row.rate_seconds) or "any",
-        ]
-        for row in found
-    ]
-    for line in table_lines(("NAME", "STATE", "WAITING", "RUNNING", "SLOTS", "PER-PARTITION", "RATE"), cells):
-        write(line)
+    header = ("NAME", "STATE", "WAITING", "RUNNING", "SLOTS", "PER-PARTITION", "RATE")
+    write_list(settings, path, "queues", found, header, cells=_cells, as_json=_json)
     return ExitCode.OK
+
+
+def _cells(row: QueueView) -> list[str]:
+    return [
+        clean(row.name),
+        "paused" if row.paused else "open",
+        str(row.waiting),
+        str(row.running),
+        "any" if row.slots is None else str(row.slots),
+        "any" if row.partition_slots is None else str(row.partition_slots),
+        rate_text(row.rate_count, row.rate_seconds) or "any",
+    ]
 
 
 @click.command(

@@ -31,6 +31,7 @@ from wfengine.cli.output import (
     write,
     write_json,
 )
+from wfengine_journal.clock import SystemClock
 from wfengine_journal.queries import (
     get_run,
     list_bars,
@@ -42,6 +43,7 @@ from wfengine_journal.queries import (
     list_tasks,
 )
 from wfengine_journal.rows import Execution, Run, TaskGroup, TaskRun, Transition
+from wfengine_journal.waiting_reasons import list_reasons
 
 #: Levels of subflows that the tree opens, and subflow runs that it lists below one run.
 TREE_DEPTH = 8
@@ -60,7 +62,8 @@ VALUE_WIDTH = 300
     epilog=epilog(
         "Example:\n  wfengine runs show @last --tasks",
         'JSON:\n  {"schema_version", "command", "journal", "run": {columns of view runs, "replayed", "ran",\n'
-        '   "next_command", ...}, "executions": [...], "groups": [...], "subflows": [...], "failures": [...]}\n'
+        '   "next_command", ...}, "waits_for": [...], "executions": [...], "groups": [...], "subflows": [...],\n'
+        '   "failures": [...]}\n'
         "  and, when asked for: tasks, history, timeline",
     ),
 )
@@ -104,6 +107,7 @@ def _json(
     run_id = ending.run.id
     fields: dict[str, object] = {
         "run": ending_json(ending),
+        "waits_for": list_reasons(connection, run_id, SystemClock().now_text()),
         "executions": [asdict(execution) for execution in list_executions(connection, run_id)],
         "groups": [asdict(group) for group in list_task_groups(connection, run_id)],
         "subflows": [{"id": run.id, "name": run.name} for run in list_subflow_runs(connection, run_id, limit)],
@@ -132,6 +136,7 @@ def _head(connection: sqlite3.Connection, ending: Ending, path: str) -> list[str
         ("parameters", shorten(clean(run.parameters), VALUE_WIDTH) if run.parameters != "{}" else ""),
         ("result", shorten(clean(run.result), VALUE_WIDTH) if run.result is not None else ""),
         ("error", _indented(run.error or "")),
+        ("waits", clean("; ".join(list_reasons(connection, run.id, SystemClock().now_text())))),
         ("message", clean(run.message) if run.message and run.message != run.error else ""),
         ("tags", clean(run.tags or "")),
         ("key", clean(run.idempotency_key or "")),

@@ -9,7 +9,8 @@ import click
 from wfengine.cli import execution
 from wfengine.cli.base import Command, Group, Settings, epilog, pass_settings
 from wfengine.cli.exits import ExitCode
-from wfengine.cli.journal import journal_path, shown_path
+from wfengine.cli.journal import journal_path
+from wfengine.cli.listing import write_list
 from wfengine.cli.output import (
     ago_text,
     clean,
@@ -17,7 +18,6 @@ from wfengine.cli.output import (
     json_text,
     json_value,
     say,
-    table_lines,
     write,
     write_json,
 )
@@ -56,19 +56,12 @@ def ls(settings: Settings, limit: int) -> int:
     path = journal_path(settings)
     with reading(path) as connection:
         found = list_variables(connection, limit=limit)
-    if settings.as_json:
-        write_json("variables ls", {"journal": str(path), "variables": [_json(row) for row in found]})
-        return ExitCode.OK
-    if not found:
-        if not settings.quiet:
-            say(f"no variables in {shown_path(path)}")
-        return ExitCode.OK
-    cells = [
-        [clean(row.name), clean(", ".join(map(str, _tags(row)))), ago_text(row.updated_at), clean(row.value)] for row in found
-    ]
-    for line in table_lines(("NAME", "TAGS", "SET", "VALUE"), cells):
-        write(line)
+    write_list(settings, path, "variables", found, ("NAME", "TAGS", "SET", "VALUE"), cells=_cells, as_json=_json)
     return ExitCode.OK
+
+
+def _cells(row: VariableRow) -> list[str]:
+    return [clean(row.name), clean(", ".join(map(str, _tags(row)))), ago_text(row.updated_at), clean(row.value)]
 
 
 @click.command(

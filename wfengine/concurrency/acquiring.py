@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import itertools
 import logging
 import threading
 from collections.abc import Callable, Iterable
@@ -18,7 +19,7 @@ from wfengine.journals import default_journal
 from wfengine.lines import LATE, Bystander, Rest, Waiter, await_room, line_up, stand
 from wfengine.loading import leaves_no_trace
 from wfengine.scopes import Scope, current_scope, find_scope, running_asyncio_task
-from wfengine.steps import Create, Steps, Write
+from wfengine.steps import Create, Steps, Write, drive
 from wfengine.task_future import refuse_waiting
 from wfengine_journal.codec import encode
 from wfengine_journal.errors import (
@@ -40,6 +41,7 @@ from wfengine_journal.places import (
     find_dead_owners,
 )
 from wfengine_journal.quotas import QUEUE_PREFIX, TAG_PREFIX, QuotaRow, TakeRate, find_quota
+from wfengine_journal.waits import WAIT_PREFIX
 
 if TYPE_CHECKING:
     from wfengine.scopes import LiveRun
@@ -50,7 +52,7 @@ _logger = logging.getLogger("wfengine.concurrency")
 #: Characters of the name of a limit.
 NAME_LIMIT = 255
 #: What the names of other quotas and locks begin with.
-RESERVED = (QUEUE_PREFIX, TAG_PREFIX, "cache:", "transaction:")
+RESERVED = (QUEUE_PREFIX, TAG_PREFIX, "cache:", "transaction:", WAIT_PREFIX)
 #: Places or starts that may be asked for at once.
 OCCUPY_LIMIT = 1_000_000
 #: A rate is asked again so often at the least, in seconds, since it may have been changed.
@@ -141,6 +143,28 @@ def enter_steps(ask: Ask) -> Steps[Around | None]:
     around = Around(frozenset(wanted), *control, journal, tuple(take.slot_ids), take.at, scope)
     _AROUND.set((*_AROUND.get(), around))
     return around
+
+
+#: The blocks that code on workers is inside of.
+_blocks_there: dict[int, Around | None] = {}
+_numbers = itertools.count(1)
+
+
+def enter_there(ask: Ask) -> int:
+    """Take the places that a block on a worker asks for: called in the flow's process. Returns the number of the block."""
+    number = next(_numbers)
+    _blocks_there[number] = drive(enter_steps(ask))
+    return number
+
+
+def leave_there(number: int) -> None:
+    """Give the places of a block on a worker back."""
+    leave(_blocks_there.pop(number))
+
+
+def rate_there(ask: Ask) -> None:
+    """Count a start that code on a worker makes."""
+    drive(rate_steps(ask))
 
 
 def leave(around: Around | None) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
-from wfengine.concurrency.acquiring import checked_ask, enter_steps, leave, rate_steps
+from wfengine.concurrency.acquiring import checked_ask, enter_steps, enter_there, leave, leave_there, rate_steps, rate_there
+from wfengine.runners.away import ERRAND
 from wfengine.steps import drive_async
 from wfengine_journal.errors import AcquireConcurrencySlotTimeoutError, ConcurrencySlotAcquisitionError
 
@@ -26,7 +27,15 @@ async def concurrency(
 
     Inside a block, the same asyncio task takes places of the same name only once.
     """
-    around = await drive_async(enter_steps(checked_ask("concurrency", names, occupy, timeout_seconds, strict)))
+    ask, errand = checked_ask("concurrency", names, occupy, timeout_seconds, strict), ERRAND.get()
+    if errand is not None:
+        number = await errand.later(lambda: errand.do(enter_there, (ask,), {}))
+        try:
+            yield
+        finally:
+            await errand.later(lambda: errand.do(leave_there, (number,), {}))
+        return
+    around = await drive_async(enter_steps(ask))
     try:
         yield
     finally:
@@ -37,4 +46,8 @@ async def rate_limit(
     names: str | Iterable[str], occupy: int = 1, timeout_seconds: float | None = None, strict: bool = False
 ) -> None:
     """Do what `wfengine.concurrency.sync.rate_limit` does, while the event loop goes on with other work."""
-    await drive_async(rate_steps(checked_ask("rate_limit", names, occupy, timeout_seconds, strict)))
+    ask, errand = checked_ask("rate_limit", names, occupy, timeout_seconds, strict), ERRAND.get()
+    if errand is not None:
+        await errand.later(lambda: errand.do(rate_there, (ask,), {}))
+    else:
+        await drive_async(rate_steps(ask))

@@ -155,8 +155,9 @@ def put_change(
     partition_slots: object = KEEP,
     rate: object = KEEP,
     description: object = KEEP,
+    applied_from: str | None = None,
 ) -> PutQuota:
-    """Return the change that sets a quota. Raises UsageError for what cannot be one."""
+    """Return the change that sets a quota. Raises UsageError for what cannot be one. `applied_from`: the file that says so."""
     if full_name.startswith(TAG_PREFIX) and rate is not KEEP and rate is not None:
         raise UsageError(
             f"The limit of tag '{shown}' was given a rate, which tags do not have. Give it slots, and call "
@@ -171,6 +172,7 @@ def put_change(
         partition_slots=_checked_slots(partition_slots, shown),
         rate=_checked_rate(rate, shown),
         description=description,
+        applied_from=applied_from,
     )
 
 

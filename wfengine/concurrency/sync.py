@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from wfengine.concurrency.acquiring import checked_ask, enter_steps, leave, rate_steps
+from wfengine.concurrency.acquiring import checked_ask, enter_steps, enter_there, leave, leave_there, rate_steps, rate_there
+from wfengine.runners.away import ERRAND
 from wfengine.steps import drive
 from wfengine_journal.errors import AcquireConcurrencySlotTimeoutError, ConcurrencySlotAcquisitionError
 
@@ -33,7 +34,15 @@ def concurrency(
     the `timeout_seconds` of the task it happens in. `max_retries`, `lease_duration` and `holder` are there for Prefect's sake,
     and do nothing: nothing is leased, and who holds a place is known.
     """
-    around = drive(enter_steps(checked_ask("concurrency", names, occupy, timeout_seconds, strict)))
+    ask, errand = checked_ask("concurrency", names, occupy, timeout_seconds, strict), ERRAND.get()
+    if errand is not None:
+        number = errand.do(enter_there, (ask,), {})
+        try:
+            yield
+        finally:
+            errand.do(leave_there, (number,), {})
+        return
+    around = drive(enter_steps(ask))
     try:
         yield
     finally:
@@ -46,4 +55,8 @@ def rate_limit(names: str | Iterable[str], occupy: int = 1, timeout_seconds: flo
     Missing limits and `strict` as in `concurrency`; when `timeout_seconds` pass: AcquireConcurrencySlotTimeoutError, and
     nothing is counted. What the body of a flow has counted is not counted again when the run is resumed.
     """
-    drive(rate_steps(checked_ask("rate_limit", names, occupy, timeout_seconds, strict)))
+    ask, errand = checked_ask("rate_limit", names, occupy, timeout_seconds, strict), ERRAND.get()
+    if errand is not None:
+        errand.do(rate_there, (ask,), {})
+    else:
+        drive(rate_steps(ask))

@@ -21,6 +21,7 @@ from wfengine.event_values import event_columns
 from wfengine.journals import default_durability, default_journal
 from wfengine.loading import leaves_no_trace
 from wfengine.own_calls import answered, begin_change, own_call, own_callee, scope_or_none, tell
+from wfengine.runners.away import asks_the_flow
 from wfengine.steps import Create, Outcome, Steps, Write
 from wfengine.task_engine import Call, issue
 from wfengine_journal.clock import instant_from_text, text_from_seconds
@@ -59,6 +60,7 @@ class Event:
     is_new: bool
 
 
+@asks_the_flow
 def emit_event(
     event: str,
     resource: str | Mapping[str, object],

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from wfengine.context import FlowRunContext, TaskRunContext, context_of
 from wfengine.logging.handlers import FLOW_RUNS, ROOT, TASK_RUNS, install
+from wfengine.runners.away import ERRAND
 from wfengine.scopes import current_scope, current_tracer
 from wfengine_journal.errors import MissingContextError, UsageError
 
@@ -53,6 +54,10 @@ def get_run_logger(context: FlowRunContext | TaskRunContext | None = None, **fie
     if context is None:
         scope = current_scope()
         if scope is None:
+            errand = ERRAND.get()
+            if errand is not None:
+                name, extra = cast("tuple[str, dict[str, object]]", errand.do(logger_parts, (), fields))
+                return RunLogger(logging.getLogger(name), extra)
             return _logger_outside()
         context = context_of(scope)
     if isinstance(context, TaskRunContext):
@@ -61,6 +66,12 @@ def get_run_logger(context: FlowRunContext | TaskRunContext | None = None, **fie
     if isinstance(context, FlowRunContext):
         return flow_run_logger(context.flow_run, context.flow, **fields)
     raise UsageError(f"get_run_logger() takes a FlowRunContext or TaskRunContext, not {type(context).__name__}.")
+
+
+def logger_parts(**fields: object) -> tuple[str, dict[str, object]]:
+    """Return the name and the fields of the logger of the calling code: asked for by code on a worker."""
+    logger = cast(RunLogger, get_run_logger(None, **fields))
+    return logger.logger.name, dict(logger.extra or {})
 
 
 def _logger_outside() -> logging.Logger:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from wfengine.steps import Outcome, Steps
-from wfengine_journal.store import Journal
+if TYPE_CHECKING:
+    from wfengine.steps import Outcome, Steps
+    from wfengine_journal.store import Journal
 
 
 class Job:
@@ -31,7 +32,7 @@ class Job:
 
 
 class TaskRunner(Protocol):
-    """The seam for places where tasks run. One runner serves one flow run."""
+    """The seam for places where tasks run. What `start` returns serves one flow run."""
 
     def start(self, journal: Journal) -> TaskRunner:
         """Return a runner ready for one flow run whose outcomes go to `journal`."""

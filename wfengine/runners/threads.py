@@ -10,6 +10,7 @@ nothing is queued it commits itself. So under fan-out a task costs one shared co
 from __future__ import annotations
 
 import contextvars
+import functools
 import itertools
 import os
 import threading
@@ -17,6 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
+from wfengine.in_flight import check_limit
 from wfengine.runners import Job
 from wfengine.steps import drive_async, drive_deferred
 from wfengine.task_future import worker_hooks
@@ -36,21 +38,30 @@ _numbers = itertools.count(1)
 
 
 class ThreadTaskRunner:
-    """At most `max_workers` tasks at a time, on threads started as they are needed. The default runner."""
+    """At most `max_workers` tasks at a time, on threads started as they are needed. The default runner.
+
+    A flow, or a task, that has submitted `max_in_flight` tasks that are not settled waits at its next submit (default: 10,000,
+    and no limit in an event loop); see `docs/maps.md`.
+    """
 
     __wfengine_by_name__ = True  # an option of a flow, which may stand in a local class
 
-    def __init__(self, max_workers: int | None = None) -> None:
+    max_in_flight: int | None = None
+
+    def __init__(self, max_workers: int | None = None, *, max_in_flight: int | None = None) -> None:
         if max_workers is not None and max_workers < 1:
             raise UsageError(f"max_workers must be at least 1, not {max_workers!r}.")
         self.max_workers = max_workers or DEFAULT_MAX_WORKERS
+        if max_in_flight is not None:
+            check_limit(type(self).__name__, max_in_flight)
+            self.max_in_flight = max_in_flight
 
-    def __reduce__(self) -> tuple[type[ThreadTaskRunner], tuple[int]]:
-        return ThreadTaskRunner, (self.max_workers,)
+    def __reduce__(self) -> tuple[object, ...]:
+        return functools.partial(type(self), max_in_flight=self.max_in_flight), (self.max_workers,)
 
     def start(self, journal: Journal) -> ThreadTaskRunner:
         """Return a running copy for one flow run."""
-        return _Running(self.max_workers, journal)
+        return Running(self.max_workers, journal)
 
     def submit(self, job: Job) -> None:
         """See TaskRunner."""
@@ -63,12 +74,12 @@ class ThreadTaskRunner:
         """See TaskRunner."""
 
 
-class _Running(ThreadTaskRunner):
+class Running(ThreadTaskRunner):
     """The runner of one flow run."""
 
     def __init__(self, max_workers: int, journal: Journal) -> None:
         super().__init__(max_workers)
-        self._journal = journal
+        self.journal = journal
         self._queue: deque[Job] = deque()
         self._changed = threading.Condition(threading.Lock())
         self._workers = 0
@@ -78,7 +89,7 @@ class _Running(ThreadTaskRunner):
         self._loops: dict[int, _Loop] = {}  # by depth of nesting
 
     def submit(self, job: Job) -> None:
-        if job.is_async:
+        if self.takes_to_loop(job.is_async):
             self._submit_to_loop(job)
             return
         self._queue.append(job)
@@ -91,6 +102,14 @@ class _Running(ThreadTaskRunner):
                 if len(self._queue) > self._idle:
                     self._add_worker()
 
+    def takes_to_loop(self, is_async: bool) -> bool:
+        """Tell whether a task is lived in an event loop, and not on a thread of its own."""
+        return is_async
+
+    def enter_thread(self) -> None:
+        """Say to the engine, on each thread that is to live tasks, what is special about it."""
+        worker_hooks.hooks = (self.lend, self.take_back)
+
     def _add_worker(self) -> None:
         """Start a thread if the limit allows (the lock is held)."""
         if self._workers - self._blocked < self.max_workers and not self._closed:
@@ -98,13 +117,14 @@ class _Running(ThreadTaskRunner):
             start_thread(f"wfengine-worker-{next(_numbers)}", self._work)
 
     def _work(self) -> None:
-        worker_hooks.hooks = (self._worker_blocks, self._worker_goes_on)
+        self.enter_thread()
         while (job := self._next_job()) is not None:
             _run(job)
-            if self._journal.is_forked:
+            job = None  # nor may its arguments be kept while this worker has nothing to do
+            if self.journal.is_forked:
                 os._exit(1)  # user code forked, and its child came back here, where there is no flow to go on with
             if not self._queue:
-                self._journal.flush()
+                self.journal.flush()
 
     def _next_job(self) -> Job | None:
         """Take a job, or wait for one; None: this worker is to end."""
@@ -129,14 +149,24 @@ class _Running(ThreadTaskRunner):
                 self._changed.notify()  # the call that woke this one was meant for a worker that stays
             return None
 
-    def _worker_blocks(self) -> None:
-        self._journal.flush()  # what this worker left to the next commit may be what it waits for
+    def resize(self, max_workers: int) -> None:
+        """Allow so many tasks at a time from now on; those that run go on. Does not block."""
+        with self._changed:
+            self.max_workers = max_workers
+            self._changed.notify_all()
+            for _ in range(len(self._queue) - self._idle):
+                self._add_worker()
+
+    def lend(self) -> None:
+        """Let another task run meanwhile: the calling thread begins to wait."""
+        self.journal.flush()  # what this worker left to the next commit may be what it waits for
         with self._changed:
             self._blocked += 1
             if self._queue and not self._idle:
                 self._add_worker()
 
-    def _worker_goes_on(self) -> None:
+    def take_back(self) -> None:
+        """See `lend`: it goes on."""
         with self._changed:
             self._blocked -= 1
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
+from wfengine.runners.away import ERRAND
 from wfengine.runtime.attributes import instant, integer, json_list, json_object, value_of
 from wfengine.scopes import LiveRun, current_scope
 from wfengine_journal.clock import SystemClock
@@ -65,7 +66,8 @@ def __dir__() -> list[str]:
 def _live_value(name: str) -> object:
     scope = current_scope()
     if scope is None:
-        return _empty_value(name)
+        errand = ERRAND.get()
+        return _empty_value(name) if errand is None else errand.do(_live_value, (name,), {})
     run = scope.run
     if name == "scheduled_start_time":
         return datetime.fromisoformat(

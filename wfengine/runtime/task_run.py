@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from wfengine.runners.away import ERRAND
 from wfengine.runtime.attributes import integer, json_list, json_object, value_of
 from wfengine.scopes import current_scope
 
@@ -38,6 +39,9 @@ def __dir__() -> list[str]:
 
 def _live_value(name: str) -> object:
     scope = current_scope()
+    errand = ERRAND.get() if scope is None else None
+    if errand is not None:
+        return errand.do(_live_value, (name,), {})
     call = None if scope is None else scope.call
     if call is None:
         empty: dict[str, object] = {"tags": [], "run_count": 0, "parameters": {}}

@@ -65,12 +65,15 @@ ALTER TABLE flow_run ADD COLUMN nominal_at TEXT;      -- the instant of a schedu
 ALTER TABLE flow_run ADD COLUMN due_at TEXT;          -- not taken up out of its queue before; null: at once
 ALTER TABLE flow_run ADD COLUMN priority INTEGER NOT NULL DEFAULT 0;  -- in its queue: larger ones first
 ALTER TABLE flow_run ADD COLUMN partition_key TEXT;   -- runs of one key share the queue's limit for each partition; null: none
-ALTER TABLE flow_run ADD COLUMN crashes INTEGER NOT NULL DEFAULT 0;  -- how often its process died since a person last took it up
+ALTER TABLE flow_run ADD COLUMN deduplication_key TEXT;  -- until it ends, its queue takes no second run of its flow with this key; null: none
+ALTER TABLE flow_run ADD COLUMN crashes INTEGER NOT NULL DEFAULT 0;  -- how often its process died since a person last took it up; -1: it was imported, and nobody took it up here
 CREATE INDEX flow_run_failed ON flow_run (id) WHERE state = 'FAILED';
 CREATE INDEX task_run_orphan ON task_run (id) WHERE orphaned_in IS NOT NULL;
 DROP INDEX flow_run_queue;
 CREATE INDEX flow_run_queue ON flow_run (queue, priority DESC, id) WHERE state = 'SCHEDULED' AND queue IS NOT NULL;
 CREATE INDEX flow_run_due ON flow_run (due_at) WHERE state = 'SCHEDULED' AND due_at IS NOT NULL;
+CREATE INDEX flow_run_deduplication ON flow_run (deduplication_key)
+    WHERE deduplication_key IS NOT NULL AND state NOT IN ('COMPLETED', 'FAILED', 'CANCELLED');
 CREATE INDEX flow_run_deployment ON flow_run (deployment_id, id) WHERE deployment_id IS NOT NULL;
 CREATE INDEX flow_run_ticking ON flow_run (deployment_id, nominal_at)
     WHERE nominal_at IS NOT NULL AND state NOT IN ('COMPLETED', 'FAILED', 'CANCELLED');
@@ -89,6 +92,7 @@ CREATE TABLE quota (                          -- how much of something may be do
     rate_at       TEXT,                       -- null: nothing has started yet
     paused        INTEGER NOT NULL DEFAULT 0 CHECK (paused IN (0, 1)),  -- 1: nothing is let in
     description   TEXT,
+    applied_from  TEXT,                       -- the file that declares it; null: code or a command said so last
     created_at    TEXT NOT NULL,
     updated_at    TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;

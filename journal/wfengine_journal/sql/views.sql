@@ -23,7 +23,7 @@ SELECT r.id, r.name, f.name AS flow,
        (SELECT p.flow_run_id FROM task_run p WHERE p.id = r.parent_task_run_id) AS parent_run_id,
        r.parent_task_run_id, r.entrypoint, o.pid, o.host, r.deadline_at, r.wake_at, r.origin, r.origin_run_id,
        (SELECT f.name || '/' || d.name FROM deployment d WHERE d.id = r.deployment_id) AS deployment,
-       r.queue, r.priority, r.partition_key, r.nominal_at, r.due_at, r.crashes
+       r.queue, r.priority, r.partition_key, r.deduplication_key, r.nominal_at, r.due_at, r.crashes
 FROM flow_run r
 JOIN flow f ON f.id = r.flow_id
 LEFT JOIN error e ON e.id = r.error_id
@@ -209,7 +209,12 @@ UNION ALL SELECT 'errors', count(*), coalesce(sum(length(traceback) + coalesce(l
 UNION ALL SELECT 'logs', count(*), coalesce(sum(length(message)), 0) FROM log
 UNION ALL SELECT 'cache entries', count(*), coalesce(sum(length(key) + coalesce(length(result), 0)), 0) FROM cache
 UNION ALL SELECT 'artifacts', count(*), coalesce(sum(length(data)), 0) FROM artifact
-UNION ALL SELECT 'variables', count(*), coalesce(sum(length(value)), 0) FROM variable;
+UNION ALL SELECT 'variables', count(*), coalesce(sum(length(value)), 0) FROM variable
+UNION ALL SELECT 'streamed items', count(*), coalesce(sum(length(value)), 0) FROM item
+UNION ALL SELECT 'messages', count(*), coalesce(sum(length(value)), 0) FROM message
+UNION ALL SELECT 'events', count(*), coalesce(sum(length(resource) + coalesce(length(labels), 0) + coalesce(length(related), 0)
+                                                  + coalesce(length(payload), 0)), 0) FROM event
+UNION ALL SELECT 'ticks', count(*), coalesce(sum(length(coalesce(reason, ''))), 0) FROM tick;
 
 CREATE VIEW cache_uses AS
 SELECT u.flow_run_id AS run_id, u.task_run_id AS task_id, k.name AS task, u.outcome, u.key, u.parts, u.message,
@@ -366,5 +371,5 @@ SELECT column1 AS name, column2 AS shows, column3 AS try FROM (VALUES
     ('slowest_tasks', 'per task: number, mean, longest, total seconds', 'SELECT * FROM slowest_tasks LIMIT 10'),
     ('cache_uses', 'what each cached call asked of the cache, and the answer', 'SELECT task, outcome, key, message FROM cache_uses WHERE run_id = 1'),
     ('cache_entries', 'results that later calls may reuse', 'SELECT task, key, result, expires_at FROM cache_entries'),
-    ('disk_usage', 'what the values, errors and logs amount to, in bytes', 'SELECT * FROM disk_usage'),
+    ('disk_usage', 'what takes the room, by kind: rows and bytes', 'SELECT * FROM disk_usage'),
     ('help', 'this list', 'SELECT name, shows FROM help'));
