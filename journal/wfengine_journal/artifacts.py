@@ -141,8 +141,9 @@ def get_artifact(connection: sqlite3.Connection, artifact_id: int) -> ArtifactRo
 
 def find_artifact(connection: sqlite3.Connection, key: str | None) -> ArtifactRow | None:
     """Return the artifact of that key, or of any (None), that was changed last."""
+    of_key, values = ("", ()) if key is None else ("WHERE key = ?", (key,))
     row = connection.execute(
-        f"SELECT {_COLUMNS} FROM artifacts WHERE (? IS NULL OR key = ?) ORDER BY updated_at DESC, id DESC LIMIT 1", (key, key)
+        f"SELECT {_COLUMNS} FROM artifacts {of_key} ORDER BY updated_at DESC, id DESC LIMIT 1", values
     ).fetchone()
     return None if row is None else ArtifactRow._make(row)
 
@@ -157,9 +158,11 @@ def list_artifacts(
     limit: int = 20,
 ) -> list[ArtifactRow]:
     """Return artifacts, the newest first: of that key, type and flow run. `before_id` continues after a page's last id."""
+    # Only what was asked for stands in the statement, so that SQLite finds the index that serves it.
+    asked = {"key = ?": key, "type = ?": kind, "run_id = ?": run_id}
+    given = {condition: value for condition, value in asked.items() if value is not None}
     rows = connection.execute(
-        f"SELECT {_COLUMNS} FROM artifacts WHERE id < ? AND (? IS NULL OR key = ?) AND (? IS NULL OR type = ?)"
-        " AND (? IS NULL OR run_id = ?) ORDER BY id DESC LIMIT ?",
-        (before_id, key, key, kind, kind, run_id, run_id, limit),
+        f"SELECT {_COLUMNS} FROM artifacts WHERE {' AND '.join(['id < ?', *given])} ORDER BY id DESC LIMIT ?",
+        (before_id, *given.values(), limit),
     )
     return [ArtifactRow._make(row) for row in rows]

@@ -78,8 +78,8 @@ class ForkFlowRun(RecordedChange):
         record_flow_event(connection, run_id, "Forked", self.at)
         _copy(connection, "execution", {"flow_run_id": str(run_id)}, "flow_run_id = ?", (source_id,))
         _copy(connection, "task_code", {"flow_run_id": str(run_id)}, "flow_run_id = ?", (source_id,))
-        first, last = connection.execute(
-            "SELECT min(id), (SELECT max(id) FROM task_run) FROM task_run WHERE flow_run_id = ?", (source_id,)
+        first, last = connection.execute(  # the + keeps SQLite from looking for the smallest id in the runs before this one
+            "SELECT min(+id), (SELECT max(id) FROM task_run) FROM task_run WHERE flow_run_id = ?", (source_id,)
         ).fetchone()
         added = 0 if first is None else last - first + 1
         moved = {"flow_run_id": str(run_id), "task_run_id": f"CASE task_run_id WHEN 0 THEN 0 ELSE task_run_id + {added} END"}

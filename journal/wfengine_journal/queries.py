@@ -11,16 +11,26 @@ that index is in no useful order, so a run of 500,000 calls would cost as many r
 from __future__ import annotations
 
 import sqlite3
-import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from wfengine_journal.connection import explain, inspect_file, open_reader
 from wfengine_journal.errors import JournalNotFoundError, NotFoundError
 from wfengine_journal.previews import clean
-from wfengine_journal.rows import Bar, Execution, Failure, LogLine, Run, TaskCount, TaskGroup, TaskRun, Transition
+from wfengine_journal.rows import (
+    Bar,
+    Execution,
+    ExecutionCounts,
+    Failure,
+    LogLine,
+    Run,
+    TaskCount,
+    TaskGroup,
+    TaskRun,
+    Transition,
+)
 
 #: The reference that means the run started last.
 LAST = "@last"
@@ -39,16 +49,6 @@ DOUBT_DEPTH = 32
 SPARSE = 20
 
 
-@dataclass(frozen=True, slots=True)
-class ExecutionCounts:
-    """What the last execution of a run's body did to its task runs; subflow calls are not counted."""
-
-    replayed: int  # an earlier execution recorded the outcome
-    ran: int  # the last attempt began in this one
-    not_asked: int  # recorded earlier, and this execution ended without asking for them
-    cached: int = 0  # given the result of an earlier call of whatever run
-
-
 @contextmanager
 def reading(path: Path) -> Iterator[sqlite3.Connection]:
     """Open a journal read-only, after checking that it is one; text that is not UTF-8 is read with replacements.
@@ -59,14 +59,10 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
         if inspect_file(path) == 0:
             raise JournalNotFoundError(f"The journal {path} is empty. Run a flow first: wfengine run FILE")
         with closing(open_reader(path)) as connection:
-            connection.text_factory = _readable_text
+            connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
             yield connection
     except sqlite3.Error as error:
         raise explain(error, path) from error
-
-
-def _readable_text(raw: bytes) -> str:
-    return raw.decode("utf-8", "replace")
 
 
 # ---------------------------------------------------------------------------------------------------- runs
@@ -118,8 +114,9 @@ def _runs(
     before_id: int,
     limit: int,
 ) -> list[Run]:
+    narrow, by_id = _index_for(states)
     rows = connection.execute(
-        """
+        f"""
         SELECT r.id, r.name, f.name, r.state,
                coalesce(r.state_name, substr(r.state, 1, 1) || lower(substr(r.state, 2))),
                r.state_message, r.parameters,
@@ -139,12 +136,12 @@ def _runs(
         JOIN flow f ON f.id = r.flow_id
         LEFT JOIN error e ON e.id = r.error_id
         LEFT JOIN owner o ON o.id = r.owner_id
-        WHERE r.id >= :first_id AND r.id < :before_id
+        WHERE {by_id} >= :first_id AND {by_id} < :before_id
           AND (:states = '' OR instr(:states, '|' || r.state || '|') > 0)
           AND (:flow IS NULL OR f.name = :flow)
           AND (:since IS NULL OR r.created_at >= :since)
-          AND (NOT :top_level OR r.parent_task_run_id IS NULL)
-        ORDER BY r.id DESC LIMIT :limit
+          AND (NOT :top_level OR r.parent_task_run_id IS NULL) {narrow}
+        ORDER BY {by_id} DESC LIMIT :limit
         """,
         {
             "first_id": first_id,
@@ -157,6 +154,18 @@ def _runs(
         },
     )
     return [Run(*row) for row in rows.fetchall()]
+
+
+def _index_for(states: Sequence[str]) -> tuple[str, str]:
+    """Return a further condition by which SQLite finds the few runs in these states, if they are few, and how to name the id.
+
+    With a + before it the id is not searched by: for the order's sake, SQLite would go through every run there is.
+    """
+    if set(states) == {"FAILED"}:
+        return "AND r.state = 'FAILED'", "r.id"
+    if states and not {"COMPLETED", "FAILED", "CANCELLED"} & set(states):
+        return "AND r.state NOT IN ('COMPLETED', 'FAILED', 'CANCELLED')", "+r.id"
+    return "", "r.id"
 
 
 def _counted(connection: sqlite3.Connection, run: Run) -> Run:
@@ -234,17 +243,17 @@ def find_newest_run_of(connection: sqlite3.Connection, pid: int, since: str, aft
     """
     row = connection.execute(
         """
-        SELECT r.id FROM flow_run r JOIN owner o ON o.id = r.owner_id
-        WHERE r.id > ? AND r.parent_task_run_id IS NULL AND o.pid = ? AND o.started_at >= ?
-        UNION ALL
-        SELECT r.id FROM flow_run r JOIN owner o ON o.id = r.owner_id
-        WHERE r.state NOT IN ('COMPLETED', 'FAILED', 'CANCELLED') AND r.state = 'RUNNING'
-          AND r.parent_task_run_id IS NULL AND o.pid = ? AND o.started_at >= ?
-        ORDER BY 1 DESC LIMIT 1
+        SELECT max(id) FROM (
+            SELECT r.id FROM flow_run r JOIN owner o ON o.id = r.owner_id
+            WHERE r.id > ? AND r.parent_task_run_id IS NULL AND o.pid = ? AND o.started_at >= ?
+            UNION ALL
+            SELECT r.id FROM flow_run r JOIN owner o ON o.id = r.owner_id
+            WHERE r.state NOT IN ('COMPLETED', 'FAILED', 'CANCELLED') AND r.state = 'RUNNING'
+              AND r.parent_task_run_id IS NULL AND o.pid = ? AND o.started_at >= ?)
         """,
         (after_id, pid, since, pid, since),
     ).fetchone()
-    return None if row is None else int(row[0])
+    return None if row[0] is None else int(row[0])
 
 
 def has_open_runs(connection: sqlite3.Connection) -> bool:
@@ -467,7 +476,14 @@ def _medians(connection: sqlite3.Connection, run_id: int, first_id: int, last_id
     durations: dict[int, list[float]] = {}
     for task_id, seconds in rows:
         durations.setdefault(task_id, []).append(seconds)
-    return {task_id: statistics.median(seconds) for task_id, seconds in durations.items()}
+    return {task_id: _median(seconds) for task_id, seconds in durations.items()}
+
+
+def _median(seconds: list[float]) -> float:
+    """Return the median; the module `statistics` has one too, and takes longer to load than all reads of a run take."""
+    ordered = sorted(seconds)
+    middle = len(ordered) // 2
+    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
 
 
 def list_tasks(connection: sqlite3.Connection, run_id: int, *, limit: int = 100, after_id: int = 0) -> list[TaskRun]:

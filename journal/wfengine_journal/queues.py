@@ -388,7 +388,8 @@ def _is_mine(asked: Asked) -> tuple[str, tuple[object, ...]]:
     if asked.recover != "own":
         return condition, ()
     condition, values = f"{condition} AND r.deployment_id IS NOT NULL", []
-    for column, wanted in (("r.queue", asked.queues), ("r.deployment_id", asked.deployment_ids)):
+    # With a + they are not searched by: SQLite would go through all runs that the deployment ever had.
+    for column, wanted in (("+r.queue", asked.queues), ("+r.deployment_id", asked.deployment_ids)):
         if wanted is not None:
             condition += f" AND {column} IN (SELECT value FROM json_each(?))"
             values.append(json.dumps(list(wanted)))
@@ -436,8 +437,8 @@ def _list_untold(
     if not deployments:
         return []
     rows = connection.execute(
-        f"SELECT {_COLUMNS} WHERE r.deployment_id IN (SELECT value FROM json_each(?)) AND r.queue IS NOT NULL AND {_IS_READY}"
-        f" AND r.state_name IS NOT '{AWAITING_SLOT}' AND r.id NOT IN (SELECT value FROM json_each(?)) ORDER BY r.id LIMIT ?",
+        f"SELECT {_COLUMNS} WHERE +r.deployment_id IN (SELECT value FROM json_each(?)) AND r.queue IS NOT NULL AND {_IS_READY}"
+        f" AND r.state_name IS NOT '{AWAITING_SLOT}' AND r.id NOT IN (SELECT value FROM json_each(?)) ORDER BY +r.id LIMIT ?",
         (json.dumps(list(deployments)), now, json.dumps([run.id for run in begun]), TOLD_AT_ONCE),
     ).fetchall()
     return [FoundRun._make(row) for row in rows]

@@ -77,14 +77,15 @@ class _Request(RecordedChange):
         rows = connection.execute(
             "SELECT r.id, (SELECT p.flow_run_id FROM task_run p WHERE p.id = r.parent_task_run_id), r.state, r.state_name,"
             " r.version, r.epoch, r.owner_id FROM flow_run r WHERE r.id = ?"
-            " UNION SELECT r.id, p.flow_run_id, r.state, r.state_name, r.version, r.epoch, r.owner_id"
+            " UNION ALL SELECT r.id, p.flow_run_id, r.state, r.state_name, r.version, r.epoch, r.owner_id"
             " FROM flow_run r JOIN task_run p ON p.id = r.parent_task_run_id"
-            " WHERE r.state NOT IN ('COMPLETED', 'FAILED', 'CANCELLED') ORDER BY 1",  # a subflow comes after its parent
-            (self.flow_run_id,),
+            " WHERE r.state NOT IN ('COMPLETED', 'FAILED', 'CANCELLED') AND r.id <> ?",
+            (self.flow_run_id, self.flow_run_id),
         ).fetchall()
         ids = {self.flow_run_id}
         family = []
-        for run in map(_Open._make, rows):
+        # Ordered here: for an order by id, SQLite would read every run there ever was. A subflow comes after its parent.
+        for run in map(_Open._make, sorted(rows, key=lambda row: int(row[0]))):
             if run.id in ids or run.parent_run_id in ids:
                 ids.add(run.id)
                 family.append(run)

@@ -159,3 +159,13 @@ class LogLine:
     task: str | None
     logger: str
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionCounts:
+    """What the last execution of a run's body did to its task runs; subflow calls are not counted."""
+
+    replayed: int  # an earlier execution recorded the outcome
+    ran: int  # the last attempt began in this one
+    not_asked: int  # recorded earlier, and this execution ended without asking for them
+    cached: int = 0  # given the result of an earlier call of whatever run

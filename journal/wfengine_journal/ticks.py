@@ -317,7 +317,7 @@ def list_open_runs_of(connection: sqlite3.Connection, schedule: ScheduleRow, lim
         "  AND (t.flow_run_id = r.id OR r.origin = 'continued')"
         " JOIN deployment d ON d.id = r.deployment_id"
         " WHERE r.deployment_id = ? AND r.nominal_at IS NOT NULL AND r.state NOT IN ('COMPLETED', 'FAILED', 'CANCELLED')"
-        " ORDER BY r.id LIMIT ?",
+        " ORDER BY +r.id LIMIT ?",  # for an order by id, SQLite would go through all runs that the deployment ever had
         (schedule.id, schedule.deployment_id, limit),
     )
     return [OpenRun._make(row) for row in rows.fetchall()]

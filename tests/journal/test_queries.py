@@ -12,6 +12,7 @@ from handmade import at, insert_run, insert_task_run, make_journal
 
 from wfengine_journal import queries
 from wfengine_journal.errors import NotFoundError
+from wfengine_journal.rows import ExecutionCounts
 
 
 @pytest.fixture
@@ -75,13 +76,13 @@ def test_task_counts_are_the_same_for_a_run_whose_calls_lie_far_apart(journal: P
 def test_what_an_execution_ran_is_told_from_what_it_replayed_and_from_orphans(journal: Path) -> None:
     with queries.reading(journal) as connection:
         before = queries.execution_counts(connection, 1)
-    assert before == queries.ExecutionCounts(replayed=1, ran=2, not_asked=1)
+    assert before == ExecutionCounts(replayed=1, ran=2, not_asked=1)
     writer = sqlite3.connect(journal)
     insert_task_run(writer, 900_000, 1, 1, "FAILED", epoch=2, ended_at=at(14))
     writer.commit()
     writer.close()
     with queries.reading(journal) as connection:  # by the index now: the ids lie far apart
-        assert queries.execution_counts(connection, 1) == queries.ExecutionCounts(replayed=1, ran=3, not_asked=1)
+        assert queries.execution_counts(connection, 1) == ExecutionCounts(replayed=1, ran=3, not_asked=1)
 
 
 def test_task_groups_hold_medians_and_when_they_ran(connection: sqlite3.Connection) -> None:

@@ -44,6 +44,8 @@ CREATE TABLE tick (                           -- one due instant of a schedule, 
     PRIMARY KEY (schedule_id, nominal_at)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX tick_run ON tick (flow_run_id) WHERE flow_run_id IS NOT NULL;
+CREATE INDEX tick_nominal ON tick (nominal_at);
+CREATE INDEX tick_missed ON tick (schedule_id, nominal_at) WHERE outcome <> 'started';
 
 ALTER TABLE deployment ADD COLUMN queue TEXT NOT NULL DEFAULT 'default';  -- where its runs wait to be taken up
 ALTER TABLE deployment ADD COLUMN priority INTEGER NOT NULL DEFAULT 0;    -- of its runs in the queue: larger ones first
@@ -65,6 +67,8 @@ ALTER TABLE flow_run ADD COLUMN priority INTEGER NOT NULL DEFAULT 0;  -- in its 
 ALTER TABLE flow_run ADD COLUMN partition_key TEXT;   -- runs of one key share the queue's limit for each partition; null: none
 ALTER TABLE flow_run ADD COLUMN deduplication_key TEXT;  -- until it ends, its queue takes no second run of its flow with this key; null: none
 ALTER TABLE flow_run ADD COLUMN crashes INTEGER NOT NULL DEFAULT 0;  -- how often its process died since a person last took it up; -1: it was imported, and nobody took it up here
+CREATE INDEX flow_run_failed ON flow_run (id) WHERE state = 'FAILED';
+CREATE INDEX task_run_orphan ON task_run (id) WHERE orphaned_in IS NOT NULL;
 DROP INDEX flow_run_queue;
 CREATE INDEX flow_run_queue ON flow_run (queue, priority DESC, id) WHERE state = 'SCHEDULED' AND queue IS NOT NULL;
 CREATE INDEX flow_run_due ON flow_run (due_at) WHERE state = 'SCHEDULED' AND due_at IS NOT NULL;

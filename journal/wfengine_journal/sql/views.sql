@@ -83,7 +83,14 @@ SELECT r.id, r.name, f.name, NULL, NULL, r.ended_at, coalesce(e.type, r.state), 
 FROM flow_run r
 JOIN flow f ON f.id = r.flow_id
 LEFT JOIN error e ON e.id = r.error_id
-WHERE r.state IN ('FAILED', 'CRASHED');
+WHERE r.state = 'FAILED'
+UNION ALL  -- not together with the runs that failed: another index holds these
+SELECT r.id, r.name, f.name, NULL, NULL, r.ended_at, coalesce(e.type, r.state), coalesce(e.message, r.state_message), 1,
+       r.epoch, r.parameters, e.traceback
+FROM flow_run r
+JOIN flow f ON f.id = r.flow_id
+LEFT JOIN error e ON e.id = r.error_id
+WHERE r.state = 'CRASHED' AND r.state NOT IN ('COMPLETED', 'FAILED', 'CANCELLED');
 
 CREATE VIEW timeline AS
 SELECT t.flow_run_id AS run_id, k.name AS task, t.id AS task_id, t.state,
@@ -110,7 +117,7 @@ CREATE VIEW stuck AS
 SELECT r.id, r.name, f.name AS flow, r.state, r.state_message AS message, r.next_attempt_at, o.pid, o.host,
        (SELECT max(h.at) FROM transition h WHERE h.flow_run_id = r.id) AS last_activity_at,
        'wfengine resume ' || r.id AS next_step
-FROM flow_run r
+FROM flow_run r INDEXED BY flow_run_open  -- in whatever order it is asked for: the few open runs, not all there ever were
 JOIN flow f ON f.id = r.flow_id
 LEFT JOIN owner o ON o.id = r.owner_id
 WHERE r.state NOT IN ('COMPLETED', 'FAILED', 'CANCELLED')
@@ -269,7 +276,7 @@ LEFT JOIN flow_run r ON r.id = t.flow_run_id;
 
 CREATE VIEW missed AS
 SELECT t.schedule_id, f.name || '/' || d.name AS deployment, s.rule, t.nominal_at, t.outcome, t.reason, t.decided_at
-FROM tick t
+FROM tick t INDEXED BY tick_missed  -- in whatever order it is asked for
 JOIN schedule s ON s.id = t.schedule_id
 JOIN deployment d ON d.id = s.deployment_id
 JOIN flow f ON f.id = d.flow_id
