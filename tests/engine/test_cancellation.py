@@ -817,8 +817,10 @@ class Running:
         assert self.process.stdout.readline() == "started\n"
 
     def end(self) -> tuple[int, str]:
-        out, _ = self.process.communicate(timeout=PROGRAM_SECONDS)
-        return self.process.returncode, out.strip()
+        assert self.process.stdout is not None
+        with self.process.stdout as stdout:  # not by communicate(), which does not see what readline() read too much
+            out = stdout.read()
+        return self.process.wait(PROGRAM_SECONDS), out.strip()
 
     def kill(self) -> None:
         os.kill(self.process.pid, signal.SIGKILL)

@@ -16,14 +16,12 @@ import pytest
 from pydantic import BaseModel, ConfigDict
 
 from tests.engine.conftest import PROGRAM_HEAD
-from wfengine import Flow, Task, TaskFuture, flow, task, unmapped
+from wfengine import Flow, Task, flow, task, unmapped
 from wfengine.exceptions import ParameterError, UsageError
 from wfengine.loading import entrypoint_of
 
 if TYPE_CHECKING:
     from conftest import Program, Rows
-
-    from wfengine_journal.store import Journal
 
 
 @dataclass
@@ -753,13 +751,3 @@ def test_a_flow_of_methods_is_drawn() -> None:
 
     graph = str(program.generate_mermaid_graph())
     assert ["sell-0" in graph, "tax-0" in graph, "found-0" in graph, "-->" in graph] == [True] * 4
-
-
-def test_futures_know_the_instance(journal: Journal) -> None:
-    @flow
-    def program() -> object:
-        future = Shop("north").sell.submit(1)
-        assert isinstance(future, TaskFuture)
-        return future.call.arguments["self"]
-
-    assert program() == Shop("north")

@@ -44,6 +44,9 @@ _ENVIRONMENT = {
 def connect(address: str | None, init_kwargs: Mapping[str, object]) -> Connection:
     """Return a connection to Ray, to be closed. Raises UsageError where there can be none."""
     is_local = address in (None, "local") and "RAY_ADDRESS" not in os.environ
+    # Ray reads this when it shows a worker's print for the first time. It would put a print of its own over that of this
+    # process, which records what flows with log_prints print.
+    os.environ.setdefault("RAY_TQDM_PATCH_PRINT", "0")
     with _lock:
         wanted = (address, dict(init_kwargs))
         present = _Kept.present
