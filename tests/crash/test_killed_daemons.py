@@ -28,7 +28,7 @@ HOUR = 3600.0
 #: How the runs come about: they wait in a queue already, or a schedule is due.
 KINDS = ("queued", "ticks")
 #: Pairs of daemons that are started together; more in a longer programme.
-PAIRS = int(os.environ.get("WFENGINE_DAEMON_PAIRS") or 3)
+PAIRS = int(os.environ.get("WFENGINE_DAEMON_PAIRS") or 10)
 
 #: What serves, and kills itself.
 PROGRAM = Path(__file__).with_name("served.py")
