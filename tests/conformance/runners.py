@@ -62,11 +62,12 @@ class Candidate:
     lacks: Mapping[str, str] = field(default_factory=dict)  # what it cannot do, and why
     cluster: Callable[[], AbstractContextManager[dict[str, object]]] = _nothing
     workers: int = 2
+    package: str = "wfengine"  # the extra that it is installed with brings this
 
     @property
     def is_there(self) -> bool:
-        """Tell whether it can be imported."""
-        return importlib.util.find_spec(self.module) is not None
+        """Tell whether what it needs is installed."""
+        return importlib.util.find_spec(self.package) is not None
 
 
 _R = "wfengine.runners"
@@ -75,8 +76,22 @@ CANDIDATES = [
     Candidate("threads", f"{_R}.threads", "ThreadTaskRunner()", SAME_PROCESS, workers=32),
     Candidate("one thread", f"{_R}.threads", "ThreadTaskRunner(1)", SAME_PROCESS, workers=1),
     Candidate("processes", f"{_R}.processes", "ProcessTaskRunner({workers})"),
-    Candidate("dask", f"{_R}.dask", "DaskTaskRunner(address={address!r}, max_workers={workers})", OTHER_MACHINE, dask_cluster),
-    Candidate("ray", f"{_R}.ray", "RayTaskRunner(address={address!r}, max_workers={workers})", OTHER_MACHINE, ray_cluster),
+    Candidate(
+        "dask",
+        f"{_R}.dask",
+        "DaskTaskRunner(address={address!r}, max_workers={workers})",
+        OTHER_MACHINE,
+        dask_cluster,
+        package="distributed",
+    ),
+    Candidate(
+        "ray",
+        f"{_R}.ray",
+        "RayTaskRunner(address={address!r}, max_workers={workers})",
+        OTHER_MACHINE,
+        ray_cluster,
+        package="ray",
+    ),
 ]
 
 

@@ -46,4 +46,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         write(f"({number}) {reason}")
     for candidate in CANDIDATES:
         if not candidate.is_there:
-            write(f"{candidate.name}: {candidate.module} is not there")
+            write(f"{candidate.name}: the package {candidate.package} is not installed")
