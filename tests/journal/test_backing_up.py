@@ -86,8 +86,11 @@ def test_copies_taken_while_flows_write_are_sound_and_of_one_moment(tmp_path: Pa
         assert query(copy, f"SELECT 1 FROM task_run t WHERE version <> {latest}") == []
         number += 1
     for writer in writers:
-        said, errors = writer.communicate(timeout=240)
-        assert (writer.returncode, said) == (0, "done\n"), errors
+        assert writer.stdout is not None
+        assert writer.stderr is not None
+        with writer.stdout as stdout, writer.stderr as stderr:  # not communicate(): readline() may have read too much
+            said, errors = stdout.read(), stderr.read()
+        assert (writer.wait(240), said) == (0, "done\n"), errors
     assert counts == sorted(counts)
     assert len(counts) >= 2
 

@@ -45,6 +45,9 @@ class Bucket:
         )
         PutQuota("api", at=at(0), rate=(count, seconds)).apply(self.connection)
 
+    def __del__(self) -> None:
+        self.connection.close()
+
     def ask(self, seconds: float | Fraction, count: int = 1) -> float:
         """Start if it may be now, else return how long to wait."""
         self.connection.execute("BEGIN")
