@@ -28,6 +28,10 @@ _logger = logging.getLogger("wfengine.engine")
 
 R = TypeVar("R")
 
+#: How long a wait without a limit lasts at a time, in seconds: Python hears of a signal that came in the instant before a wait
+#: only when that wait is over, so that a Ctrl-C would be lost until the next one.
+LOOK_FOR_SIGNALS_SECONDS = 0.5
+
 
 class _WorkerHooks(threading.local):
     """What a runner sets for its threads."""
@@ -169,7 +173,10 @@ class TaskFuture(Generic[R]):
             if event is None:
                 event = self._event = threading.Event()
         with waiting():
-            return event.wait(timeout)
+            while not event.wait(LOOK_FOR_SIGNALS_SECONDS if timeout is None else timeout):
+                if timeout is not None:
+                    return False
+        return True
 
     def _runner(self) -> object:
         chosen = self.call.callee.runner or self.call.run.flow.task_runner

@@ -17,7 +17,7 @@ from pathlib import Path
 #: What a nursery's command line consists of.
 FLAG = "--nursery"
 #: A child that lives longer is ended by its own alarm, in seconds.
-CHILD_LIMIT_SECONDS = 60
+CHILD_LIMIT_SECONDS = 120
 
 
 class Nursery:
