@@ -337,6 +337,15 @@ def listening(every):
     found = [each.net_connections("tcp") for each in every]
     return sorted({each.laddr.ip for several in found for each in several if each.status == "LISTEN"})
 
+def ends(pid):
+    try:
+        psutil.Process(pid).wait(30)  # some end a moment after Ray says that it is down
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.TimeoutExpired:
+        return False
+    return True
+
 @task
 def length(data):
     print("a line of a task")
@@ -365,7 +374,7 @@ found, where, pids, refused = main()
 import ray
 print(json.dumps({
     "found": found, "listening": where, "refused": refused, "told": told,
-    "left": [pid for pid in pids if psutil.pid_exists(pid)],
+    "left": [pid for pid in pids if not ends(pid)],
     "initialised": ray.is_initialized(), "environment": [name for name in os.environ if name.startswith("RAY_USAGE")],
     "print": print.__module__,
 }))
