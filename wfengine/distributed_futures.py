@@ -193,7 +193,7 @@ class PrefectDistributedFuture(TaskFuture[R]):
 
     def refuse_endless_wait(self) -> None:
         """Raise UsageError where the run could never end because it is waited for here."""
-        place, loop = current_place.get(), getattr(worker_hooks, "loop", None)
+        place, loop = current_place.get(), worker_hooks.loop
         if place is not None and loop is not None and loop[0] is place.runner:
             raise UsageError(
                 f"Background run {self.flow_run_id} was waited for in a way that stops the event loop of this worker, and with "

@@ -6,7 +6,7 @@ import builtins
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 from wfengine.scopes import current_scope
 
@@ -36,17 +36,27 @@ def _print(*values: object, **options: object) -> None:
     assert _plain_print is not None
     _plain_print(*values, **options)
     scope = current_scope()
-    if scope is None or options.get("file") not in (None, sys.stdout, sys.stderr):
+    if scope is None or not is_shown(options):
         return
     wanted = scope.call.callee.log_prints if scope.call is not None else None
     busy = getattr(_thread, "busy", False)  # a log handler of the user's prints
     if (scope.run.log_prints if wanted is None else wanted) and not busy:
         _thread.busy = True
         try:
-            separator = options.get("sep")
-            log_printed((" " if separator is None else str(separator)).join(str(value) for value in values))
+            log_printed(printed_text(values, options))
         finally:
             _thread.busy = False
+
+
+def is_shown(options: Mapping[str, object]) -> bool:
+    """Tell by the options of a print whether it goes to the program's output, and not into a file."""
+    return options.get("file") in (None, sys.stdout, sys.stderr)
+
+
+def printed_text(values: Iterable[object], options: Mapping[str, object]) -> str:
+    """Return the line of the log for what is printed."""
+    separator = options.get("sep")
+    return (" " if separator is None else str(separator)).join(str(value) for value in values)
 
 
 def log_printed(text: str) -> None:

@@ -117,12 +117,6 @@ class Do(NamedTuple):
     kwargs: dict[str, object]
 
 
-class Future(NamedTuple):
-    """The number of a future of the run."""
-
-    number: int
-
-
 class Ask(NamedTuple):
     """From a thread of a worker that waits for the answer."""
 
@@ -157,10 +151,10 @@ class Names:
     futures: dict[int, object] = field(default_factory=dict)
     sent: dict[str, object] = field(default_factory=dict)
 
-    def number_of(self, future: object) -> Future:
+    def number_of(self, future: object) -> int:
         """Return the number of a future, from now on kept for the worker."""
         self.futures[id(future)] = future
-        return Future(id(future))
+        return id(future)
 
 
 #: On a worker: tasks and flows by the name the flow's process gave them, and back.
@@ -198,7 +192,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # ships no type info
 
     def _future(self, obj: Any) -> object:
         if self._names is not None:
-            return ("future", self._names.number_of(obj).number)
+            return ("future", self._names.number_of(obj))
         number = getattr(obj, "number", None)  # none: that of a background task, made here by its id
         return None if number is None else ("future", number)
 

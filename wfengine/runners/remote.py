@@ -462,7 +462,7 @@ class Line:
             run = self._run_inside if step.timeout_seconds is None else self._run_apart
             return same._replace(fn=lambda: run(step, thread))
 
-        before = getattr(worker_hooks, "away", None)
+        before = worker_hooks.away
         worker_hooks.away = away
         try:
             yield

@@ -18,29 +18,36 @@ from wfengine.tasks import Task
 
 def answer_call(call: Call) -> object:
     """Make the call of a task or flow, or submit it; return its value, its state or its future."""
-    callee = cast(Any, call.callee)  # a task or a flow
+    made = _make(call)
+    return made.result() if _collects_items(call) else made
+
+
+def _make(call: Call) -> Any:
+    """Return what the caller of a task or flow gets here; of one whose items are collected, its future."""
+    callee = cast(Any, call.callee)
     with tags(*call.tags):
-        if call.submitted:
+        if call.submitted or _collects_items(call):
             return callee.submit(*call.args, wait_for=call.wait_for, **call.kwargs)
-        if callee.is_generator and isinstance(call.callee, Task) and not call.return_state:
-            return callee.submit(*call.args, wait_for=call.wait_for, **call.kwargs).result()
         return callee(*call.args, wait_for=call.wait_for, return_state=call.return_state, **call.kwargs)
+
+
+def _collects_items(call: Call) -> bool:
+    """Tell whether a task is called for its items: it is run to its end, and they are sent together."""
+    is_asked_for_items = not call.submitted and not call.return_state
+    return is_asked_for_items and isinstance(call.callee, Task) and call.callee.is_generator
 
 
 def begin_call(call: Call) -> Callable[[], object]:
     """Give a direct call of something async its place in the order of calls; return what makes it and gives its value."""
-    callee = cast(Any, call.callee)
-    with tags(*call.tags):
-        if callee.is_generator and isinstance(call.callee, Task) and not call.return_state:
-            future = callee.submit(*call.args, wait_for=call.wait_for, **call.kwargs)
-            return cast("Callable[[], object]", future.result)
-        coroutine = callee(*call.args, wait_for=call.wait_for, return_state=call.return_state, **call.kwargs)
+    made = _make(call)
+    if _collects_items(call):
+        return cast("Callable[[], object]", made.result)
 
     def finish() -> object:
         with tags(*call.tags):
-            return run_coroutine(coroutine)
+            return run_coroutine(made)
 
-    weakref.finalize(finish, coroutine.close).atexit = False  # it may never be awaited
+    weakref.finalize(finish, made.close).atexit = False  # it may never be awaited
     return finish
 
 

@@ -11,12 +11,12 @@ import contextvars
 import itertools
 import logging
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
+from wfengine.prints import is_shown, printed_text
 from wfengine.runners.away import ERRAND, Errand
 from wfengine.runners.messages import (
     MAIN,
@@ -414,11 +414,6 @@ def _function(name: str, parcels: Callable[[str], bytes]) -> Callable[..., objec
     return function
 
 
-def has_function(name: str) -> bool:
-    """Tell whether a function's parcel need not be sent any more."""
-    return name in _functions
-
-
 async def _items_later(answer: Any) -> Any:
     for item in await answer:
         yield item
@@ -473,6 +468,5 @@ _plain_print: Callable[..., None] = builtins.print
 def _print(*values: object, **options: object) -> None:
     _plain_print(*values, **options)
     errand = ERRAND.get()
-    if errand is not None and _prints.get() and options.get("file") in (None, sys.stdout, sys.stderr):
-        separator = options.get("sep")
-        errand.tell((" " if separator is None else str(separator)).join(str(value) for value in values))
+    if errand is not None and _prints.get() and is_shown(options):
+        errand.tell(printed_text(values, options))
