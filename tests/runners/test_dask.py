@@ -16,9 +16,16 @@ import pytest
 from distributed import Client, Scheduler
 
 from tests.engine.conftest import Program, Rows
+from tests.runners.cluster_cases import (
+    assert_a_death_costs_one_task,
+    assert_a_death_is_retried,
+    descend,
+    descend_async,
+    where,
+)
 from tests.runners.clusters import DaskCluster
 from wfengine import flow, task
-from wfengine.exceptions import UsageError, WorkerDiedError
+from wfengine.exceptions import UsageError
 from wfengine.runners.dask import DaskTaskRunner
 from wfengine.runners.dask_exchange import Exchange
 from wfengine.runners.dask_worker import _Parcels, carry_out
@@ -31,28 +38,6 @@ PATIENCE_SECONDS = 20
 @pytest.fixture(scope="module")
 def runner(dask_cluster: DaskCluster) -> DaskTaskRunner:
     return DaskTaskRunner(dask_cluster.address)
-
-
-@task
-def where(number: int) -> tuple[int, int]:
-    return number, os.getpid()
-
-
-@task
-def descend(depth: int) -> int:
-    return 0 if depth == 0 else 1 + descend.submit(depth - 1).result()
-
-
-@task
-async def descend_async(depth: int) -> int:
-    return 0 if depth == 0 else 1 + await descend_async.submit(depth - 1)
-
-
-@task
-def note_and_die(folder: Path) -> None:
-    with (folder / "notes").open("a") as notes:
-        notes.write("died\n")
-    os.kill(os.getpid(), 9)
 
 
 def workers_of(cluster: DaskCluster) -> set[int]:
@@ -202,31 +187,11 @@ def test_code_that_was_given_up_ends_when_it_asks_for_something(runner: DaskTask
 
 
 def test_a_task_whose_worker_dies_fails_and_dask_does_not_run_it_again(runner: DaskTaskRunner, tmp_path: Path) -> None:
-    @flow(task_runner=runner)
-    def main() -> list[int]:
-        siblings = where.map(range(20))
-        dead = note_and_die.submit(tmp_path)
-        more = where.map(range(20, 40))
-        with pytest.raises(WorkerDiedError, match="died, or left the cluster"):
-            dead.result()
-        return [number for future in (siblings, more) for number, _pid in future.result()]
-
-    assert main() == list(range(40))
-    assert (tmp_path / "notes").read_text() == "died\n"
+    assert_a_death_costs_one_task(runner, tmp_path, "died, or left the cluster")
 
 
 def test_a_task_with_retries_is_tried_on_another_worker(runner: DaskTaskRunner, tmp_path: Path) -> None:
-    @task(retries=1)
-    def die_once(folder: Path) -> str:
-        if not (folder / "notes").exists():
-            note_and_die.fn(folder)
-        return "done"
-
-    @flow(task_runner=runner)
-    def main() -> str:
-        return die_once.submit(tmp_path).result()
-
-    assert main() == "done"
+    assert_a_death_is_retried(runner, tmp_path)
 
 
 DRIVER = """

@@ -20,9 +20,16 @@ import pytest
 ray = pytest.importorskip("ray", reason="Ray has no package for this version of Python")
 
 from tests.engine.conftest import Program, Rows  # noqa: E402
+from tests.runners.cluster_cases import (  # noqa: E402
+    assert_a_death_costs_one_task,
+    assert_a_death_is_retried,
+    descend,
+    descend_async,
+    where,
+)
 from wfengine import flow, task  # noqa: E402
 from wfengine.runners.ray import RayTaskRunner  # noqa: E402
-from wfengine_journal.errors import UsageError, WorkerDiedError  # noqa: E402
+from wfengine_journal.errors import UsageError  # noqa: E402
 
 #: For what another process does, in seconds.
 PATIENCE_SECONDS = 30
@@ -48,28 +55,6 @@ def ray_here() -> Iterator[str]:
 @pytest.fixture
 def runner(ray_here: str) -> RayTaskRunner:
     return RayTaskRunner()
-
-
-@task
-def where(number: int) -> tuple[int, int]:
-    return number, os.getpid()
-
-
-@task
-def descend(depth: int) -> int:
-    return 0 if depth == 0 else 1 + descend.submit(depth - 1).result()
-
-
-@task
-async def descend_async(depth: int) -> int:
-    return 0 if depth == 0 else 1 + await descend_async.submit(depth - 1)
-
-
-@task
-def note_and_die(folder: Path) -> None:
-    with (folder / "notes").open("a") as notes:
-        notes.write("died\n")
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def eventually(holds: object) -> None:
@@ -134,31 +119,11 @@ def test_a_large_argument_is_stored_once_and_a_large_result_comes_back(runner: R
 
 
 def test_a_task_whose_worker_dies_fails_and_ray_does_not_run_it_again(runner: RayTaskRunner, tmp_path: Path) -> None:
-    @flow(task_runner=runner)
-    def main() -> list[int]:
-        siblings = where.map(range(20))
-        dead = note_and_die.submit(tmp_path)
-        more = where.map(range(20, 40))
-        with pytest.raises(WorkerDiedError, match="its Ray worker died"):
-            dead.result()
-        return [number for future in (siblings, more) for number, _pid in future.result()]
-
-    assert main() == list(range(40))
-    assert (tmp_path / "notes").read_text() == "died\n"
+    assert_a_death_costs_one_task(runner, tmp_path, "its Ray worker died")
 
 
 def test_a_task_with_retries_is_tried_on_another_worker(runner: RayTaskRunner, tmp_path: Path) -> None:
-    @task(retries=1)
-    def die_once(folder: Path) -> str:
-        if not (folder / "notes").exists():
-            note_and_die.fn(folder)
-        return "done"
-
-    @flow(task_runner=runner)
-    def main() -> str:
-        return die_once.submit(tmp_path).result()
-
-    assert main() == "done"
+    assert_a_death_is_retried(runner, tmp_path)
 
 
 def test_what_runs_too_long_is_unwound_from_its_sleep_or_killed(runner: RayTaskRunner, tmp_path: Path) -> None:
