@@ -18,13 +18,13 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from types import FrameType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from wfengine._version import __version__
 from wfengine.listeners import Event, add_listener, remove_listener
 from wfengine.services import Service
 from wfengine.supervision import Supervisor
-from wfengine_journal.daemons import PutDaemon, RunNames, names_of_run
+from wfengine_journal.daemons import PutDaemon, names_of_run
 from wfengine_journal.errors import JournalError, UsageError, WfengineError
 from wfengine_journal.threads import start_thread
 from wfengine_journal.ticks import find_next_due
@@ -200,7 +200,7 @@ class Daemon:
             return  # whoever writes next meets it, and says so
         if found is None:
             return  # pruned meanwhile
-        names = cast(RunNames, found)
+        names = found
         state = event.state_name or event.state.capitalize()
         _logger.log(
             _LEVELS.get(event.state, logging.INFO), "flow run %d '%s' of %s: %s", event.flow_run_id, names.run,

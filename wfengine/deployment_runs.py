@@ -415,7 +415,7 @@ def _wait(call: Call, run_id: int, seconds: float | None) -> Steps[Outcome]:
     until = yield from begin_until(call, seconds, [note])
     circle = journal.read(lambda connection: find_circle(connection, find_outermost(connection, run.id)))
     if circle:
-        return (yield from settled(call, Outcome(None, _deadlock(journal, cast("list[int]", circle)))))
+        return (yield from settled(call, Outcome(None, _deadlock(journal, circle))))
 
     def look() -> object:
         row = run.journal.records.get_flow_run(run_id)

@@ -32,7 +32,6 @@ from wfengine_journal.queues import (
     CancelCollided,
     FoundRun,
     HoldRun,
-    Look,
     QueueAdmission,
     RestartRate,
     list_given_up,
@@ -191,7 +190,7 @@ class Executor(RunWorker):
         """See RunWorker. Runs of its own queues and others alike: a dead process holds places of all of them."""
         sweep(journal)
         given_up = journal.read(lambda connection: list_given_up(connection, self._asked(journal, 0, self._given_up)))
-        for run_id, name, crashes in cast("list[tuple[int, str, int]]", given_up):
+        for run_id, name, crashes in given_up:
             self._given_up.add(run_id)
             _logger.error(
                 "flow run %d '%s' crashed %d times and is not taken up by itself any more. See why: wfengine runs show %d. "
@@ -212,7 +211,7 @@ class Executor(RunWorker):
         if free <= 0:
             return False
         asked = self._asked(journal, free, self._refused)
-        found = cast("Look", journal.read(lambda connection: look(connection, asked)))
+        found = journal.read(lambda connection: look(connection, asked))
         self._due_at = found.due_at
         for name in found.set_back:
             journal.write(RestartRate(name, at=asked.now), synced=False)

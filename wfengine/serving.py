@@ -266,7 +266,7 @@ def _record(found: Found, name: str) -> Served:
     journal = default_journal()
     declared, known = list(found.declared), []
     for flow, place in found.others:
-        ids = cast("list[int]", journal.read(lambda connection, flow=flow: ids_of_flow(connection, flow.name)))  # type: ignore[misc]  # bound per turn
+        ids = journal.read(lambda connection, flow=flow: ids_of_flow(connection, flow.name))  # type: ignore[misc]  # bound per turn
         known += ids
         if not ids:
             declared.append(flow.to_deployment(place))

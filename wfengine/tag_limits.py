@@ -9,7 +9,7 @@ A task that a task calls does not wait for the places of those that wait for it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from wfengine.doubt import cut_off
@@ -18,7 +18,7 @@ from wfengine.scopes import current_tags
 from wfengine.steps import Create, Steps, Write
 from wfengine_journal.errors import ForkedProcessError, JournalError, RunHalted
 from wfengine_journal.places import Claimer, LeaveLine, LineUp, TakePlaces, find_dead_owners, list_lacking
-from wfengine_journal.quotas import TAG_PREFIX, QuotaRow, list_quotas
+from wfengine_journal.quotas import TAG_PREFIX, list_quotas
 from wfengine_journal.riders import Rider, WithRiders
 from wfengine_journal.states import StateType
 from wfengine_journal.transitions import BeginCall, SettleCall, StartAttempt
@@ -44,7 +44,7 @@ def limited_tags(journal: Journal) -> frozenset[str]:
     now = journal.clock.monotonic_seconds()
     known = _LIMITED.get(journal)
     if known is None or now >= known[0]:
-        rows = cast("list[QuotaRow]", journal.read(lambda connection: list_quotas(connection, TAG_PREFIX)))
+        rows = journal.read(lambda connection: list_quotas(connection, TAG_PREFIX))
         tags = frozenset(row.name.removeprefix(TAG_PREFIX) for row in rows)
         known = _LIMITED[journal] = (now + BELIEVED_SECONDS, tags)
     return known[1]

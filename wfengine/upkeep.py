@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from wfengine.files import age_seconds, backup_journal, prune_runs
 from wfengine_journal.backing_up import default_target
@@ -164,7 +164,7 @@ class UpkeepService:
         return min(waits)
 
     def _read(self, kind: str) -> tuple[str | None, Upkeep]:
-        return cast("tuple[str | None, Upkeep]", self._journal.read(lambda connection: get_upkeep(connection, kind)))
+        return self._journal.read(lambda connection: get_upkeep(connection, kind))
 
     def _seconds_left(self, job: _Job, upkeep: Upkeep) -> float:
         """Return how long until something is due. A last time that lies more than an interval ahead was a wrong clock's."""

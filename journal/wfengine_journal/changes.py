@@ -120,7 +120,7 @@ class Changes:
 
     def data_version(self) -> int:
         """Return a number that changes with each commit of another process. Raises JournalError, ForkedProcessError."""
-        return int(str(self._writer.read(lambda connection: connection.execute("PRAGMA data_version").fetchone()[0])))
+        return int(str(self._writer.read_itself(lambda connection: connection.execute("PRAGMA data_version").fetchone()[0])))
 
     # ---- the end
 

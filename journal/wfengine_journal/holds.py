@@ -48,13 +48,17 @@ class Hold:
         """Tell whether the caller is the thread that runs the user code."""
         return threading.get_ident() == self._thread
 
-    def await_end(self, path: Path) -> None:
-        """Wait, as another thread, until it is over."""
+    def refuse_threads_of_the_user(self) -> None:
+        """Raise UsageError in a thread that the user code inside it started."""
         if INSIDE.get() is self:
             raise UsageError(
                 "A thread that was started inside a transactional task cannot use the journal: it would wait for the "
                 "transaction, and the task for the thread. Do it in the task's own thread, or after the task."
             )
+
+    def await_end(self, path: Path) -> None:
+        """Wait, as another thread, until it is over."""
+        self.refuse_threads_of_the_user()
         if not self.ended.wait(HELD_SECONDS):
             raise JournalBusyError(
                 f"A transactional task of this process has held the write lock of {path} for {HELD_SECONDS:.0f} s. Let it do "

@@ -15,7 +15,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 from wfengine_journal.quotas import find_quota
 from wfengine_journal.tickets import WriteRefused
@@ -68,7 +68,7 @@ def find_dead_owners(journal: Journal, names: Iterable[str]) -> frozenset[int]:
     def owners(connection: sqlite3.Connection) -> set[int]:
         return {place.owner_id for name in names for place in list_places(connection, name)}
 
-    found = cast("set[int]", journal.read(owners))
+    found = journal.read(owners)
     return frozenset(owner for owner in found if not journal.is_owner_alive(owner))
 
 

@@ -215,7 +215,7 @@ def prune(journal: Journal, rule: Rule, *, tell: Callable[[Pruned], object] | No
 
 def _planned(journal: Journal, rule: Rule) -> tuple[list[_Family], int]:
     found: list[tuple[list[_Family], int]] = []
-    journal.read(lambda connection: found.append(plan(connection, rule)))
+    journal.read_itself(lambda connection: found.append(plan(connection, rule)))
     return found[0]
 
 
@@ -332,7 +332,7 @@ def _without_a_row(journal: Journal, references: set[str]) -> list[str]:
         return found
 
     still: list[set[str]] = []
-    journal.read(lambda connection: still.append(left(connection)))
+    journal.read_itself(lambda connection: still.append(left(connection)))
     places = {_place(text) for text in still[0]}
     return sorted(text for text in references if _place(text) not in places)
 
@@ -354,7 +354,7 @@ def _delete_unreferenced(journal: Journal) -> tuple[int, int, set[str]]:
 
     A row written meanwhile may refer to a value that nothing referred to before: so both are asked under the lock again.
     """
-    journal.read(_note_unreferenced)
+    journal.read_itself(_note_unreferenced)
     deleted = {"value": 0, "error": 0}
     files: set[str] = set()
     for table in deleted:
@@ -365,7 +365,7 @@ def _delete_unreferenced(journal: Journal) -> tuple[int, int, set[str]]:
             files |= deletion.files
             if not deletion.looked_at:
                 break
-    journal.read(lambda connection: [connection.execute(f"DROP TABLE temp.prune_{name}") for name in _NOTES])
+    journal.read_itself(lambda connection: [connection.execute(f"DROP TABLE temp.prune_{name}") for name in _NOTES])
     return deleted["value"], deleted["error"], files
 
 
@@ -436,7 +436,7 @@ class _VacuumSome:
 
 def _give_back_pages(journal: Journal) -> None:
     """Let the file shrink, as far as it was made so that it can."""
-    left = int(str(journal.read(_free_pages)))
+    left = int(str(journal.read_itself(_free_pages)))
     while left:
         step = _VacuumSome()
         journal.write(step, synced=False)

@@ -140,9 +140,9 @@ class OpenRunRow(NamedTuple):
 class Records:
     """The recorded runs of one journal, as its writing process sees them. All methods may be called from any thread."""
 
-    def __init__(self, path: Path, read_between: Callable[[Callable[[sqlite3.Connection], object]], object]) -> None:
+    def __init__(self, path: Path, read: Callable[[Callable[[sqlite3.Connection], object]], object]) -> None:
         self._path = path
-        self._read_between = read_between  # runs a read between two transactions
+        self._read = read
 
     def row(self, sql: str, parameters: tuple[object, ...]) -> tuple[object, ...] | None:
         """Return the first row of an answer, or None."""
@@ -154,8 +154,8 @@ class Records:
         return self.read(lambda connection: connection.execute(sql, parameters).fetchall())
 
     def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
-        """Return what a query says, run between two transactions."""
-        return cast(T, self._read_between(query))
+        """Return what a query says of what was committed; inside a transaction of user code, also of what was written there."""
+        return cast(T, self._read(query))
 
     def get_flow_run(self, flow_run_id: int) -> FlowRunRow:
         """Return one flow run; NotFoundError if there is none."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 from wfengine_journal.tickets import WriteRefused
 
@@ -38,7 +38,7 @@ class Look(NamedTuple):
 
 def look(journal: Journal, name: str) -> Look:
     """Return who holds a slot of that name now, and which of its owners are dead."""
-    holders = cast("list[Holder]", journal.read(lambda connection: list_holders(connection, name)))
+    holders = journal.read(lambda connection: list_holders(connection, name))
     dead = frozenset(owner for owner in {holder.owner_id for holder in holders} if not journal.is_owner_alive(owner))
     return Look([holder for holder in holders if holder.owner_id not in dead], dead)
 

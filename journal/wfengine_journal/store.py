@@ -74,6 +74,7 @@ class Journal:
         self.add = self._writer.add
         self.flush = self._writer.flush
         self.read = self._writer.read
+        self.read_itself = self._writer.read_itself
         self.fold_log = self._writer.fold_log
         self.exclusive = self._writer.exclusive
         self.records = Records(path, self._writer.read)

@@ -8,8 +8,8 @@ Invariants:
 - A change may refuse (raise WriteRefused) only before its first write, so that a refusal needs no rollback.
 - An error from COMMIT is an unknown outcome: the file is opened anew and each change is looked for (`landed`).
 - After a disk error nothing more is written through this writer; every later call raises the same JournalError.
-- While user code runs inside a transaction (`exclusive`), what its thread writes becomes a part of that transaction, and
-  everybody else waits for its end.
+- While user code runs inside a transaction (`exclusive`), what its thread writes becomes a part of that transaction.
+  Everybody else waits for its end to write, and reads beside it.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from typing import TypeVar
 
 from wfengine_journal.clock import Clock
-from wfengine_journal.connection import BUSY_TRIES, explain, open_writer, primary_code
+from wfengine_journal.connection import BUSY_TRIES, explain, open_reader, open_writer, primary_code
 from wfengine_journal.errors import ForkedProcessError, InternalError, JournalError
 from wfengine_journal.holds import FAULTS_OF_A_CHANGE, INSIDE, Hold
 from wfengine_journal.threads import start_thread
@@ -42,6 +44,7 @@ BATCH_LIMIT = 2000
 
 
 _logger = logging.getLogger("wfengine.journal")
+T = TypeVar("T")
 
 
 class Writer:
@@ -62,7 +65,8 @@ class Writer:
         self._closing = threading.Event()
         self._flusher: threading.Thread | None = None
         self._flusher_lock = threading.Lock()
-        self._hold: Hold | None = None  # user code runs inside a transaction
+        self._hold: Hold | None = None  # user code runs inside a transaction, or is about to
+        self._read_gate = threading.Lock()  # taken before the lock by who reads, and never while user code runs
         self._full_sync = False  # what PRAGMA synchronous is set to now
         self._last_sync = clock.monotonic_seconds()
         self.commits = 0  # transactions that were committed
@@ -152,11 +156,25 @@ class Writer:
         if self._queue:
             self._lead()
 
-    def read(self, query: Callable[[sqlite3.Connection], object]) -> object:
-        """Run a read on the write connection, between two transactions. Errors come as JournalError.
+    def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """Run a read between two transactions. Errors come as JournalError.
 
-        Inside a transaction of user code it sees what was written there.
+        User code inside a transaction sees what was written there. Nobody waits for it: meanwhile the others see what was
+        committed before it, so that who reads under a lock which that code comes to need is not waited for in a circle.
         """
+        hold = self._hold
+        if hold is not None and hold.is_mine():
+            return self._read_now(query)
+        with self._read_gate:
+            hold = self._hold
+            if hold is None:
+                with self._lock:
+                    return self._read_now(query)
+        hold.refuse_threads_of_the_user()
+        return self._read_aside(query)
+
+    def read_itself(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """Run a read that needs the write connection itself, such as one of temporary tables; it waits for user code."""
         hold = self._hold
         if hold is not None:
             if hold.is_mine():
@@ -165,7 +183,16 @@ class Writer:
         with self._lock:
             return self._read_now(query)
 
-    def _read_now(self, query: Callable[[sqlite3.Connection], object]) -> object:
+    def _read_aside(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        self._check_usable()
+        try:
+            with closing(open_reader(self._path)) as connection:
+                connection.row_factory = None
+                return query(connection)
+        except sqlite3.Error as error:
+            raise explain(error, self._path) from error
+
+    def _read_now(self, query: Callable[[sqlite3.Connection], T]) -> T:
         self._check_usable()
         try:
             return query(self._connection)
@@ -185,26 +212,26 @@ class Writer:
 
         What `work` raises rolls everything back and is raised here; so is sqlite3.IntegrityError for a constraint that is
         checked at COMMIT. Changes that its thread writes meanwhile are committed, or rolled back, with it. Everybody else
-        waits: `work` has to be short. Raises WriteRefused and JournalError as `write` does.
+        waits to write: `work` has to be short. Raises WriteRefused and JournalError as `write` does.
         """
-        hold = self._hold
-        if hold is not None:
-            if hold.is_mine():
-                raise InternalError("A transaction was begun inside a transaction. Please report this.")
-            hold.await_end(self._path)
         hold = Hold()
+        try:
+            self._announce(hold)
+            self._commit_exclusively(work, hold, synced)
+        finally:
+            if self._hold is hold:
+                self._hold = None
+            hold.ended.set()
+
+    def _commit_exclusively(self, work: Callable[[sqlite3.Connection], Change], hold: Hold, synced: bool) -> None:
         token = INSIDE.set(hold)
         self._leading = True
         try:
             with self._lock:
                 self._leading = True
                 self._check_usable()
-                try:
-                    self._commit_work(work, hold, synced)
-                finally:
-                    self._hold = None
+                self._commit_work(work, hold, synced)
         finally:
-            hold.ended.set()
             INSIDE.reset(token)
             self._leading = False
             self._hand_over()
@@ -212,10 +239,21 @@ class Writer:
             if after_commit is not None:
                 after_commit()
 
+    def _announce(self, hold: Hold) -> None:
+        """Let all know, before the lock is taken, that user code is about to hold it: one at a time."""
+        while True:
+            with self._read_gate:  # nobody is between a look at `_hold` and the lock that a reader takes then
+                other = self._hold
+                if other is None:
+                    self._hold = hold
+                    return
+            if other.is_mine():
+                raise InternalError("A transaction was begun inside a transaction. Please report this.")
+            other.await_end(self._path)
+
     def _commit_work(self, work: Callable[[sqlite3.Connection], Change], hold: Hold, synced: bool) -> None:
         try:
             self._begin(synced)
-            self._hold = hold
             change = work(self._connection)
             self._check_usable()
             hold.check(self._connection)
@@ -531,6 +569,7 @@ class Writer:
         else:  # a thread that does not exist here is inside SQLite: a reference never given back keeps it from being closed
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
         self._lock = threading.Lock()  # the parent's may be held by a thread that does not exist here
+        self._read_gate = threading.Lock()
         self._flusher_lock = threading.Lock()
         self._hold = None
         self._queue.clear()

@@ -6,6 +6,7 @@ one thread, so a forked child is as good as a fresh process; the tests of recove
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ from pathlib import Path
 
 #: What a nursery's command line consists of.
 FLAG = "--nursery"
-#: A child that lives longer is ended by its own alarm, in seconds.
+#: A child that lives longer is ended by its own alarm, in seconds, and leaves in `stderr.txt` where its threads stood.
 CHILD_LIMIT_SECONDS = 120
 
 
@@ -68,7 +69,6 @@ def serve(main: Callable[[], None]) -> None:
 
 
 def _become(folder: str, arguments: list[str], variables: dict[str, str]) -> None:
-    signal.alarm(CHILD_LIMIT_SECONDS)
     os.chdir(folder)
     os.environ.update(variables)
     sys.argv[1:] = arguments
@@ -76,3 +76,5 @@ def _become(folder: str, arguments: list[str], variables: dict[str, str]) -> Non
         descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(descriptor, number)
         os.close(descriptor)
+    faulthandler.register(signal.SIGALRM, all_threads=True, chain=True)
+    signal.alarm(CHILD_LIMIT_SECONDS)

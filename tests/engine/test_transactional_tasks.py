@@ -301,6 +301,37 @@ def test_refused_change_inside_leaves_nothing_and_the_rest_is_committed(rows: Ro
     assert rows("SELECT value FROM variables") == [('"before"',)]
 
 
+@pytest.mark.timeout(60)
+def test_new_calls_of_a_resumed_run_and_a_transaction_that_calls_do_not_wait_for_each_other(rows: Rows) -> None:
+    is_mended, begun = False, threading.Event()
+
+    @task(transaction=True)
+    def insert_and_queue(*, connection: Any) -> None:
+        if not is_mended:
+            raise ConnectionError("not yet")
+        connection.execute("INSERT INTO user_orders (amount) VALUES (1)")
+        begun.set()
+        for number in range(500):  # each looks whether it is recorded, as the call of the flow does meanwhile
+            later.delay(number)
+
+    @flow(idempotency_key="resumed")
+    def trying() -> int:
+        make_table()
+        later(0)
+        inserted = insert_and_queue.submit()
+        if is_mended:
+            assert begun.wait(20)
+            later(1)
+        inserted.result()
+        return int(str(rows("SELECT count(*) FROM runs WHERE state = 'SCHEDULED'")[0][0]))
+
+    with pytest.raises(ConnectionError):
+        trying()
+    is_mended = True
+    assert trying() == 500
+    assert orders(rows) == [1]
+
+
 def test_ordinary_tasks_on_other_threads_go_on_beside_transactions(rows: Rows) -> None:
     @flow
     def trying() -> tuple[int, int]:

@@ -81,7 +81,7 @@ def deploy(
             moved = None if connection is None else find_moved(connection, declared)
     else:
         changes = apply(use_journal(path), declared, prune=prune)
-        moved = cast("str | None", use_journal(path).read(lambda connection: find_moved(connection, declared)))
+        moved = use_journal(path).read(lambda connection: find_moved(connection, declared))
     if settings.as_json:
         fields = [
             {"kind": each.kind, "name": each.name, "outcome": each.outcome, "fields": list(each.fields), "due": each.due}

@@ -233,7 +233,7 @@ def _line_key(wanted: dict[str, int], claimer: Claimer) -> object:
 
 def _check_possible(journal: Journal, ask: Ask, wanted: dict[str, int], scope: Scope | None) -> None:
     for name, count in wanted.items():
-        quota = cast("QuotaRow | None", journal.read(lambda connection, name=name: find_quota(connection, name)))  # type: ignore[misc]  # bound per turn
+        quota = journal.read(lambda connection, name=name: find_quota(connection, name))  # type: ignore[misc]  # bound per turn
         if quota is not None and quota.slots and count > quota.slots:
             raise ConcurrencySlotAcquisitionError(
                 f"concurrency() asked for {count} places of '{name}', which has {quota.slots}, so it would wait for ever"
@@ -308,7 +308,7 @@ def _quotas(journal: Journal, ask: Ask, is_other: Callable[[QuotaRow], bool], wh
     """Return the quotas that are named. Raises ConcurrencySlotAcquisitionError for one that cannot be meant."""
     found: list[QuotaRow] = []
     for name in ask.names:
-        quota = cast("QuotaRow | None", journal.read(lambda connection, name=name: find_quota(connection, name)))  # type: ignore[misc]  # bound per turn
+        quota = journal.read(lambda connection, name=name: find_quota(connection, name))  # type: ignore[misc]  # bound per turn
         if quota is None and ask.strict:
             raise ConcurrencySlotAcquisitionError(
                 f"{ask.function}({name!r}, strict=True): there is no limit of that name in {journal.path}. "

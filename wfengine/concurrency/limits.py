@@ -68,13 +68,13 @@ def set_limit(
 def find_limit(name: str, *, tag: bool = False) -> Limit | None:
     """Return the limit of that name, or None."""
     full = quota_name(name, tag=tag)
-    row = cast("QuotaRow | None", _journal().read(lambda connection: find_quota(connection, full)))
+    row = _journal().read(lambda connection: find_quota(connection, full))
     return None if row is None else limit_of(row)
 
 
 def list_limits() -> list[Limit]:
     """Return the limits by name, those of tags too."""
-    rows = cast("list[QuotaRow]", _journal().read(list_quotas))
+    rows = _journal().read(list_quotas)
     return [limit_of(row) for row in rows if not row.name.startswith(QUEUE_PREFIX)]
 
 
@@ -220,5 +220,5 @@ def _written(change: Change, full_name: str) -> Limit | None:
     journal = _journal()
     journal.write(change, synced=current_scope() is None and default_durability(journal) == "power")
     forget_limited_tags(journal)
-    row = cast("QuotaRow | None", journal.read(lambda connection: find_quota(connection, full_name)))
+    row = journal.read(lambda connection: find_quota(connection, full_name))
     return None if row is None else limit_of(row)
