@@ -177,7 +177,7 @@ def test_ctrl_c_stops_a_run_such_that_it_can_be_resumed(cli: Cli, flow_file: Pat
     os.kill(process.pid, signal.SIGINT)
     (cli.folder / "go").touch()
     out, error = process.communicate(timeout=60)
-    assert (process.returncode, out) == (130, "")
+    assert (process.returncode, out) == (130, ""), error
     assert "stopping; press Ctrl-C again to end at once" in error
     assert error.count("wfengine resume ") == 1
     assert "resume with: wfengine resume " in error.splitlines()[-1]

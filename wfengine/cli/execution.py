@@ -446,7 +446,10 @@ def _without_the_engines_advice() -> Iterator[None]:
 
 @contextmanager
 def _second_interrupt_ends(last_words: Callable[[], str]) -> Iterator[None]:
-    """Let the first Ctrl-C do what it does now, and the second end the process without waiting for anything."""
+    """Let the first Ctrl-C do what it does now, and the second end the process without waiting for anything.
+
+    Once it was pressed, that holds until the process ends.
+    """
     previous = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(previous):
         yield  # not ours to change, or Ctrl-C is ignored (nohup)
@@ -466,20 +469,29 @@ def _second_interrupt_ends(last_words: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
+        if not pressed:  # else it may be pressed once more while the end is being said
+            signal.signal(signal.SIGINT, previous)
 
 
 def _end_at_once(last_words: Callable[[], str]) -> NoReturn:
     try:
-        for number in (2, 1):
-            if os.isatty(number):
-                os.write(number, SHOW_CURSOR)
-                break
-        _write_to_stderr(f"{last_words()}\n")
+        words = last_words()
+        terminal = next((os.dup(number) for number in (2, 1) if os.isatty(number)), None)
+        stderr = os.dup(2)
+        _silence()  # the live view, on its thread, would write below the last words
+        if terminal is not None:
+            os.write(terminal, SHOW_CURSOR)
+        _write_to_stderr(f"{words}\n", stderr)
     finally:
         os._exit(ExitCode.INTERRUPTED)
 
 
-def _write_to_stderr(text: str) -> None:
+def _silence() -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for number in (1, 2):
+        os.dup2(nowhere, number)
+
+
+def _write_to_stderr(text: str, descriptor: int = 2) -> None:
     with suppress(OSError):  # nobody listens any more
-        os.write(2, (LINE_START if os.isatty(2) else b"") + text.encode("utf-8", "replace"))
+        os.write(descriptor, (LINE_START if os.isatty(descriptor) else b"") + text.encode("utf-8", "replace"))

@@ -106,16 +106,12 @@ def run(
 
     with following(path, find, make_view(settings, path)):
         outcome = execution.start(flow, parameters, lambda: _last_words(path, find, settings))
-    try:
-        with reading(path) as connection:
-            outcome = replace(outcome, run_id=outcome.run_id or find(connection))
-            if _is_recorded(connection, outcome, before_id, since):
-                fields, code = _nothing_ran(connection, cast("int", outcome.run_id), settings)
-            else:
-                fields, code = _finish(connection, path, outcome, settings)
-    except KeyboardInterrupt:  # pressed once more, before it was said how to go on
-        say(_last_words(path, find, settings))
-        raise
+    with reading(path) as connection:
+        outcome = replace(outcome, run_id=outcome.run_id or find(connection))
+        if _is_recorded(connection, outcome, before_id, since):
+            fields, code = _nothing_ran(connection, cast("int", outcome.run_id), settings)
+        else:
+            fields, code = _finish(connection, path, outcome, settings)
     if settings.as_json:
         write_json("run", fields)
     return code
