@@ -70,9 +70,13 @@ def test_what_all_items_of_a_map_share_is_sent_once_to_each_worker(place: Place)
 
         return sum(use.map(range(tasks), value=wfengine.unmapped(os.urandom(size))).result())
 
-    before = _bytes_sent()
-    assert main() == sum(range(tasks)) + tasks * size
-    assert _bytes_sent() - before < (min(place.workers, 2) + 2.5) * size
+    def bytes_of_a_run() -> int:
+        before = _bytes_sent()
+        assert main() == sum(range(tasks)) + tasks * size
+        return _bytes_sent() - before
+
+    # The network of this machine is also that of others, who can only add to what is counted: one round of five is enough.
+    assert any(bytes_of_a_run() < (min(place.workers, 2) + 2.5) * size for _ in range(5))
 
 
 def _bytes_sent() -> int:
