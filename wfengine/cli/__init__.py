@@ -6,6 +6,8 @@ Commands are thin: they read through `wfengine_journal.queries`, call the engine
 
 from __future__ import annotations
 
+import atexit
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -85,6 +87,8 @@ def root() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command line (default: this process's) and exit with its code."""
+    # Called last, when no thread is waited for any more: Ctrl-C must not replace the exit code while Python takes itself down.
+    atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
     sys.exit(_run(list(sys.argv[1:] if arguments is None else arguments)))
 
 
