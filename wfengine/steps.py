@@ -20,7 +20,7 @@ from wfengine.interrupts import Invocation
 from wfengine.loop_commits import LoopCommits, uncancelled
 from wfengine.scopes import LiveRun, Scope, reset_scope, set_scope
 from wfengine.task_future import refuse_waiting, waiting, worker_hooks
-from wfengine.tracebacks import without_engine_frames
+from wfengine.tracebacks import as_raised
 from wfengine_journal.clock import sleep_unless, sleep_unless_async
 from wfengine_journal.errors import (
     InternalError,
@@ -349,7 +349,7 @@ def _invoke(step: Invoke) -> Outcome:
     except BaseException as error:
         if type(error) is SystemExit and scope.run.journal.is_forked:
             _leave_child(error)
-        return Outcome(None, without_engine_frames(error))
+        return Outcome(None, as_raised(error))
     finally:
         reset_scope(token)
 
@@ -533,9 +533,9 @@ async def _invoke_in_scope(step: Invoke) -> Outcome:
                 scope.enter_lane()
                 return Outcome(await _awaited(step), None)
         except TimeoutError as error:
-            return Outcome(None, timed_out(step) if limit.expired() else without_engine_frames(error))
+            return Outcome(None, timed_out(step) if limit.expired() else as_raised(error))
     except BaseException as error:
-        return Outcome(None, without_engine_frames(error))
+        return Outcome(None, as_raised(error))
     finally:
         reset_scope(token)
 

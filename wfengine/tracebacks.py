@@ -1,10 +1,22 @@
-"""Tracebacks that show the user's code and not the engine around it."""
+"""What user code raised, as people are to see it: without the engine around it, and without what Python made of Ctrl-C."""
 
 from __future__ import annotations
 
 from types import TracebackType
 
 _ENGINE = ("wfengine", "wfengine_journal", "wfengine_scheduler")
+
+
+def as_raised(error: BaseException) -> BaseException:
+    """Return what user code raised, with the engine's own frames taken out of the tracebacks of it and of its causes.
+
+    A Ctrl-C that comes while a wait of Python's `threading` has let go of its lock arrives as that lock's complaint, which no
+    user can foresee: it is the KeyboardInterrupt that it was.
+    """
+    behind = error.__context__
+    if type(error) is RuntimeError and isinstance(behind, KeyboardInterrupt) and str(error) == "release unlocked lock":
+        error = behind
+    return without_engine_frames(error)
 
 
 def without_engine_frames(error: BaseException) -> BaseException:

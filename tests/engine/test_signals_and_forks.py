@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 SIGNALS = {
     "KeyboardInterrupt": "raise KeyboardInterrupt",
+    # What comes of one that reaches Python's Event.wait() just after it has let go of its lock.
+    "KeyboardInterrupt in a wait": "with (lock := __import__('threading').Lock()): lock.release(); raise KeyboardInterrupt",
     "SystemExit": "sys.exit(3)",
     "GeneratorExit": "raise GeneratorExit",
     "CancelledError": "raise asyncio.CancelledError",
