@@ -238,6 +238,53 @@ def test_a_killed_flow_resumes_on_the_same_cluster(dask_cluster: DaskCluster, pr
     assert set(effects) == {str(number) for number in range(60)}
 
 
+LATE = """
+import uuid
+from wfengine.runners.dask import DaskTaskRunner
+
+def wait_until(holds):
+    while not holds((HERE / "effects.txt").read_text() if (HERE / "effects.txt").exists() else ""):
+        time.sleep(0.01)
+
+@task
+def slow():
+    name = uuid.uuid4().hex
+    note(f"begun-{name}")
+    wait_until(lambda _: (HERE / "go").exists())
+    note(f"ended-{name}")
+    return name
+
+@flow(task_runner=DaskTaskRunner(os.environ["ADDRESS"]))
+def main():
+    future = slow.submit()
+    wait_until(lambda effects: "begun-" in effects)
+    if first_time():
+        kill()
+    wait_until(lambda effects: effects.count("begun-") == 2)
+    (HERE / "go").touch()
+    wait_until(lambda effects: effects.count("ended-") == 2)
+    return future.result()
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def test_the_late_result_of_a_flow_that_was_killed_goes_nowhere(
+    dask_cluster: DaskCluster, program: Program, rows: Rows
+) -> None:
+    program.write(LATE)
+    program.environment["ADDRESS"] = dask_cluster.address
+    program.run_and_be_killed()
+    answer = program.resume()
+    late, wanted = (effect.removeprefix("begun-") for effect in program.effects if effect.startswith("begun-"))
+    assert {f"ended-{late}", f"ended-{wanted}"} <= set(program.effects)
+    assert answer["result"] == repr(wanted)
+    assert rows("SELECT json_extract(result, '$') FROM tasks WHERE task = 'slow'") == [(wanted,)]
+    outcomes = rows("SELECT count(*) FROM history WHERE task IS NOT NULL AND state = 'COMPLETED'")
+    assert outcomes == [(1,)]
+
+
 def test_a_flow_whose_scheduler_was_killed_fails_and_resumes_on_another_cluster(
     dask_cluster: DaskCluster, program: Program, rows: Rows
 ) -> None:
