@@ -16,7 +16,7 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from pathlib import Path
 
 from wfengine import flow, task, use_journal
-from wfengine.task_runners import ProcessTaskRunner
+from wfengine.task_runners import ProcessTaskRunner, ThreadTaskRunner
 
 PROCESSES = 2
 #: What a task computes, in microseconds of this machine, more or less: nothing, a millisecond, ten.
@@ -64,6 +64,19 @@ def ours(tasks: int, rounds: int, processes: int = PROCESSES) -> float:
     return fan_out()
 
 
+def journaled(tasks: int, rounds: int) -> float:
+    """Return the seconds that a task of ours takes on threads, with as many at a time: what is not due to processes."""
+
+    @flow(task_runner=ThreadTaskRunner(PROCESSES))
+    def fan_out() -> float:
+        step.map([0] * PROCESSES * 4).result()
+        started = time.perf_counter()
+        step.map([rounds] * tasks).result()
+        return (time.perf_counter() - started) / tasks
+
+    return fan_out()
+
+
 def main() -> None:
     """Print a line for each load, and what a second process is worth."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.runner_processes", description=__doc__)
@@ -72,6 +85,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         use_journal(Path(folder) / "journal.db", durability="process")
+        nothing = 0.0
         for name, rounds in LOADS.items():
             tasks = options.tasks if rounds == 0 else options.tasks // 10
             found: dict[Callable[[int, int], float], list[float]] = {bare: [], ours: []}
@@ -79,7 +93,10 @@ def main() -> None:
                 for measure, seconds in found.items():
                     seconds.append(measure(tasks, rounds) * 1e6)
             theirs, us = (statistics.median(seconds) for seconds in found.values())
+            nothing = us if rounds == 0 else nothing
             print(f"{name:>6}: bare pool {theirs:7.0f} us, ours {us:7.0f} us a task, {us / theirs:.2f} x")
+        alone = statistics.median(journaled(options.tasks, 0) * 1e6 for _ in range(options.rounds))
+        print(f"no-op on threads: {alone:7.0f} us a task, the journal's part of the {nothing:.0f} us")
         worth = [ours(COMPUTING, LOADS["10 ms"], 1) / ours(COMPUTING, LOADS["10 ms"], 2) for _ in range(options.rounds)]
         print(f"two processes beside one: {statistics.median(worth):.2f} x ({min(worth):.2f}-{max(worth):.2f})")
 
