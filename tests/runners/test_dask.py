@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 from distributed import Client, Scheduler
+from distributed.threadpoolexecutor import ThreadPoolExecutor
 
 from tests.engine.conftest import Program, Rows
 from tests.runners.cluster_cases import (
@@ -28,7 +29,7 @@ from wfengine import flow, task
 from wfengine.exceptions import UsageError
 from wfengine.runners.dask import DaskTaskRunner
 from wfengine.runners.dask_exchange import Exchange
-from wfengine.runners.dask_worker import _Parcels, carry_out
+from wfengine.runners.dask_worker import _Parcels, _Place, carry_out
 from wfengine.runners.messages import Names, Order, dump
 
 #: For what another process does, in seconds.
@@ -96,6 +97,34 @@ def test_tasks_that_wait_for_tasks_lend_their_threads(runner: DaskTaskRunner) ->
         return descend.submit(20).result(), descend_async.submit(20).result()
 
     assert main() == (20, 20)
+
+
+def test_a_place_that_is_given_up_while_its_thread_waits_to_have_it_back_is_free_for_others() -> None:
+    executor = ThreadPoolExecutor(1)  # Dask's own, as on a worker with one thread
+    places: list[_Place] = []
+    is_lent, may_end = threading.Event(), threading.Event()
+
+    def lends_and_comes_back() -> None:
+        place = _Place("key", None)  # type: ignore[arg-type]  # a worker is told of it from elsewhere only
+        places.append(place)
+        place.lend()
+        is_lent.set()
+        place.take_back()
+        place.end()
+
+    try:
+        executor.submit(lends_and_comes_back)
+        assert is_lent.wait(PATIENCE_SECONDS)
+        other = executor.submit(may_end.wait, PATIENCE_SECONDS)
+        until = time.monotonic() + PATIENCE_SECONDS
+        while not executor._rejoin_list and time.monotonic() < until:  # it waits for the thread of `other`
+            time.sleep(0.01)
+        places[0].lend()
+        may_end.set()
+        assert other.result(PATIENCE_SECONDS)
+        assert executor.submit(lambda: "done").result(PATIENCE_SECONDS) == "done"
+    finally:
+        executor.shutdown(wait=False)
 
 
 def test_a_task_gets_what_it_asks_of_a_worker(runner: DaskTaskRunner) -> None:

@@ -149,10 +149,13 @@ class _Place:
             if self._is_lent or self._is_over:
                 return None
             self._is_lent = True
-            with threads_lock:
-                self._executor._threads.discard(self._thread)  # noqa: SLF001 - see above
-                self._executor._adjust_thread_count()  # noqa: SLF001
+            self._leave()
         return SecedeEvent(key=self._key, compute_duration=time() - self._began, stimulus_id=f"secede-{time()}")
+
+    def _leave(self) -> None:
+        with threads_lock:
+            self._executor._threads.discard(self._thread)  # noqa: SLF001 - see above
+            self._executor._adjust_thread_count()  # noqa: SLF001
 
     def lend_from_elsewhere(self) -> None:
         """Lend it, on any thread but the one of the event loop."""
@@ -166,6 +169,9 @@ class _Place:
             was_lent, self._is_lent = self._is_lent, False
         if was_lent:
             rejoin()
+        with self._lock:
+            if self._is_lent:  # again, while it waited: it has the place all the same now, and would leave with it
+                self._leave()
 
     def end(self) -> None:
         """The order is carried out: if the thread has no place any more, it ends."""
