@@ -31,12 +31,17 @@ def _nothing() -> Iterator[dict[str, object]]:
 @contextmanager
 def dask_cluster() -> Iterator[dict[str, object]]:
     """Start a scheduler and two worker processes."""
+    import dask
     from distributed import LocalCluster
 
     unseen = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}  # else it wants one certain port, which may be taken
-    with LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, scheduler_kwargs=unseen
-    ) as cluster:
+    patience = {"distributed.deploy.lost-worker-timeout": "300 s"}  # as in a cluster of the runner's own
+    with (
+        dask.config.set(patience),
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, scheduler_kwargs=unseen
+        ) as cluster,
+    ):
         yield {"address": cluster.scheduler_address}
 
 

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import dask
 import psutil
 import pytest
 from distributed import Client, Scheduler
@@ -27,7 +28,7 @@ from tests.runners.cluster_cases import (
 from tests.runners.clusters import DaskCluster
 from wfengine import flow, task
 from wfengine.exceptions import UsageError
-from wfengine.runners.dask import DaskTaskRunner
+from wfengine.runners.dask import DaskTaskRunner, _be_patient
 from wfengine.runners.dask_exchange import Exchange
 from wfengine.runners.dask_worker import _Parcels, _Place, carry_out
 from wfengine.runners.messages import Names, Order, dump
@@ -225,7 +226,7 @@ def test_a_task_with_retries_is_tried_on_another_worker(runner: DaskTaskRunner, 
 
 DRIVER = """
 import sys
-from wfengine.runners.dask import DaskTaskRunner
+from wfengine.runners.dask import DaskTaskRunner, _be_patient
 
 SCHEDULER = int(os.environ.get("SCHEDULER", 0))
 
@@ -269,7 +270,7 @@ def test_a_killed_flow_resumes_on_the_same_cluster(dask_cluster: DaskCluster, pr
 
 LATE = """
 import uuid
-from wfengine.runners.dask import DaskTaskRunner
+from wfengine.runners.dask import DaskTaskRunner, _be_patient
 
 def wait_until(holds):
     while not holds((HERE / "effects.txt").read_text() if (HERE / "effects.txt").exists() else ""):
@@ -341,7 +342,7 @@ def acknowledged_in(rows: Rows) -> list[str]:
 
 OWN_CLUSTER = """
 import json, psutil
-from wfengine.runners.dask import DaskTaskRunner
+from wfengine.runners.dask import DaskTaskRunner, _be_patient
 
 def listening():
     us = psutil.Process()
@@ -370,6 +371,14 @@ def test_a_cluster_of_the_runs_own_is_of_this_machine_only_and_gone_with_the_run
     assert (result, during, after) == (1_000_000, ["127.0.0.1"], [])
 
 
+def test_a_cluster_of_the_runs_own_waits_for_workers_that_are_started_again_unless_somebody_said_how_long() -> None:
+    place = "distributed.deploy.lost-worker-timeout"
+    for before, after in (("15s", "300 s"), ("20s", "20s")):
+        with dask.config.set({place: before}):
+            _be_patient()
+            assert dask.config.get(place) == after
+
+
 def test_what_cannot_be_is_refused_with_what_to_do_instead(program: Program) -> None:
     with pytest.raises(UsageError, match="give one of address, cluster and cluster_class"):
         DaskTaskRunner("tcp://here:1", cluster_class="a.b")
@@ -396,7 +405,7 @@ def test_what_cannot_be_is_refused_with_what_to_do_instead(program: Program) -> 
             start(DaskTaskRunner(address, client_kwargs={"timeout": 0.2}))
     program.write("""
         sys.modules["distributed"] = None
-        from wfengine.runners.dask import DaskTaskRunner
+        from wfengine.runners.dask import DaskTaskRunner, _be_patient
         @task
         def one(): return 1
         @flow(task_runner=DaskTaskRunner())

@@ -34,6 +34,8 @@ INLINE_BYTES = 8 << 10
 LOOK_SECONDS = 5.0
 #: How often an order is given again that Dask gave up before its code began.
 GIVEN_AGAIN = 5
+#: How long a worker of a cluster of the run's own may take to be started again, in seconds.
+RESTART_SECONDS = 300
 
 _logger = logging.getLogger("wfengine.runners.dask")
 
@@ -122,6 +124,7 @@ class DaskTaskRunner(RemoteTaskRunner):
         if make is None:
             from distributed import LocalCluster
 
+            _be_patient()
             make, kwargs = LocalCluster, _quiet(kwargs)
         elif isinstance(make, str):
             make = _named(make)
@@ -147,6 +150,18 @@ def _quiet(kwargs: dict[str, object]) -> dict[str, object]:
         return kwargs
     scheduler = {"dashboard": False, "dashboard_address": "127.0.0.1:0", **cast(Any, kwargs.get("scheduler_kwargs", {}))}
     return {**kwargs, "dashboard_address": None, "scheduler_kwargs": scheduler}
+
+
+def _be_patient() -> None:
+    """Give a worker that died time to be started again: a LocalCluster gives up for good one that is away a little longer.
+
+    When it has given up the last, its tasks wait for ever. What somebody has set otherwise stays.
+    """
+    import dask
+
+    place = "distributed.deploy.lost-worker-timeout"
+    if dask.config.get(place) == "15s":  # what Dask itself comes with
+        dask.config.set({place: f"{RESTART_SECONDS} s"})
 
 
 def _named(name: str) -> Callable[..., object]:
