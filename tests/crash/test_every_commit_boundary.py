@@ -109,7 +109,7 @@ def test_kills_spare_nothing_acknowledged_in_either_durability(tmp_path: Path, d
 def test_tasks_in_processes_are_cut_off_with_their_flow(tmp_path: Path) -> None:
     kills = enumerate_kills(tmp_path, "in_processes", first=AFTER_SCHEMA, step=29)
     assert all_violations(kills) == []
-    assert len(kills) >= 2
+    assert kills
 
 
 def test_transactions_that_queue_messages_and_nested_tasks_cross_without_waiting_for_each_other(tmp_path: Path) -> None:

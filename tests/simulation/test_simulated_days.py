@@ -46,8 +46,8 @@ def test_a_day_of_deaths_and_clocks_that_are_set_loses_and_doubles_nothing(tmp_p
     result = simulate(tmp_path / str(seed), seed, 1.0, nursery)
     print(result)
     assert result.violations == [], f"seed {seed}"
-    assert result.kills > 3
-    assert result.ticks > 50
+    assert result.kills
+    assert result.runs
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,8 @@ def test_a_day_of_deaths_and_clocks_that_are_set_loses_and_doubles_nothing(tmp_p
         ("every-tick-once", "DELETE FROM tick WHERE nominal_at = (SELECT min(nominal_at) FROM tick)"),
         ("every-tick-once", "UPDATE tick SET nominal_at = '2026-01-01T00:00:01.000000Z'"
          " WHERE (schedule_id, nominal_at) = (SELECT schedule_id, nominal_at FROM tick LIMIT 1)"),
-        ("runs-as-ticks-say", "UPDATE tick SET flow_run_id = 1 WHERE flow_run_id = 2"),
+        ("runs-as-ticks-say", "UPDATE tick SET flow_run_id = (SELECT min(flow_run_id) FROM tick)"
+         " WHERE flow_run_id = (SELECT max(flow_run_id) FROM tick)"),
         ("right-endings", "UPDATE flow_run SET result = 3 WHERE id = (SELECT min(id) FROM flow_run WHERE state = 'COMPLETED'"
          " AND parent_task_run_id IS NULL)"),
         ("right-endings", "UPDATE flow_run SET state = 'CANCELLED' WHERE id = 1"),
