@@ -67,6 +67,7 @@ class Writer:
         self._flusher_lock = threading.Lock()
         self._hold: Hold | None = None  # user code runs inside a transaction, or is about to
         self._read_gate = threading.Lock()  # taken before the lock by who reads, and never while user code runs
+        self._aside = threading.Lock()  # held by who reads on a connection of its own, and while this process forks
         self._full_sync = False  # what PRAGMA synchronous is set to now
         self._last_sync = clock.monotonic_seconds()
         self.commits = 0  # transactions that were committed
@@ -186,7 +187,7 @@ class Writer:
     def _read_aside(self, query: Callable[[sqlite3.Connection], T]) -> T:
         self._check_usable()
         try:
-            with closing(open_reader(self._path)) as connection:
+            with self._aside, closing(open_reader(self._path)) as connection:
                 connection.row_factory = None
                 return query(connection)
         except sqlite3.Error as error:
@@ -541,16 +542,23 @@ class Writer:
             self._flusher.join(timeout=1.0)
 
     def hold_for_fork(self) -> None:
-        """Called before a fork: no statement may be under way, or the child could not close its copy of the connection."""
+        """Called before a fork: no statement may be under way, or the child could not close its copy of the connection.
+
+        Nor on a connection that is read aside: what SQLite itself locks meanwhile would be locked in the child for ever.
+        """
         if self.is_inside:
             return  # user code forks inside its transaction: the child must leave the file alone
         if self._lock.acquire(timeout=FORK_WAIT_SECONDS):  # another thread's fork may be holding it
-            self._held_for_fork = True
+            if self._aside.acquire(timeout=FORK_WAIT_SECONDS):
+                self._held_for_fork = True
+            else:
+                self._lock.release()
 
     def release_after_fork(self) -> None:
         """Called in the parent after a fork."""
         if self._held_for_fork:
             self._held_for_fork = False
+            self._aside.release()
             self._lock.release()
 
     def abandon_in_child(self) -> bool:
@@ -570,6 +578,7 @@ class Writer:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
         self._lock = threading.Lock()  # the parent's may be held by a thread that does not exist here
         self._read_gate = threading.Lock()
+        self._aside = threading.Lock()
         self._flusher_lock = threading.Lock()
         self._hold = None
         self._queue.clear()

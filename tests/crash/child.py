@@ -72,7 +72,7 @@ def _go_on(chosen: Flow[[], Any], journal: Journal, options: argparse.Namespace)
 def _only_run(journal: Path) -> tuple[int | None, str | None]:
     connection = sqlite3.connect(f"{journal.as_uri()}?mode=ro", uri=True)
     try:
-        row = connection.execute("SELECT id, state FROM runs WHERE parent_run_id IS NULL").fetchone()
+        row = connection.execute("SELECT id, state FROM runs WHERE parent_run_id IS NULL ORDER BY id LIMIT 1").fetchone()
     finally:
         connection.close()
     return (None, None) if row is None else row

@@ -22,8 +22,9 @@ from tests.crash import invariants
 from tests.crash.harness import Case, in_parallel
 from tests.crash.zoo import ZOO
 
-#: What is killed: a long flow over threads and subflows, one over asyncio; in both durabilities.
-FLOWS = ("long_chain", "long_gather")
+#: What is killed: a long flow over threads and subflows, one over asyncio, one in which transactions of user code, messages,
+#: sleeps and nested tasks cross; in both durabilities.
+FLOWS = ("long_chain", "long_gather", "long_crossing")
 #: A child is killed at most so long after it said that it begins, in seconds: about half the time an uninterrupted run takes
 #: on a slow machine, so that most runs are killed several times.
 LONGEST_LIFE_SECONDS = 0.15

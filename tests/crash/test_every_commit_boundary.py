@@ -104,3 +104,19 @@ def test_kills_spare_nothing_acknowledged_in_either_durability(tmp_path: Path, d
     kills = enumerate_kills(tmp_path, "chain", "--durability", durability, first=AFTER_SCHEMA, step=13)
     assert all_violations(kills) == []
     assert kills[-1].case.query("SELECT DISTINCT durability FROM runs") == [(durability,)]
+
+
+def test_tasks_in_processes_are_cut_off_with_their_flow(tmp_path: Path) -> None:
+    kills = enumerate_kills(tmp_path, "in_processes", first=AFTER_SCHEMA, step=29)
+    assert all_violations(kills) == []
+    assert kills
+
+
+def test_transactions_that_queue_messages_and_nested_tasks_cross_without_waiting_for_each_other(tmp_path: Path) -> None:
+    kills = enumerate_kills(tmp_path, "long_crossing", first=AFTER_SCHEMA, step=79)
+    assert all_violations(kills) == []
+    for kill in kills:
+        booked = kill.case.query("SELECT call, amount FROM user_booked ORDER BY call")
+        assert booked == [(f"book/{turn}/{number}", turn) for turn in range(6) for number in range(2)]
+        assert kill.case.query("SELECT count(*) FROM flow_run WHERE substr(queue, 1, 5) = 'task:'") == [(12,)]
+        assert kill.case.query("SELECT count(*), count(received_by) FROM message") == [(6, 6)]

@@ -25,7 +25,7 @@ def torture_toy(folder: Path, flow: str) -> list[KilledAt]:
             invariants.acknowledged_never_again(effects) + invariants.repeats_in_flight_only(effects, in_flight)
         ),
     )
-    return kill_at_every_statement(lambda number: Case(folder / str(number), flow, (), TOY), "done", checks, program=TOY)
+    return kill_at_every_statement(lambda number: Case(folder / str(number), flow, (), TOY), [0, 1, 4], checks, program=TOY)
 
 
 def test_a_program_that_acknowledges_before_its_commit_is_found_out(tmp_path: Path) -> None:
@@ -40,6 +40,27 @@ def test_the_same_program_without_the_bug_is_not_accused(tmp_path: Path) -> None
     kills = torture_toy(tmp_path, "careful")
     assert len(kills) >= 13
     assert all_violations(kills) == []
+
+
+def test_a_program_that_commits_in_the_wrong_order_is_found_out(tmp_path: Path) -> None:
+    kills = torture_toy(tmp_path, "reordered")
+    found = [kill for kill in kills if kill.violations]
+    assert {kill.statement.split(" ")[0] for kill in found} == {"UPDATE"}
+    assert len(found) == 3
+    assert all("result-equal" in text for text in all_violations(kills))
+
+
+@pytest.mark.parametrize("flow", ["unlocked", "careful"])
+def test_of_two_processes_without_a_lock_one_is_found_to_repeat_what_the_other_was_given(tmp_path: Path, flow: str) -> None:
+    case = Case(tmp_path / "case", flow, (), TOY)
+    first, second = case.start("--wait-for-go"), case.start("--wait-for-go")
+    for child in (first, second):
+        child.wait_for("looked 0")
+    for child in (first, second):  # one after the other, each with what it saw before
+        for _ in range(3):
+            child.tell("go")
+        assert child.end().result == [0, 1, 4]
+    assert bool(invariants.acknowledged_never_again(case.effects())) == (flow == "unlocked")
 
 
 def test_every_invariant_of_the_effect_file_can_fail() -> None:

@@ -22,8 +22,11 @@ from wfengine import Flow, State, TaskFuture, ThreadTaskRunner, as_completed, fl
 from wfengine.cache_policies import CachePolicy
 from wfengine.flow_runs import pause_flow_run, resume_flow_run
 from wfengine.messages import get_event, receive, send, set_event
+from wfengine.runners.processes import ProcessTaskRunner
 from wfengine.runs import current_flow_run
+from wfengine.sql import current_connection
 from wfengine.states import Cancelled, Completed, Failed
+from wfengine.timers import sleep
 from wfengine_journal.errors import JournalError, NotPausedError, TaskInterrupted, TooManyInterruptions
 
 # Random kills may hit one task more often than a user's default allows; the limit has a test of its own.
@@ -529,6 +532,48 @@ def answer(run: int, over: threading.Event) -> None:
         return
 
 
+@task(max_interruptions=MANY)
+def receipt(amount: int) -> int:
+    return amount
+
+
+@task(transaction=True, max_interruptions=MANY)
+def book(call: str, amount: int) -> int:
+    """Write a row that can be written once, and queue a task, in the transaction of the result."""
+    own = current_connection()
+    own.execute("CREATE TABLE IF NOT EXISTS user_booked (call TEXT PRIMARY KEY, amount INTEGER)")
+    own.execute("INSERT INTO user_booked VALUES (?, ?)", (call, amount))
+    receipt.delay(amount)
+    append("run", call)
+    return amount
+
+
+@flow(task_runner=ThreadTaskRunner(max_workers=4))
+def long_crossing() -> list[object]:
+    """All that takes a lock, side by side: transactions that queue, nested tasks, messages, sleeps, subflows."""
+    heard: list[object] = []
+    for turn in range(6):
+        calls = [f"book/{turn}/{number}" for number in range(2)]
+        booked = [book.submit(call, turn) for call in calls]
+        nested = outer.submit(f"outer/{turn}", turn)
+        send(current_flow_run().id, turn, topic="post")
+        heard.append(acknowledged(f"add/{turn}", add(f"add/{turn}", turn, 1)))
+        heard.append(acknowledged(f"flow:part/{turn}", part(f"part/{turn}", turn)))
+        sleep(0.001)
+        heard.append(acknowledged(f"message/{turn}", receive("post")))
+        heard += [acknowledged(call, future.result()) for call, future in zip(calls, booked, strict=True)]
+        heard.append(acknowledged(f"outer/{turn}", nested.result()))
+    return heard
+
+
+@flow(task_runner=ProcessTaskRunner(max_workers=2))
+def in_processes() -> list[int]:
+    """Tasks whose code runs in processes that die with the flow's."""
+    calls = [f"map/{number}" for number in range(4)]
+    futures = add.map(calls, range(4), 1)
+    return [acknowledged(call, future.result()) for call, future in zip(calls, futures, strict=True)]
+
+
 @dataclass(frozen=True, slots=True)
 class Animal:
     """A flow, and how many calls of it can be in flight at once: so many may run again after a kill."""
@@ -546,7 +591,7 @@ ZOO = {
         Animal(raced, 5, is_ordered=True), Animal(logged), Animal(cached, 2), Animal(mixed, 2), Animal(long_chain, 2),
         Animal(long_gather, 4), Animal(guarded_flow), Animal(asking), Animal(only_once), Animal(deadly_flow),
         Animal(retried_through_deaths), Animal(waiting_for_retry), Animal(held), Animal(raced_then_killed, 8),
-        Animal(looked_at_late, 5), Animal(stored_slowly, 2), Animal(posted),
+        Animal(looked_at_late, 5), Animal(stored_slowly, 2), Animal(posted), Animal(long_crossing, 4), Animal(in_processes, 2),
     )
 }  # fmt: skip
 
