@@ -20,7 +20,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn, Protocol, cast
 
 from wfengine.cli.exits import ExitCode
-from wfengine_journal.errors import RunError, UnspecifiedFlowError, UsageError, WfengineError
+from wfengine_journal.errors import ParameterError, RunError, UnspecifiedFlowError, UsageError, WfengineError
 
 if TYPE_CHECKING:
     from wfengine.dry_runs import Plan
@@ -86,7 +86,14 @@ def load_flow(target: str) -> FlowLike:
 
 def parameters_from_text(flow: FlowLike, texts: dict[str, str]) -> dict[str, object]:
     """Return the flow's keyword arguments. Raises ParameterError now, before a journal is made, if the call would."""
+    from wfengine.journals import default_journal, default_path
+    from wfengine.references import mentions, resolved
+
     parameters = flow.parameters.from_text(texts)
+    if mentions(parameters):
+        if not default_path().exists():
+            raise ParameterError(f"There is no journal {default_path()} yet, so no secret or variable that could be meant.")
+        parameters = resolved(parameters, default_journal(), f"Flow '{flow.name}' was not started")
     bound = flow.parameters.bind(flow.bound, parameters)
     if flow.should_validate_parameters:
         flow.parameters.coerce(bound)
