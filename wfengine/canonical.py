@@ -35,7 +35,7 @@ from typing import Any
 
 from xxhash import xxh3_128_digest
 
-from wfengine_journal.guarding import named, note
+from wfengine_journal.guarding import hidden_form, named
 
 KEY_VERSION = 1
 
@@ -363,15 +363,6 @@ def _zone_name(value: datetime | time) -> str:
     return str(getattr(zone, "key", None) or getattr(zone, "zone", None) or "")
 
 
-def _hidden(value: Any) -> bytes:
-    note([value.get_secret_value()])
-    return _leaf(b"hidden", named(encode_json(_as_text(value.get_secret_value())).encode("utf-8", "surrogatepass")))
-
-
-def _as_text(value: str | bytes) -> str:
-    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
-
-
 def _decimal(value: object) -> bytes:
     return _leaf(b"decimal", f"{type(value).__qualname__} {sys.modules['decimal'].Decimal.__str__(value)}")
 
@@ -574,8 +565,8 @@ _LATE_RULES: tuple[tuple[str, str, _Rule], ...] = (
             b"fraction", f"{type(value).__qualname__} {value.numerator:x}/{value.denominator:x}"
         ),
     ),
-    ("pydantic.types", "SecretStr", lambda walk, value, path, depth: _hidden(value)),
-    ("pydantic.types", "SecretBytes", lambda walk, value, path, depth: _hidden(value)),
+    ("pydantic.types", "SecretStr", lambda walk, value, path, depth: _leaf(b"hidden", hidden_form(value))),
+    ("pydantic.types", "SecretBytes", lambda walk, value, path, depth: _leaf(b"hidden", hidden_form(value))),
     ("uuid", "UUID", lambda walk, value, path, depth: _leaf(b"uuid", f"{type(value).__qualname__} {value.hex}")),
 )
 

@@ -46,7 +46,7 @@ class Hint:
     def __init__(self, hint: object) -> None:
         self.hint = hint
         self.fits = _guarded_check(hint)
-        self.takes_late = _takes_late(hint, 0)  # a Secret as it is, and not its value
+        self.takes_late = _takes_late(hint)  # a Secret as it is, and not its value
         self.exact = hint if isinstance(hint, type) else None
         self._adapters: list[TypeAdapter[object]] | None = None
 
@@ -92,13 +92,18 @@ class Hint:
 # Checks: does a value fit a hint, without pydantic. A check of None means that the hint judges nothing.
 
 
-def _takes_late(hint: object, depth: int) -> bool:
-    if hint is object or hint is Any or isinstance(hint, TypeVar):
-        return True
+def _takes_late(hint: object, depth: int = 0) -> bool:
+    """Tell whether a hint is that of a Secret, or none; of the elements of a container only the former counts."""
+    hint = _alias_value(hint)
     origin = typing.get_origin(hint)
-    if isinstance(origin or hint, type) and issubclass(typing.cast(type, origin or hint), Late):
+    cls = origin or hint
+    if isinstance(cls, type) and issubclass(cls, Late):
         return True
-    return depth < len(ELEMENTS_CHECKED) and any(_takes_late(_alias_value(part), depth + 1) for part in typing.get_args(hint))
+    if depth > len(ELEMENTS_CHECKED):
+        return False
+    below = 0 if origin in (typing.Union, types.UnionType, Annotated) and not depth else depth + 1
+    is_none = depth == 0 and (hint is object or hint is Any or isinstance(hint, TypeVar))
+    return is_none or (bool(origin) and any(_takes_late(part, below) for part in typing.get_args(hint)))
 
 
 def _guarded_check(hint: object) -> Check | None:

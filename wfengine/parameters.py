@@ -24,6 +24,7 @@ from wfengine_journal.errors import (
     SignatureMismatchError,
     UsageError,
 )
+from wfengine_journal.guarding import hide
 
 #: Characters of a value or signature that an error shows.
 PREVIEW_CHARACTERS = 80
@@ -300,7 +301,7 @@ class Parameters:
                     converted[key] = hint.convert(value)
                 except UnfitError as error:
                     cause = cause or error.cause
-                    problems.append(f"{label} = {_preview(value)} does not fit {hint}: {error.reason}")
+                    problems.append(hide(f"{label} = {_preview(value)} does not fit {hint}: {error.reason}"))
             coerced[name] = _whole(self._kinds[name], converted)
         if problems:
             listed = f" {problems[0]}" if len(problems) == 1 else "\n  " + "\n  ".join(problems)

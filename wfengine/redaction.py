@@ -20,8 +20,12 @@ from wfengine_journal.guarding import MASK, POST, hide
 
 #: Characters that a value has at least to be looked for.
 SHORTEST = 4
+#: Characters that are looked for of a longer one: enough to find it, and quick.
+LONGEST = 4096
 #: Values that are remembered; a program that reads a new one for each request would otherwise slow down for ever.
 MAX_KNOWN = 10_000
+#: Forms up to which looking for each is quicker than one pattern for all of them.
+FEW_FORMS = 300
 #: Rounds of the hash by which a secret without a name is told from another: each guess of somebody else takes as long.
 ROUNDS = 50_000
 
@@ -73,6 +77,9 @@ class Keeper:
 
     def holds(self, data: bytes) -> bool:
         """See `guarding.Guard`."""
+        forms = self._forms_as_bytes
+        if len(forms) <= FEW_FORMS:
+            return any(form in data for form in forms)
         return self._bytes is not None and self._bytes.search(data) is not None
 
     def hide(self, text: str) -> str:
@@ -117,7 +124,8 @@ def _forms_of(text: str) -> set[str]:
     import base64  # most programs know no secret
     from urllib.parse import quote, quote_plus
 
-    pieces = {text, *(line.strip() for line in text.splitlines() if len(line.strip()) >= 16)}
+    lines = (line.strip()[:LONGEST] for line in text.splitlines() if len(line.strip()) >= 16)
+    pieces = {text, *lines} if len(text) <= LONGEST else set(lines)
     forms: set[str] = set()
     for piece in pieces:
         raw = _raw(piece)

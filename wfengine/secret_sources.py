@@ -28,7 +28,7 @@ from wfengine_journal.store import Journal
 #: Characters of a name, of where a secret is kept, and of a value: passwords, keys, certificates with their chain.
 NAME_LIMIT = 255
 SOURCE_LIMIT = 10_000
-VALUE_LIMIT = 1_000_000
+VALUE_LIMIT = 100_000
 #: Seconds that a command has to print a secret: a password manager may ask a server.
 COMMAND_SECONDS = 30.0
 #: What stands before the colon.

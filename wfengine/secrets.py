@@ -33,6 +33,7 @@ from wfengine.runners.away import asks_the_flow
 from wfengine.scopes import Scope, current_scope
 from wfengine.secret_sources import VALUE_LIMIT, checked_name, checked_reference, read_secret
 from wfengine_journal.errors import SecretError
+from wfengine_journal.guarding import hide
 from wfengine_journal.secrets import SetSecret, UnsetSecret, find_secret
 from wfengine_journal.store import Journal
 from wfengine_journal.tickets import WriteRefused
@@ -230,11 +231,11 @@ def _plain(value: object) -> object:
 
 
 def _checked_text(name: str, value: object) -> str:
-    KEEPER.learn(_plain(value), name)  # first, so that no error shows it
     try:
         text = plain_json(_plain(value), f"the value of secret '{name}'", secrets="keep")
     except ValueError as error:
-        raise SecretError(f"Secret '{name}' was not set: {error}") from None
+        KEEPER.learn(_plain(value))
+        raise SecretError(f"Secret '{name}' was not set: {hide(str(error))}") from None
     if text in ('""', "null"):
         raise SecretError(f"Secret '{name}' was not set: its value is empty.")
     if len(text) > VALUE_LIMIT:

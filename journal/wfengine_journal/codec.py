@@ -219,19 +219,15 @@ def _encode_pickle(value: object, what: str) -> Encoded:
             f"{what} cannot be stored: it is of type {stored_type_name(type(value))}, and {_innermost(error)}. "
             "Return plain data, or the path of a file that holds it, or make the type picklable."
         ) from error
-    if hidden:
-        guarding.note(hidden)
-    if hidden or guarding.holds(raw):
+    if guarding.holds_any(raw, hidden):
         return _sealed("pickle", raw, value, what)
     codec, data = _compress(raw)
     return Encoded(codec, data, value_hash(codec, data), preview(value), stored_type_name(type(value)))
 
 
 def _sealed(inner: str, raw: bytes, value: object, what: str) -> Encoded:
-    """Return a value that holds a secret: encrypted. ValueNotStorableError where there is no key for it."""
-    if guarding.POST.guard is None:
-        raise ValueNotStorableError(f"{what} cannot be stored: it holds a secret, and nobody here can encrypt it.")
-    codec, data = guarding.POST.guard.seal(inner, raw, what)
+    """Return a value that holds a secret: encrypted."""
+    codec, data = guarding.seal(inner, raw, what)
     return Encoded(codec, data, value_hash(codec, data), preview(value), stored_type_name(type(value)))
 
 
@@ -298,11 +294,7 @@ def encoded_by(codec: str, data: str | bytes, value: object, what: str) -> Encod
     raw = data.encode() if isinstance(data, str) else data
     if len(raw) > MAX_VALUE_BYTES:
         raise _too_large(value, what, MAX_VALUE_BYTES)
-    if guarding.holds(raw):
-        raise ValueNotStorableError(
-            f"{what} was not stored: it holds the value of a secret, and its serializer or storage would write it in the "
-            "clear. Return the Secret itself, or leave the serializer and the storage out."
-        )
+    guarding.refuse(raw, what)
     return Encoded(codec, data, value_hash(codec, raw), preview(value), stored_type_name(type(value)))
 
 
@@ -382,17 +374,12 @@ def encode_error(error: BaseException) -> EncodedError:
     codec = data = hash_ = None
     hidden: list[str | bytes] = []
     raw = _pickle_chain(error, hidden)
-    if hidden:
-        guarding.note(hidden)
-    if raw is not None and (hidden or guarding.holds(raw)):
+    if raw is not None:
         try:
-            codec, data = cast("guarding.Guard", guarding.POST.guard).seal("pickle", raw, "an exception")
+            codec, data = guarding.seal("pickle", raw, "it") if guarding.holds_any(raw, hidden) else _compress(raw)
+            hash_ = value_hash(codec, data)
         except ValueNotStorableError:
-            raw = None  # its text is recorded, without the secret
-    elif raw is not None:
-        codec, data = _compress(raw)
-    if data is not None and codec is not None:
-        hash_ = value_hash(codec, data)
+            codec = data = None  # its text is recorded, without the secret
     return EncodedError(*_error_text(error), data, codec, hash_)
 
 

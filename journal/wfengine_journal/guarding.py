@@ -6,7 +6,10 @@ until then it costs one look at a flag. This module must not keep a secret, and 
 
 from __future__ import annotations
 
+import json
 from typing import Protocol
+
+from wfengine_journal.errors import ValueNotStorableError
 
 #: What stands where a secret stood.
 MASK = "***"
@@ -70,7 +73,33 @@ def named(data: bytes) -> bytes:
     return POST.guard.name(data) if POST.is_alert and POST.guard is not None else data
 
 
-def note(found: list[str | bytes]) -> None:
-    """Hand secrets that were found in an object to the guard."""
+def holds_any(data: bytes, hidden: list[str | bytes]) -> bool:
+    """Tell whether bytes contain a secret: one that is known, or one of those that were met when they were made."""
+    if hidden and POST.guard is not None:
+        POST.guard.note(hidden)
+    return bool(hidden) or holds(data)
+
+
+def hidden_form(value: object) -> bytes:
+    """Return what stands for a SecretStr or SecretBytes where values are compared."""
+    secret = value.get_secret_value()  # type: ignore[attr-defined]  # of the two, and of no other class
     if POST.guard is not None:
-        POST.guard.note(found)
+        POST.guard.note([secret])
+    text = secret.decode("utf-8", "backslashreplace") if isinstance(secret, bytes) else str(secret)
+    return named(json.dumps(text, ensure_ascii=False).encode("utf-8", "backslashreplace"))
+
+
+def seal(codec: str, raw: bytes, what: str) -> tuple[str, bytes]:
+    """Return codec and bytes of a value that holds a secret: encrypted. ValueNotStorableError where there is no key for it."""
+    if POST.guard is None:
+        raise ValueNotStorableError(f"{what} cannot be stored: it holds a secret, and nobody here can encrypt it.")
+    return POST.guard.seal(codec, raw, what)
+
+
+def refuse(data: bytes, what: str) -> None:
+    """Raise ValueNotStorableError for bytes that would be written as they are, and contain a secret."""
+    if holds(data):
+        raise ValueNotStorableError(
+            f"{what} was not stored: it holds the value of a secret, and its serializer or storage would write it in the "
+            "clear. Return the Secret itself, or leave the serializer and the storage out."
+        )
