@@ -170,21 +170,25 @@ class FileKeys(KeySource):
             return []
         except OSError as error:
             raise SecretError(f"{self.label[:1].upper()}{self.label[1:]} cannot be read: {error.strerror}.") from error
-        with os.fdopen(descriptor, "rb") as file:
-            found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                raise SecretError(f"{self.path} is no file, so it holds no key. Name another one: {FILE_VARIABLE}=PATH")
-            if found.st_mode & 0o077:
-                raise SecretError(
-                    f"The key file {self.path} can be read or written by others (mode {stat.S_IMODE(found.st_mode):04o}), so "
-                    f"it was not used. Type: chmod 600 {self.path}"
-                )
-            if found.st_uid not in (os.getuid(), 0):
-                raise SecretError(f"The key file {self.path} belongs to another user, so it was not used.")
-            raw = file.read(FILE_LIMIT + 1)
+        try:
+            self._refuse_unsafe(os.fstat(descriptor))
+            raw = os.read(descriptor, FILE_LIMIT + 1)
+        finally:
+            os.close(descriptor)
         if len(raw) > FILE_LIMIT:
             raise SecretError(f"{self.path} is too large for a key file. Name another one: {FILE_VARIABLE}=PATH")
         return _keys_of(raw.decode("utf-8", "replace"), self.label)
+
+    def _refuse_unsafe(self, found: os.stat_result) -> None:
+        if not stat.S_ISREG(found.st_mode):
+            raise SecretError(f"{self.path} is no file, so it holds no key. Name another one: {FILE_VARIABLE}=PATH")
+        if found.st_mode & 0o077:
+            raise SecretError(
+                f"The key file {self.path} can be read or written by others (mode {stat.S_IMODE(found.st_mode):04o}), so "
+                f"it was not used. Type: chmod 600 {self.path}"
+            )
+        if found.st_uid not in (os.getuid(), 0):
+            raise SecretError(f"The key file {self.path} belongs to another user, so it was not used.")
 
     def store(self, keys: Sequence[Key]) -> None:
         """See KeySource. Written beside, synced, and renamed: a cut leaves the old file or the new one."""

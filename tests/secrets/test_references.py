@@ -55,13 +55,13 @@ def test_references_of_a_deployment_are_resolved_when_the_run_begins(journal: Jo
     Variable.set("region", "north")
     deploy(
         password="{{ secrets.db }}", limit="{{ variables.limit }}", hidden="{{secrets.db}}",
-        options={"url": "https://{{ variables.region }}/{{ secrets.db }}", "list": ["{{ variables.limit }}"], "plain": "{{ x }}"},
+        options={"url": "https://{{ variables.region }}/{{ secrets.db }}", "list": ["{{ variables.limit }}"], "x": "{{ x }}"},
     )  # fmt: skip
     run_deployment("etl/main", timeout=0)
     assert "{{ secrets.db }}" in str(rows("SELECT parameters FROM runs"))
     Variable.set("limit", 7, overwrite=True)
     run_all(journal)
-    assert [(VALUE, 7, {"url": f"https://north/{VALUE}", "list": [7], "plain": "{{ x }}"}, VALUE)] == SEEN
+    assert [(VALUE, 7, {"url": f"https://north/{VALUE}", "list": [7], "x": "{{ x }}"}, VALUE)] == SEEN
     ((parameters, state),) = rows("SELECT parameters, state FROM runs")
     assert (json.loads(str(parameters))["password"], json.loads(str(parameters))["limit"], state) == (
         "Secret('db')",
