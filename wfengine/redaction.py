@@ -42,26 +42,33 @@ class Keeper:
         self._bytes: re.Pattern[bytes] | None = None
 
     def learn(self, value: object, name: str | None = None) -> None:
-        """Know a secret from now on: a text, or the texts in a value of lists and dicts. The first name stays."""
-        found = [text for text in _texts(value) if len(text) >= SHORTEST and text not in self._known]
+        """Know a secret from now on: a text, or the texts in a value of lists and dicts.
+
+        Where one value has several names, it goes by that under which it was read last: a resumed flow reads in the same order.
+        """
+        mark = None if name is None else _mark(name)
+        found = [text for text in _texts(value) if len(text) >= SHORTEST and self._is_news(text, mark)]
         if not found:
             return
         with self._lock:
             for text in found:
-                if len(self._known) >= MAX_KNOWN:
+                if len(self._known) >= MAX_KNOWN and text not in self._known:
                     break
-                self._known[text] = _mark(name) if name is not None else _nameless(text)
-                for form in _forms_of(text):
-                    self._forms.setdefault(form, self._known[text])
+                self._known[text] = mark or _nameless(text)
+                self._forms.update(dict.fromkeys(_forms_of(text), self._known[text]))
             ordered = sorted(self._forms, key=lambda form: (-len(form), form))
-            self._pattern = re.compile("|".join(map(re.escape, ordered)))
             self._forms_as_bytes = {_raw(form): self._forms[form] for form in ordered}
+            self._pattern = re.compile("|".join(map(re.escape, ordered)))
             self._bytes = re.compile(b"|".join(map(re.escape, self._forms_as_bytes)))
         if not POST.is_alert:
             POST.is_alert = True
             if POST.hides_output:
                 sys.stdout, sys.stderr = _hiding(sys.stdout), _hiding(sys.stderr)
             _hide_in_log_records()
+
+    def _is_news(self, text: str, mark: str | None) -> bool:
+        known = self._known.get(text)
+        return known is None or (mark is not None and known != mark)
 
     def known_in(self, raw: bytes) -> list[tuple[str, str]]:
         """Return the secrets that bytes hold, each with the name that stands for it."""
@@ -168,10 +175,14 @@ def _nameless(text: str) -> str:
 def _hide_in_log_records() -> None:
     """From now on, what is logged in this process has no secret in it, whoever logs it and wherever it goes."""
     make = logging.getLogRecordFactory()
+    if getattr(make, "hides_secrets", False):
+        return
     formatter = logging.Formatter()
 
     def hiding(*args: object, **kwargs: object) -> logging.LogRecord:
         record: logging.LogRecord = make(*args, **kwargs)
+        if not POST.is_alert:
+            return record
         try:
             before = record.getMessage()
         except Exception:  # its arguments do not fit: logging says so itself
@@ -186,6 +197,7 @@ def _hide_in_log_records() -> None:
                 record.exc_text = after
         return record
 
+    hiding.hides_secrets = True  # type: ignore[attr-defined]  # functions have room for notes
     logging.setLogRecordFactory(hiding)
 
 

@@ -14,6 +14,7 @@ import random
 import subprocess
 import sys
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -137,10 +138,8 @@ def _inflated(data: bytes) -> bytes:
     parts = []
     start = data.find(b"\x78\x01")
     while start >= 0:
-        try:
+        with suppress(zlib.error):
             parts.append(zlib.decompressobj().decompress(data[start:], 10_000_000))
-        except zlib.error:
-            pass
         start = data.find(b"\x78\x01", start + 1)
     return b"".join(parts)
 
@@ -227,9 +226,8 @@ def _read(program: Program) -> str:
     """Call every reading verb, in one process that was never told a secret; return what they print."""
     done = program.python("-c", READING, json.dumps(VERBS))
     assert done.out.count("VERB ") == len(VERBS), done
-    assert [
-        line for line in done.out.splitlines() if line.startswith("VERB ") and not line.endswith((" 0", " 1", " 3"))
-    ] == [], done
+    ends = [line for line in done.out.splitlines() if line.startswith("VERB ")]
+    assert [line for line in ends if line[-2:] not in (" 0", " 1", " 3")] == [], done
     return done.out + done.err
 
 
@@ -245,7 +243,8 @@ def test_the_search_finds_what_is_there(tmp_path: Path) -> None:
     canary = 'abcdefghijklmnopä"\\QRSTUVWX'
     forms = forms_of(canary)
     planted = {
-        "plain": canary.encode(), "json": json.dumps({"a": canary}).encode(), "base64": base64.b64encode(b"ab" + canary.encode()),
+        "plain": canary.encode(), "json": json.dumps({"a": canary}).encode(),
+        "base64": base64.b64encode(b"ab" + canary.encode()),
         "zlib": b"head" + zlib.compress(canary.encode(), 1), "repr": repr([canary]).encode(),
     }  # fmt: skip
     for name, data in planted.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import pickle
 import re
@@ -433,3 +434,19 @@ def test_a_parameter_that_holds_a_known_secret_is_written_encrypted(written: Wri
     main("postgres://u:" + str(secrets.get("db")) + "@h")
     assert rows("SELECT parameters FROM runs") == [('{"url":"\'postgres://u:***@h\'"}',)]
     assert "h4rd-to" not in written
+
+
+def test_a_value_goes_by_the_name_under_which_it_was_read_last(rows: Rows) -> None:
+    @task
+    def use(text: object) -> None: ...
+
+    @flow
+    def main() -> None:
+        for name in ("one", "two", "one"):
+            use(secrets.get(name))
+
+    for name in ("one", "two"):
+        secrets.set(name, "shared-value")
+    main()
+    expected = ["{{ secrets.one }}", "{{ secrets.two }}", "{{ secrets.one }}"]
+    assert [json.loads(str(row[0]))["text"] for row in rows("SELECT inputs FROM tasks ORDER BY id")] == expected
