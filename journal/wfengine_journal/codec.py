@@ -233,6 +233,9 @@ def _sealed(inner: str, raw: bytes, value: object, what: str) -> Encoded:
 
 def load_opened(inner: str, raw: bytes, what: str) -> object:
     """Return the value of what was sealed, once it is decrypted: what `Guard.seal` was given."""
+    load = _registered.get(inner.partition(":")[0])
+    if load is not None:
+        return load(inner, raw, what)
     if inner == "json":
         return _load_json(raw.decode(), what)
     try:
@@ -289,12 +292,13 @@ def register_codec(family: str, load: Callable[[str, str | bytes, str], object])
     _registered[family] = load
 
 
-def encoded_by(codec: str, data: str | bytes, value: object, what: str) -> Encoded:
-    """Return what a registered codec wrote, with checksum and preview; ValueNotStorableError when it is too large."""
+def encoded_by(codec: str, data: str | bytes, value: object, what: str, *, is_secret: bool = False) -> Encoded:
+    """Return what a registered codec wrote (`is_secret`: of a value with a secret). ValueNotStorableError if too large."""
     raw = data.encode() if isinstance(data, str) else data
     if len(raw) > MAX_VALUE_BYTES:
         raise _too_large(value, what, MAX_VALUE_BYTES)
-    guarding.refuse(raw, what)
+    if is_secret or guarding.holds(raw):
+        return _sealed(codec, raw, value, what)
     return Encoded(codec, data, value_hash(codec, raw), preview(value), stored_type_name(type(value)))
 
 

@@ -94,12 +94,3 @@ def seal(codec: str, raw: bytes, what: str) -> tuple[str, bytes]:
     if POST.guard is None:
         raise ValueNotStorableError(f"{what} cannot be stored: it holds a secret, and nobody here can encrypt it.")
     return POST.guard.seal(codec, raw, what)
-
-
-def refuse(data: bytes, what: str) -> None:
-    """Raise ValueNotStorableError for bytes that would be written as they are, and contain a secret."""
-    if holds(data):
-        raise ValueNotStorableError(
-            f"{what} was not stored: it holds the value of a secret, and its serializer or storage would write it in the "
-            "clear. Return the Secret itself, or leave the serializer and the storage out."
-        )

@@ -142,25 +142,28 @@ def list_names(connection: sqlite3.Connection, *, limit: int) -> list[SecretList
     return [SecretListing._make(row) for row in rows]
 
 
-#: Everywhere a value may stand that was encrypted: table and column of its codec, which is `sealed:KEY_ID` then.
+#: Everywhere a value may stand that was encrypted: table, column of its codec, and of its data. The codec is `sealed:KEY_ID`;
+#: where the value is kept outside of the journal, its data names that codec.
 _SEALED = (
-    ("value", "codec"),
-    ("flow_run", "result_codec"),
-    ("task_run", "result_codec"),
-    ("item", "codec"),
-    ("message", "codec"),
-    ("cache", "result_codec"),
-    ("error", "codec"),
+    ("value", "codec", "data"),
+    ("flow_run", "result_codec", "result"),
+    ("task_run", "result_codec", "result"),
+    ("item", "codec", "value"),
+    ("message", "codec", "value"),
+    ("cache", "result_codec", "result"),
+    ("error", "codec", "data"),
 )
 
 
 def count_by_key(connection: sqlite3.Connection) -> dict[str, int]:
     """Return the ids of all keys that something in the journal is encrypted with, and how many secrets and values are."""
     statements = ["SELECT key_id, count(*) FROM secret WHERE key_id IS NOT NULL GROUP BY key_id"]
-    statements += [
-        f"SELECT substr({column}, 8), count(*) FROM {table} WHERE {column} LIKE 'sealed:%' GROUP BY 1"
-        for table, column in _SEALED
-    ]
+    for table, codec, data in _SEALED:
+        statements.append(f"SELECT substr({codec}, 8), count(*) FROM {table} WHERE {codec} LIKE 'sealed:%' GROUP BY 1")
+        statements.append(
+            f"SELECT substr({data}, instr({data}, 'sealed:') + 7, 16), count(*) FROM {table}"
+            f" WHERE {codec} = 'stored' AND instr({data}, 'sealed:') > 0 GROUP BY 1"
+        )
     counts: dict[str, int] = {}
     for statement in statements:
         for key_id, count in connection.execute(statement):

@@ -122,10 +122,13 @@ def test_a_new_key_takes_the_place_of_the_old_one_for_all_secrets(journal: Journ
     assert secrets.get("s3") == "value-3"
 
 
-def test_old_keys_are_kept_while_a_recorded_value_needs_them(journal: Journal, key_file: Path) -> None:
+@pytest.mark.parametrize("where", ["journal", "folder"])
+def test_old_keys_are_kept_while_a_recorded_value_needs_them(
+    journal: Journal, key_file: Path, tmp_path: Path, where: str
+) -> None:
     secrets.set("db", "a-value")
 
-    @task
+    @task(result_storage=tmp_path / "results" if where == "folder" else None)
     def bare() -> object:
         return Secret[object]("db").get()
 

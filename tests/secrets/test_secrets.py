@@ -22,6 +22,7 @@ from wfengine.secrets import Secret
 from wfengine.variables import Variable
 from wfengine_journal.codec import decode
 from wfengine_journal.errors import InvalidValueError, ParameterError, ParameterTypeError, SecretError, ValueNotStorableError
+from wfengine_journal.store import Journal
 
 VALUE = 'h4rd-to"guess\\ü'
 
@@ -450,3 +451,28 @@ def test_a_value_goes_by_the_name_under_which_it_was_read_last(rows: Rows) -> No
     main()
     expected = ["{{ secrets.one }}", "{{ secrets.two }}", "{{ secrets.one }}"]
     assert [json.loads(str(row[0]))["text"] for row in rows("SELECT inputs FROM tasks ORDER BY id")] == expected
+
+
+@pytest.mark.parametrize("serializer", ["json", "pickle", "compressed/json", "compressed/pickle"])
+@pytest.mark.parametrize("where", ["journal", "folder"])
+def test_what_a_serializer_writes_and_a_storage_keeps_is_encrypted(
+    tmp_path: Path, serializer: str, where: str, rows: Rows, journal: Journal
+) -> None:
+    secrets.set("db", VALUE)
+
+    @task(result_serializer=serializer, result_storage=tmp_path / "results" if where == "folder" else None)
+    def bare() -> dict[str, str]:
+        return {"password": Secret[str]("db").get()}
+
+    @flow
+    def main() -> dict[str, str]:
+        return bare()
+
+    assert main() == {"password": VALUE}
+    journal.flush()
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    data = b"".join(file.read_bytes() for file in files)
+    assert b"h4rd-to" not in data
+    ((codec, hash_, result),) = rows("SELECT result_codec, result_hash, result FROM task_run")
+    assert "sealed:" in f"{codec} {result!r}"
+    assert decode(str(codec), result, hash_, "the result") == {"password": VALUE}  # type: ignore[arg-type]  # as SQLite gives them
