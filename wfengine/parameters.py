@@ -136,7 +136,8 @@ class Parameters:
             return arguments
         hints = self.hints()
         late = {name for name, value in arguments.items() if name in hints and holds_late(value) and not hints[name].takes_late}
-        return self.coerce({name: revealed(value) if name in late else value for name, value in arguments.items()})
+        shown = {name: revealed(value) if name in late else value for name, value in arguments.items()}
+        return self._coerce_unfit(shown, sorted(late))
 
     def from_text(self, texts: dict[str, str]) -> dict[str, object]:
         """Return keyword arguments from `name=text` pairs of a command line, for `bind` and `coerce`.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, cast
 
@@ -34,15 +35,23 @@ class Late:
 PENDING = Late()
 
 
-def holds_late(value: object, depth: int = 0) -> bool:
+def holds_late(value: object) -> bool:
     """Tell whether a value is one that is known only later, or a list or dict that holds one."""
     if isinstance(value, Late):
         return True
-    if depth < DEPTH_LIMIT:
-        if isinstance(value, list | tuple):
-            return any(holds_late(each, depth + 1) for each in value)
-        if isinstance(value, dict):
-            return any(holds_late(each, depth + 1) for each in value.values())
+    if "wfengine.secrets" not in sys.modules or not isinstance(value, list | tuple | dict):
+        return False  # most programs have no secrets, and large lists
+    seen: set[int] = set()
+    waiting: list[object] = [value]
+    while waiting:
+        container = waiting.pop()
+        if id(container) not in seen:
+            seen.add(id(container))
+            for each in container.values() if isinstance(container, dict) else container:  # type: ignore[attr-defined]  # or a list
+                if isinstance(each, Late):
+                    return True
+                if isinstance(each, list | tuple | dict):
+                    waiting.append(each)
     return False
 
 

@@ -104,6 +104,9 @@ def test_references_on_the_command_line_are_resolved(tmp_path: Path) -> None:
     assert "Secret('db')" in shown
     missing = run(tmp_path, "run", "f.py", "-p", "password={{ secrets.nope }}", "-p", "limit=1")
     assert (missing.code, "There is no secret 'nope'" in missing.err) == (2, True)
+    other = run(tmp_path, "run", "f.py", "-p", "password={{ secrets.db }}", "-p", "limit=1", "--journal", "other.db")
+    assert (other.code, "other.db, which does not exist yet" in other.err) == (2, True)
+    assert not (tmp_path / "other.db").exists()
     assert not any(CANARY.encode() in file.read_bytes() for file in (tmp_path / ".wfengine").glob("journal.db*"))
 
 

@@ -18,6 +18,7 @@ from tests.secrets.conftest import Written
 from wfengine import State, artifacts, flow, get_run_logger, secrets, task
 from wfengine.cache_policies import INPUTS
 from wfengine.events import emit_event
+from wfengine.references import holds_late
 from wfengine.secrets import Secret
 from wfengine.variables import Variable
 from wfengine_journal.codec import decode
@@ -476,3 +477,11 @@ def test_what_a_serializer_writes_and_a_storage_keeps_is_encrypted(
     ((codec, hash_, result),) = rows("SELECT result_codec, result_hash, result FROM task_run")
     assert "sealed:" in f"{codec} {result!r}"
     assert decode(str(codec), result, hash_, "the result") == {"password": VALUE}  # type: ignore[arg-type]  # as SQLite gives them
+
+
+def test_a_list_that_holds_itself_is_looked_through_once() -> None:
+    knot: list[object] = []
+    knot.extend([knot, knot, {"a": knot}])
+    assert holds_late(knot) is False
+    knot.append((Secret("db"),))
+    assert holds_late(knot) is True
