@@ -485,3 +485,16 @@ def test_a_list_that_holds_itself_is_looked_through_once() -> None:
     assert holds_late(knot) is False
     knot.append((Secret("db"),))
     assert holds_late(knot) is True
+
+
+def test_a_flow_whose_code_holds_a_secret_is_not_stored_by_value(written: Written, caplog: pytest.LogCaptureFixture) -> None:
+    secrets.set("db", VALUE)
+    value = Secret[str]("db").get()
+
+    @flow
+    def local() -> int:
+        return len(value)
+
+    assert local() == len(VALUE)
+    assert "it holds the value of a secret" in caplog.text
+    assert "h4rd-to" not in written
