@@ -29,7 +29,7 @@ from wfengine.tasks import Task, task
 from wfengine_journal.errors import WfengineError
 
 if TYPE_CHECKING:
-    from wfengine import artifacts, context, runtime, variables
+    from wfengine import artifacts, context, runtime, secrets, variables
     from wfengine.cancellation import cancel, pause, unpause
     from wfengine.context import get_run_context
     from wfengine.deployments import deploy
@@ -66,6 +66,7 @@ _LATER = {
     "receive": "wfengine.messages",
     "resume_flow_run": "wfengine.flow_runs",
     "runtime": "",
+    "secrets": "",
     "send": "wfengine.messages",
     "serve": "wfengine.serving",
     "set_event": "wfengine.messages",
@@ -113,6 +114,7 @@ __all__ = [
     "receive",
     "resume_flow_run",
     "runtime",
+    "secrets",
     "send",
     "serve",
     "set_event",

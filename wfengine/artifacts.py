@@ -32,7 +32,7 @@ from wfengine_journal.artifacts import ArtifactRow, Maker, PutArtifact, UpdateAr
 from wfengine_journal.clock import SystemClock
 from wfengine_journal.errors import InternalError, InvalidValueError, NotFoundError
 from wfengine_journal.store import Journal
-from wfengine_journal.transitions import utf8_text
+from wfengine_journal.transitions import shown_text
 
 _logger = logging.getLogger("wfengine.artifacts")
 
@@ -86,8 +86,8 @@ class Artifact:
     def stored(self) -> str:
         """Return what stands in the journal: markdown, or JSON of the other types. Raises InvalidValueError."""
         if self.type == "markdown":
-            return utf8_text(str(self.data))
-        return plain_json(self.data, f"the {self.type} artifact", is_table=self.type == "table")
+            return shown_text(str(self.data))
+        return plain_json(self.data, f"the {self.type} artifact", is_table=self.type == "table", secrets="hide")
 
     @awaited_in_async_code
     def create(self) -> StoredArtifact:
@@ -144,7 +144,7 @@ class MarkdownArtifact(Artifact):
 
     def stored(self) -> str:
         """See Artifact."""
-        return utf8_text(self.markdown)
+        return shown_text(self.markdown)
 
 
 @dataclass(kw_only=True)
@@ -164,7 +164,7 @@ class TableArtifact(Artifact):
                 f"A table is a list of dicts, a list of lists or a dict of lists, not a {type(self.table).__qualname__} like "
                 f"{str(self.table)[:60]!r}. Of a frame take: frame.to_dict('records')"
             )
-        return plain_json(self.table, "the table", is_table=True)
+        return plain_json(self.table, "the table", is_table=True, secrets="hide")
 
 
 @dataclass(kw_only=True)
@@ -178,7 +178,7 @@ class LinkArtifact(Artifact):
 
     def stored(self) -> str:
         """See Artifact."""
-        return plain_json({"link": self.link, "text": self.link_text or self.link}, "the link artifact")
+        return plain_json({"link": self.link, "text": self.link_text or self.link}, "the link artifact", secrets="hide")
 
 
 @dataclass(kw_only=True)
@@ -191,7 +191,7 @@ class ImageArtifact(Artifact):
 
     def stored(self) -> str:
         """See Artifact."""
-        return plain_json(self.image_url, "the URL of the image artifact")
+        return plain_json(self.image_url, "the URL of the image artifact", secrets="hide")
 
 
 @dataclass(kw_only=True)
@@ -209,7 +209,7 @@ class ProgressArtifact(Artifact):
         within = min(max(float(self.progress), 0.0), 100.0)
         if within != self.progress:
             _logger.warning("A progress of %s %% lies outside of 0 to 100; it is shown as %s %%.", self.progress, within)
-        return plain_json(within, "the progress")
+        return plain_json(within, "the progress", secrets="hide")
 
 
 # ---------------------------------------------------------------------------------------------------- functions
@@ -283,7 +283,7 @@ def _create(artifact: Artifact) -> StoredArtifact:
             f"The {artifact.type} artifact has {len(data)} characters; the limit is {DATA_LIMIT}. Write the data into a file "
             "and make a link to it."
         )
-    description = None if artifact.description is None else utf8_text(artifact.description)
+    description = None if artifact.description is None else shown_text(artifact.description)
     if current_scope() is None and leaves_no_trace():
         at = SystemClock().now_text()
         return stored_artifact(ArtifactRow(0, artifact.key, artifact.type, data, description, None, None, None, None, at, at))

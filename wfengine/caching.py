@@ -48,7 +48,7 @@ from wfengine_journal.errors import (
 from wfengine_journal.riders import Rider, WithRiders
 from wfengine_journal.slots import ClaimSlot, ReleaseSlot, look
 from wfengine_journal.states import StateType
-from wfengine_journal.transitions import BeginCall, CompleteCall, FailAttempt, StartAttempt, utf8_text
+from wfengine_journal.transitions import BeginCall, CompleteCall, FailAttempt, StartAttempt, key_text
 
 if TYPE_CHECKING:
     from wfengine.task_engine import Call, Callee
@@ -373,7 +373,7 @@ def _rendered(template: str, call: Call, keeping: Keeping) -> str:
 
 
 def _bounded(key: str) -> str:
-    text = utf8_text(key)
+    text = key_text(key)
     if len(text) <= KEY_LIMIT:
         return text
     from xxhash import xxh3_128_hexdigest

@@ -27,7 +27,7 @@ from wfengine_journal.errors import JournalError, UsageError, WfengineError
 from wfengine_journal.requests import Before, RequestCancel, RequestPause, ReturnToWaiting, find_before
 from wfengine_journal.states import StateType
 from wfengine_journal.tickets import WriteRefused
-from wfengine_journal.transitions import utf8_text
+from wfengine_journal.transitions import shown_text
 
 if TYPE_CHECKING:
     from wfengine_journal.records import FlowRunRow
@@ -226,7 +226,7 @@ def requested(what: str, reason: str | None) -> str:
     except (KeyError, OSError, ImportError):  # no such user here, as in some containers
         who = "somebody"
     said = f"{what} by {who} (process {os.getpid()})"
-    return said if not reason else f"{said}: {utf8_text(reason)[:REASON_CHARACTERS]}"
+    return said if not reason else f"{said}: {shown_text(reason)[:REASON_CHARACTERS]}"
 
 
 def _shown(row: FlowRunRow) -> str:

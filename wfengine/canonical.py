@@ -35,6 +35,8 @@ from typing import Any
 
 from xxhash import xxh3_128_digest
 
+from wfengine_journal.guarding import hidden_form, named
+
 KEY_VERSION = 1
 
 #: Levels of nesting that are followed. A level costs up to nine frames, of which the interpreter allows 1000.
@@ -93,9 +95,12 @@ _OWN_FOLDER = str(Path(__file__).parent) + os.sep
 
 
 def exact_json(value: object) -> bytes | None:
-    """Return compact JSON with sorted keys, or None if JSON does not give this value back type-exactly."""
+    """Return compact JSON with sorted keys, or None if JSON does not give this value back type-exactly.
+
+    A secret that is known stands there by its name: no hash of it is written, and a new value of it is no new input.
+    """
     try:
-        return "".join(_encode_walked(value, 0)).encode() if _is_exact(value, 0) else None
+        return named("".join(_encode_walked(value, 0)).encode()) if _is_exact(value, 0) else None
     except (ValueError, RecursionError):  # a lone surrogate, an integer too long to write, or too deep
         return None
 
@@ -560,6 +565,8 @@ _LATE_RULES: tuple[tuple[str, str, _Rule], ...] = (
             b"fraction", f"{type(value).__qualname__} {value.numerator:x}/{value.denominator:x}"
         ),
     ),
+    ("pydantic.types", "SecretStr", lambda walk, value, path, depth: _leaf(b"hidden", hidden_form(value))),
+    ("pydantic.types", "SecretBytes", lambda walk, value, path, depth: _leaf(b"hidden", hidden_form(value))),
     ("uuid", "UUID", lambda walk, value, path, depth: _leaf(b"uuid", f"{type(value).__qualname__} {value.hex}")),
 )
 

@@ -14,6 +14,7 @@ from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, Any, cast
 
 from wfengine.plain_json import plain_json
+from wfengine.references import unjudged, written
 from wfengine.schedules import Cron, Interval, RRule, Schedule
 from wfengine_journal.clock import text_from_seconds
 from wfengine_journal.deployments import ScheduleColumns
@@ -204,10 +205,11 @@ def checked_parameters(flow: AnyFlow, name: str, parameters: object) -> dict[str
     for given in parameters:
         if given not in known and not takes_any:
             raise ParameterError(f"{owner} has a parameter '{given}', and the flow has {', '.join(known) or 'none'}.")
-    plain_json(dict(parameters), f"parameters of deployment '{name}'")
+    parameters = cast("dict[str, Any]", written(dict(parameters)))
+    plain_json(parameters, f"parameters of deployment '{name}'")
     needed = {name for name, parameter in known.items() if parameter.default is parameter.empty}
     if needed <= set(parameters) and flow.should_validate_parameters:
-        flow.parameters.coerce(flow.parameters.bind((), dict(parameters)))
+        flow.parameters.coerce(flow.parameters.bind((), unjudged(parameters)))
     return dict(parameters)
 
 

@@ -42,6 +42,7 @@ from wfengine.own_calls import (
     wait,
 )
 from wfengine.parameter_checks import check_given
+from wfengine.references import written
 from wfengine.run_objects import FlowRun
 from wfengine.runners.away import asks_the_flow
 from wfengine.states import State
@@ -63,7 +64,7 @@ from wfengine_journal.names import new_run_name
 from wfengine_journal.queued_runs import QueueRun, RunRequest
 from wfengine_journal.states import StateType
 from wfengine_journal.tickets import WriteRefused
-from wfengine_journal.transitions import utf8_text
+from wfengine_journal.transitions import key_text, shown_text
 from wfengine_journal.waits import NoteWait, find_circle, find_outermost
 
 if TYPE_CHECKING:
@@ -149,10 +150,10 @@ class Asked:
         self.name = name
         if parameters is not None and not isinstance(parameters, Mapping):
             raise UsageError(f"{owner}: parameters are a dict by name, not {parameters!r}.")
-        self.parameters: dict[str, object] = dict(parameters or {})
+        self.parameters = cast("dict[str, object]", written(dict(parameters or {})))
         self.due_at = _due_text(scheduled_time)
         self.run_name = _checked_run_name(owner, flow_run_name)
-        self.tags = [utf8_text(tag) for tag in checked_tags(owner, tags or ())]
+        self.tags = [shown_text(tag) for tag in checked_tags(owner, tags or ())]
         self.idempotency_key = _key(owner, "idempotency_key", idempotency_key)
         self.partition_key = _key(owner, "partition_key", partition_key)
         self.deduplication_key = _key(owner, "deduplication_key", deduplication_key)
@@ -251,14 +252,14 @@ def _due_text(scheduled_time: object) -> str | None:
 
 def _checked_run_name(owner: str, name: object) -> str | None:
     text = checked_text(owner, "flow_run_name", name)
-    return None if text is None else utf8_text(text).strip()[:NAME_LIMIT] or None
+    return None if text is None else shown_text(text).strip()[:NAME_LIMIT] or None
 
 
 def _key(owner: str, option: str, value: object) -> str | None:
     text = checked_text(owner, option, value)
     if text is not None and not text.strip():
         raise UsageError(f"{owner}: {option} is a text that is not empty.")
-    return None if text is None else utf8_text(text)
+    return None if text is None else key_text(text)
 
 
 def _note_options(options: Mapping[str, object]) -> None:

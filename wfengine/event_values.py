@@ -8,6 +8,7 @@ from typing import cast
 
 from wfengine.automations.happenings import RESOURCE_ID, ours
 from wfengine.plain_json import plain_json
+from wfengine_journal import guarding
 from wfengine_journal.errors import InvalidValueError
 from wfengine_journal.events import FIRING_KEY, EventColumns
 
@@ -75,7 +76,7 @@ def _related(related: object, what: str) -> str | None:
 
 
 def _json(value: object, what: str) -> str:
-    text = plain_json(value, what)
+    text = plain_json(value, what, secrets="hide")
     if len(text) > JSON_LIMIT:
         raise InvalidValueError(
             f"{what[:1].upper()}{what[1:]}: {len(text)} characters of JSON; {JSON_LIMIT} are allowed. Put the data into a "
@@ -87,7 +88,7 @@ def _json(value: object, what: str) -> str:
 def _checked_text(value: object, what: str) -> str:
     if not isinstance(value, str) or not value or len(value) > NAME_LIMIT or not value.isprintable():
         raise InvalidValueError(f"{what} is a text of 1 to {NAME_LIMIT} printable characters, and not {ascii(value)[:60]}.")
-    return value
+    return guarding.hide(value)
 
 
 def read_payload(text: str) -> object:

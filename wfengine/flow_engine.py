@@ -57,8 +57,10 @@ from wfengine_journal.errors import (
     JournalError,
     NotFoundError,
     OwnershipLostError,
+    ParameterError,
     PausedRun,
     RunHalted,
+    SecretError,
     UsageError,
 )
 from wfengine_journal.records import FlowRunRow
@@ -399,7 +401,10 @@ def _body(run: LiveRun) -> Steps[Outcome]:
     yield from call_flow_hooks(run, State(StateType.RUNNING, flow_run_id=run.id), run.version)
     if is_past(run) and run.dry is None:
         return Outcome(None, deadline_error(run))
-    args, kwargs = run.flow.parameters.unbind(run.parameters)
+    try:
+        args, kwargs = run.flow.parameters.unbind(run.flow.parameters.opened(run.parameters))
+    except (SecretError, ParameterError) as error:
+        return Outcome(None, error)
     limit = limit_seconds(run) if run.dry is None else None
     fn = run.flow.fn if run.dry is None else run.dry.body(run.flow.fn)
     step = Invoke(Scope(run, None), fn, args, kwargs, run.flow.is_async, limit)

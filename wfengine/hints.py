@@ -13,6 +13,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeGuard, TypeVar
 
+from wfengine.references import Late, holds_late
+
 if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError
     from pydantic.fields import FieldInfo
@@ -44,6 +46,7 @@ class Hint:
     def __init__(self, hint: object) -> None:
         self.hint = hint
         self.fits = _guarded_check(hint)
+        self.takes_late = _takes_late(hint)  # a Secret as it is, and not its value
         self.exact = hint if isinstance(hint, type) else None
         self._adapters: list[TypeAdapter[object]] | None = None
 
@@ -52,7 +55,7 @@ class Hint:
 
     def convert(self, value: object) -> object:
         """Return the value fitted to the hint, itself where nothing judges it. Raises UnfitError."""
-        if self.fits is None or self.fits(value) or is_future(value) or _holds_future(value):
+        if self.fits is None or self.fits(value) or is_future(value) or _holds_future(value) or holds_late(value):
             return value
         adapter = self._adapter()
         if adapter is None:
@@ -87,6 +90,20 @@ class Hint:
 
 
 # Checks: does a value fit a hint, without pydantic. A check of None means that the hint judges nothing.
+
+
+def _takes_late(hint: object, depth: int = 0) -> bool:
+    """Tell whether a hint is that of a Secret, or none; of the elements of a container only the former counts."""
+    hint = _alias_value(hint)
+    origin = typing.get_origin(hint)
+    cls = origin or hint
+    if isinstance(cls, type) and issubclass(cls, Late):
+        return True
+    if depth > len(ELEMENTS_CHECKED):
+        return False
+    below = 0 if origin in (typing.Union, types.UnionType, Annotated) and not depth else depth + 1
+    is_none = depth == 0 and (hint is object or hint is Any or isinstance(hint, TypeVar))
+    return is_none or (bool(origin) and any(_takes_late(part, below) for part in typing.get_args(hint)))
 
 
 def _guarded_check(hint: object) -> Check | None:

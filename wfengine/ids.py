@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 
 from wfengine_journal.errors import UsageError
-from wfengine_journal.transitions import utf8_text
+from wfengine_journal.transitions import key_text
 
 #: A longer name that a template or function gave is cut, in characters: the name is for people to say and type.
 NAME_LIMIT = 500
@@ -35,9 +35,9 @@ def render_name(name: str | Callable[..., str], arguments: Mapping[str, object],
         made: object = name(**_wanted(name, arguments, owner))
         if not isinstance(made, str):
             raise UsageError(f"The run name of {owner} must be a text; {_name_of(name)}() returned {type(made).__name__}.")
-        return utf8_text(made)
+        return key_text(made)
     try:
-        return utf8_text(name.format(**arguments))
+        return key_text(name.format(**arguments))
     except (KeyError, IndexError, AttributeError, ValueError, TypeError) as error:
         raise UsageError(
             f"The run name {name!r} of {owner} does not fit its arguments ({type(error).__name__}: {error}). "

@@ -39,6 +39,7 @@ from wfengine.transcripts import note
 from wfengine_journal.block_transitions import list_woken
 from wfengine_journal.codec import encode_error
 from wfengine_journal.errors import OwnershipLostError, RunHalted, RunOwnedError, UsageError, WfengineError
+from wfengine_journal.guarding import POST
 from wfengine_journal.queued_runs import RefuseRun
 from wfengine_journal.queues import QueueAdmission
 from wfengine_journal.records import FlowRunRow
@@ -115,6 +116,7 @@ def _prepare_streams() -> int:
     """Print line by line, show where a fault of the machine code came from, and stop for SIGTERM; return a descriptor."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]  # they are files here
+    POST.hides_output = True  # it is journaled
     faulthandler.enable(all_threads=False)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _on_sigterm)

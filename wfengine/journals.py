@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Literal, NoReturn, cast
 
 from wfengine.loading import is_loading
+from wfengine.redaction import KEEPER
 from wfengine.runners.away import ERRAND, is_worker_process, refuse_on_worker
 from wfengine_journal.errors import UsageError
+from wfengine_journal.guarding import post_guard
 from wfengine_journal.location import find_path
 from wfengine_journal.store import Journal, open_journal
 
@@ -19,6 +21,8 @@ from wfengine_journal.store import Journal, open_journal
 Durability = Literal["power", "process"]
 
 ENVIRONMENT_VARIABLE = "WFENGINE_DURABILITY"
+
+post_guard(KEEPER)  # whoever can write into a journal keeps secrets out of it
 
 _chosen: Path | None = None
 _durability: dict[Path, Durability] = {}

@@ -11,6 +11,7 @@ import json
 from typing import TYPE_CHECKING
 
 from wfengine.journals import default_durability
+from wfengine.references import resolved
 from wfengine.run_names import given_run_name
 from wfengine.stored_parameters import describe_parameters, restored_arguments
 from wfengine_journal.errors import ParameterError
@@ -31,7 +32,8 @@ def opened(flow: AnyFlow, journal: Journal, row: FlowRunRow) -> tuple[FlowRunRow
     if row.epoch > 0 or row.deployment_id is None:
         return row, restored_arguments(flow, journal, row), None
     try:
-        arguments = flow.parameters.bind((), json.loads(row.parameters))
+        given = resolved(json.loads(row.parameters), journal, f"flow run {row.id} '{row.name}'")
+        arguments = flow.parameters.bind((), given)
         if flow.should_validate_parameters:
             arguments = flow.parameters.coerce(arguments)
     except ParameterError as error:

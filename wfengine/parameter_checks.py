@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import cast
 
 from wfengine.plain_json import plain_json
+from wfengine.references import mentions
 from wfengine_journal.errors import ParameterError
 
 _WHOLE = re.compile(r"\s*[+-]?[0-9][0-9_]*(\.0*)?\s*")
@@ -36,7 +37,7 @@ def check_given(
             problems.append(f"there is no parameter {', '.join(unknown)} (there are: {', '.join(known) or 'none'})")
     if schema.get("x-validated", False):
         for name, value in given.items():
-            if name in known and (wanted := _misfit(known[name], value)):
+            if name in known and not mentions(value) and (wanted := _misfit(known[name], value)):
                 problems.append(f"'{name}' is {wanted}, and not {_shown(value)}")
     missing = [name for name in schema.get("required", ()) if name not in given and name not in own]
     if complete and missing:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Annotated, Any
 
 from wfengine.hints import Check, Hint, UnfitError, is_field, is_future
+from wfengine.references import holds_late, revealed
 from wfengine_journal.errors import (
     ParameterBindError,
     ParameterTypeError,
@@ -23,6 +24,7 @@ from wfengine_journal.errors import (
     SignatureMismatchError,
     UsageError,
 )
+from wfengine_journal.guarding import hide
 
 #: Characters of a value or signature that an error shows.
 PREVIEW_CHARACTERS = 80
@@ -118,12 +120,24 @@ class Parameters:
         unfit: list[str] | None = None
         for name, exact, fits in plan:
             value = arguments[name]
-            if type(value) is exact or fits(value) or is_future(value):
+            if type(value) is exact or fits(value) or is_future(value) or holds_late(value):
                 continue
             if unfit is None:
                 unfit = []
             unfit.append(name)
         return arguments if unfit is None else self._coerce_unfit(arguments, unfit)
+
+    def opened(self, arguments: dict[str, object]) -> dict[str, object]:
+        """Return arguments as the function takes them: with the values of secrets, unless its hint is Secret or absent.
+
+        Raises SecretError, and ParameterTypeError where a value does not fit.
+        """
+        if not any(map(holds_late, arguments.values())):
+            return arguments
+        hints = self.hints()
+        late = {name for name, value in arguments.items() if name in hints and holds_late(value) and not hints[name].takes_late}
+        shown = {name: revealed(value) if name in late else value for name, value in arguments.items()}
+        return self._coerce_unfit(shown, sorted(late))
 
     def from_text(self, texts: dict[str, str]) -> dict[str, object]:
         """Return keyword arguments from `name=text` pairs of a command line, for `bind` and `coerce`.
@@ -288,7 +302,7 @@ class Parameters:
                     converted[key] = hint.convert(value)
                 except UnfitError as error:
                     cause = cause or error.cause
-                    problems.append(f"{label} = {_preview(value)} does not fit {hint}: {error.reason}")
+                    problems.append(hide(f"{label} = {_preview(value)} does not fit {hint}: {error.reason}"))
             coerced[name] = _whole(self._kinds[name], converted)
         if problems:
             listed = f" {problems[0]}" if len(problems) == 1 else "\n  " + "\n  ".join(problems)

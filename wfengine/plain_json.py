@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Literal
 
+from wfengine_journal import guarding
 from wfengine_journal.errors import InvalidValueError
 
 #: Levels of lists and dicts in one value.
 DEPTH_LIMIT = 100
 
 
-def plain_json(value: object, what: str, *, is_table: bool = False) -> str:
+def plain_json(
+    value: object, what: str, *, is_table: bool = False, secrets: Literal["refuse", "hide", "keep"] = "refuse"
+) -> str:  # fmt: skip
     """Return the JSON text of a value made of text, numbers, booleans, None, lists and dicts with text keys.
 
     In a table not-a-numbers become null and whole numbers may be keys, as frames have them. `what` names the value in the
-    InvalidValueError that anything else raises.
+    InvalidValueError that anything else raises. `secrets`: what becomes of the value of a secret in it.
     """
-    return json.dumps(_checked(value, what, is_table, 0), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(_checked(value, what, is_table, 0), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    if secrets == "keep" or not guarding.holds(text.encode()):
+        return text
+    if secrets == "hide":
+        return guarding.hide(text)
+    raise InvalidValueError(
+        f"{what} holds the value of a secret, and would be kept in the clear. Give the secret's name in its place: in "
+        "parameters {{ secrets.NAME }}, in code Secret('NAME')."
+    )
 
 
 def _checked(value: object, what: str, is_table: bool, depth: int) -> object:

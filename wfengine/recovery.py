@@ -22,6 +22,7 @@ from wfengine_journal.block_transitions import list_woken
 from wfengine_journal.codec import encode, value_hash
 from wfengine_journal.connection import open_reader
 from wfengine_journal.errors import EntrypointError, JournalCorruptError, OwnershipLostError, RunHalted, UsageError
+from wfengine_journal.guarding import holds
 from wfengine_journal.records import FlowRunRow, OpenRunRow
 from wfengine_journal.store import Journal
 from wfengine_journal.tickets import WriteRefused
@@ -241,6 +242,8 @@ def store_flow(flow: AnyFlow, journal: Journal) -> bytes | None:
 
     try:
         data: bytes = cloudpickle.dumps(flow)
+        if holds(data):
+            raise ValueError("it holds the value of a secret")
         pickling.load(data)  # unlike cloudpickle's own, it leaves the classes alone that this process has
     except Exception as error:
         _logger.warning(

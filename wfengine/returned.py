@@ -35,7 +35,7 @@ from wfengine_journal.errors import (
     WfengineError,
 )
 from wfengine_journal.states import TERMINAL, StateType, default_name
-from wfengine_journal.transitions import utf8_text
+from wfengine_journal.transitions import shown_text
 
 if TYPE_CHECKING:
     from wfengine.task_engine import Call
@@ -202,7 +202,7 @@ def _own_name(state: State[object]) -> str:
 
 
 def _text(text: str, limit: int) -> str:
-    clean = utf8_text(text)
+    clean = shown_text(text)
     return clean if len(clean) <= limit else f"{clean[: limit - 3]}..."
 
 

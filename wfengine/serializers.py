@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import importlib
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import PurePath
 from typing import Any, cast
 
-from wfengine_journal import pickling
+from wfengine_journal import guarding, pickling
 from wfengine_journal.codec import MAX_VALUE_BYTES, Encoded, encoded_by, is_json_exact
 from wfengine_journal.errors import UsageError, ValueNotStorableError
 
@@ -311,7 +312,19 @@ def serialize(serializer: Serializer, value: object, what: str) -> tuple[Encoded
             f"{what} cannot be stored: {type(serializer).__name__} refuses a value of type {type(value).__qualname__} "
             f"({type(error).__name__}: {error}). Return something it can write and read, or choose another result_serializer."
         ) from error
-    return encoded_by(codec_of(serializer), data, given_back, what), given_back
+    return encoded_by(codec_of(serializer), data, given_back, what, is_secret=_holds_secret(value)), given_back
+
+
+def _holds_secret(value: object) -> bool:
+    """Tell whether a value holds a secret: one that is known, or a pydantic SecretStr. A serializer may not show it."""
+    if not guarding.POST.is_alert and "pydantic.types" not in sys.modules:
+        return False
+    hidden: list[str | bytes] = []
+    try:
+        raw = pickling.dump(value, limit=MAX_VALUE_BYTES, hidden=hidden)
+    except Exception:  # it does not pickle; then what the serializer wrote is all there is to look at
+        raw = b""
+    return guarding.holds_any(raw, hidden)
 
 
 def load_serialized(codec: str, data: str | bytes, what: str) -> object:

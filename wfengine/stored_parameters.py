@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from wfengine_journal.codec import encode, is_json_exact, json_text, preview
 from wfengine_journal.errors import ParameterError, ValueNotStorableError
+from wfengine_journal.guarding import holds
 from wfengine_journal.records import FlowRunRow
 from wfengine_journal.transitions import Argument
 
@@ -26,7 +27,8 @@ def describe_parameters(owner: str, arguments: dict[str, object], *, needed_by: 
     shown: dict[str, object] = {}
     stored: list[Argument] = []
     for name, value in arguments.items():
-        if is_json_exact(value) and len(json_text(value)) <= INLINE_PARAMETER:
+        text = json_text(value) if is_json_exact(value) else None
+        if text is not None and len(text) <= INLINE_PARAMETER and not holds(text.encode()):
             shown[name] = value
             continue
         try:

@@ -21,7 +21,7 @@ from typing import NamedTuple, cast
 
 from xxhash import xxh3_128, xxh3_128_digest
 
-from wfengine_journal import pickling
+from wfengine_journal import guarding, pickling
 from wfengine_journal.errors import JournalCorruptError, RecordedError, ValueNotStorableError
 from wfengine_journal.pickling import register_script_module as register_script_module
 from wfengine_journal.pickling import stored_type_name
@@ -195,13 +195,16 @@ def encode(value: object, what: str) -> Encoded:
     text, data = form
     if len(data) > MAX_VALUE_BYTES:
         raise _too_large(value, what, MAX_VALUE_BYTES)
+    if guarding.holds(data):
+        return _sealed("json", data, value, what)
     return Encoded("json", text, xxh3_128_digest(b"json\0" + data), None, type(value).__name__)
 
 
 def _encode_pickle(value: object, what: str) -> Encoded:
+    hidden: list[str | bytes] = []
     try:
         plain = pickling.is_plain(value)
-        raw = pickling.dump(value, plain=plain, limit=MAX_VALUE_BYTES)
+        raw = pickling.dump(value, plain=plain, limit=MAX_VALUE_BYTES, hidden=hidden)
         if not plain:
             pickling.check_same(value, pickling.load(raw))
     except pickling.TooLargeError as error:
@@ -216,8 +219,29 @@ def _encode_pickle(value: object, what: str) -> Encoded:
             f"{what} cannot be stored: it is of type {stored_type_name(type(value))}, and {_innermost(error)}. "
             "Return plain data, or the path of a file that holds it, or make the type picklable."
         ) from error
+    if guarding.holds_any(raw, hidden):
+        return _sealed("pickle", raw, value, what)
     codec, data = _compress(raw)
     return Encoded(codec, data, value_hash(codec, data), preview(value), stored_type_name(type(value)))
+
+
+def _sealed(inner: str, raw: bytes, value: object, what: str) -> Encoded:
+    """Return a value that holds a secret: encrypted."""
+    codec, data = guarding.seal(inner, raw, what)
+    return Encoded(codec, data, value_hash(codec, data), preview(value), stored_type_name(type(value)))
+
+
+def load_opened(inner: str, raw: bytes, what: str) -> object:
+    """Return the value of what was sealed, once it is decrypted: what `Guard.seal` was given."""
+    load = _registered.get(inner.partition(":")[0])
+    if load is not None:
+        return load(inner, raw, what)
+    if inner == "json":
+        return _load_json(raw.decode(), what)
+    try:
+        return pickling.load(raw)
+    except Exception as error:
+        raise _unreadable(what, error) from error
 
 
 def decode(codec: str, data: str | bytes, hash_: bytes, what: str) -> object:
@@ -246,10 +270,14 @@ def decode(codec: str, data: str | bytes, hash_: bytes, what: str) -> object:
     try:
         return pickling.load(raw)
     except Exception as error:
-        raise ValueNotStorableError(
-            f"{what} cannot be read back: {_innermost(error)}. Restore the class or function under that name, or make "
-            "an import of it there, and resume again."
-        ) from error
+        raise _unreadable(what, error) from error
+
+
+def _unreadable(what: str, error: Exception) -> ValueNotStorableError:
+    return ValueNotStorableError(
+        f"{what} cannot be read back: {_innermost(error)}. Restore the class or function under that name, or make an import "
+        "of it there, and resume again."
+    )
 
 
 #: Codecs that are not of this module, by what stands before the colon in their name.
@@ -264,11 +292,13 @@ def register_codec(family: str, load: Callable[[str, str | bytes, str], object])
     _registered[family] = load
 
 
-def encoded_by(codec: str, data: str | bytes, value: object, what: str) -> Encoded:
-    """Return what a registered codec wrote, with checksum and preview; ValueNotStorableError when it is too large."""
+def encoded_by(codec: str, data: str | bytes, value: object, what: str, *, is_secret: bool = False) -> Encoded:
+    """Return what a registered codec wrote (`is_secret`: of a value with a secret). ValueNotStorableError if too large."""
     raw = data.encode() if isinstance(data, str) else data
     if len(raw) > MAX_VALUE_BYTES:
         raise _too_large(value, what, MAX_VALUE_BYTES)
+    if is_secret or guarding.holds(raw):
+        return _sealed(codec, raw, value, what)
     return Encoded(codec, data, value_hash(codec, raw), preview(value), stored_type_name(type(value)))
 
 
@@ -346,10 +376,14 @@ def encode_error(error: BaseException) -> EncodedError:
     Causes, contexts and notes are kept with it; one of the chain that cannot be stored is kept as text.
     """
     codec = data = hash_ = None
-    raw = _pickle_chain(error)
+    hidden: list[str | bytes] = []
+    raw = _pickle_chain(error, hidden)
     if raw is not None:
-        codec, data = _compress(raw)
-        hash_ = value_hash(codec, data)
+        try:
+            codec, data = guarding.seal("pickle", raw, "it") if guarding.holds_any(raw, hidden) else _compress(raw)
+            hash_ = value_hash(codec, data)
+        except ValueNotStorableError:
+            codec = data = None  # its text is recorded, without the secret
     return EncodedError(*_error_text(error), data, codec, hash_)
 
 
@@ -373,7 +407,7 @@ def decode_error(encoded: EncodedError) -> BaseException:
 
 def _error_text(error: BaseException) -> tuple[str, str, str]:
     """Return type, message and traceback of an exception, each storable and bounded."""
-    return stored_type_name(type(error)), _bounded(_message(error), MAX_MESSAGE_BYTES), _traceback_text(error)
+    return stored_type_name(type(error)), _bounded(guarding.hide(_message(error)), MAX_MESSAGE_BYTES), _traceback_text(error)
 
 
 def error_message(error: BaseException) -> str:
@@ -400,7 +434,7 @@ def _bounded(text: str, limit: int) -> str:
 def _traceback_text(error: BaseException) -> str:
     """Return the formatted traceback with causes and groups; of a very long one the end, where the error is."""
     try:
-        entries = traceback.format_exception(error)
+        entries = [guarding.hide(entry) for entry in traceback.format_exception(error)]
     except Exception as failure:
         return f"<no traceback: formatting it raised {type_name(type(failure))}>"
     cut = "".join(
@@ -421,16 +455,16 @@ _Parts = tuple["type[BaseException]", "tuple[object, ...]", "dict[str, object]"]
 _Link = tuple["int | None", "int | None", bool, "list[str] | None"]
 
 
-def _pickle_chain(error: BaseException) -> bytes | None:
+def _pickle_chain(error: BaseException, hidden: list[str | bytes]) -> bytes | None:
     try:
         chain = _chain(error)
         links = [_link(member, chain) for member in chain]
-        raw = _try_pickle(list(chain), links)
+        raw = _try_pickle(list(chain), links, hidden)
         if raw is None:
             members = [
                 member if _try_pickle([member], links[:1]) else _parts(member) or _error_text(member) for member in chain
             ]
-            raw = None if _is_text(members[0]) else _try_pickle(members, links)
+            raw = None if _is_text(members[0]) else _try_pickle(members, links, hidden)
         return raw
     except Exception:
         # An exception whose own attributes raise. Its text is recorded, so nothing is hidden by leaving it out.
@@ -494,10 +528,14 @@ def _assembled(parts: _Parts) -> BaseException:
     return error
 
 
-def _try_pickle(members: Sequence[BaseException | _Parts | tuple[str, str, str]], links: list[_Link]) -> bytes | None:
+def _try_pickle(
+    members: Sequence[BaseException | _Parts | tuple[str, str, str]],
+    links: list[_Link],
+    hidden: list[str | bytes] | None = None,
+) -> bytes | None:
     """Return the pickle of a chain if each of its members comes back with its type and text, else None."""
     try:
-        raw = pickling.dump((_ERROR_FORMAT, members, links), errors=True, limit=MAX_ERROR_BYTES)
+        raw = pickling.dump((_ERROR_FORMAT, members, links), errors=True, limit=MAX_ERROR_BYTES, hidden=hidden)
         loaded = cast("tuple[int, list[object], object]", pickling.load(raw))[1]
         for member, back in zip(members, loaded, strict=True):
             if isinstance(member, BaseException):

@@ -20,6 +20,7 @@
     │   ├── ScheduleError             WF140  a schedule that makes no sense (a ValueError too)
     │   ├── InvalidInputError         WF150  an input does not fit what a waiting flow run asked for (a ValueError too)
     │   ├── ConcurrencySlotAcquisitionError WF160 a limit that does not exist (strict=True), or that can never give as much
+    │   ├── SecretError               WF170  a secret that is not there, or that cannot be read or kept (a ValueError too)
     │   ├── UserTableError            WF190  a transactional task would touch what is not its own, or outlives its connection
     │   └── FlowVisualizationError    WF180  a flow cannot be drawn: its code needs the result of a task
     │       ├── GraphvizImportError              WF181  the package graphviz is not installed
@@ -214,6 +215,12 @@ class ConcurrencySlotAcquisitionError(UsageError):
     """A limit that was named does not exist though it was to (`strict=True`), or can never give what was asked of it."""
 
     code = "WF160"
+
+
+class SecretError(UsageError, ValueError):
+    """A secret is not there, or it cannot be read or kept: there is no key, a wrong one, or what keeps it does not answer."""
+
+    code = "WF170"
 
 
 class UserTableError(UsageError):

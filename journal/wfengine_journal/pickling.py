@@ -37,7 +37,7 @@ MAX_COMPARED = 10_000
 _PROTOCOL = 5
 _OWN_PACKAGES = frozenset({"wfengine", "wfengine_journal", "wfengine_scheduler"})
 #: Modules whose names stay what they are, since users import them.
-_PUBLIC_MODULES = frozenset({"wfengine", "wfengine.annotations"})
+_PUBLIC_MODULES = frozenset({"wfengine", "wfengine.annotations", "wfengine.secrets"})
 
 
 class TooLargeError(Exception):
@@ -113,14 +113,18 @@ class _BoundedBuffer(io.BytesIO):
         return super().write(data)
 
 
-def dump(value: object, *, plain: bool = False, errors: bool = False, limit: int) -> bytes:
-    """Pickle a value. `errors` lets the exceptions of wfengine itself through."""
+def dump(
+    value: object, *, plain: bool = False, errors: bool = False, limit: int, hidden: list[str | bytes] | None = None
+) -> bytes:  # fmt: skip
+    """Pickle a value. `errors` lets the exceptions of wfengine itself through; `hidden` is given the secrets in pydantic's
+    SecretStr and SecretBytes, which do not show them."""
     buffer = _BoundedBuffer(limit)
     if plain:
         pickle.Pickler(buffer, _PROTOCOL).dump(value)
     else:
         pickler = _pickler_class()(buffer, _PROTOCOL)
         pickler.own_errors = errors  # type: ignore[attr-defined]  # the class is made in a function, see there
+        pickler.hidden = hidden  # type: ignore[attr-defined]  # as above
         pickler.dump(value)
     return buffer.getvalue()
 
@@ -133,9 +137,12 @@ def _pickler_class() -> type[pickle.Pickler]:
         """Refuses what does not come back, names what lives in a script, leaves the rest to cloudpickle."""
 
         own_errors = False
+        hidden: list[str | bytes] | None = None
 
         def reducer_override(self, value: object) -> object:
             kind = type(value)
+            if self.hidden is not None and hasattr(kind, "get_secret_value"):
+                self.hidden.append(_hidden_in(value))
             named = kind is FunctionType or issubclass(kind, type)
             owner = value if named else kind
             if _is_own(owner) and not _is_public(value, named) and not (self.own_errors and _is_own_error(owner)):
@@ -150,6 +157,12 @@ def _pickler_class() -> type[pickle.Pickler]:
             return super().reducer_override(value)
 
     return cast("type[pickle.Pickler]", JournalPickler)
+
+
+def _hidden_in(value: object) -> str | bytes:
+    """Return what a SecretStr or SecretBytes hides; of any other such object the text of it."""
+    found = value.get_secret_value()  # type: ignore[attr-defined]  # asked for before
+    return found if isinstance(found, str | bytes) else str(found)
 
 
 def _is_own(owner: object) -> bool:

@@ -13,6 +13,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 
+from wfengine_journal import guarding
+
 #: Characters of a preview: one line of a wide terminal, and cheap to keep inline in a row.
 PREVIEW_LIMIT = 200
 
@@ -59,7 +61,7 @@ def clean(text: str, limit: int) -> str:
 def preview(value: object, limit: int = PREVIEW_LIMIT) -> str:
     """Return a bounded, repr-like, printable text of any value. Never raises; a broken repr is said to be one."""
     try:
-        return clean(_describe(value, limit, MAX_DEPTH), limit)
+        return clean(guarding.hide(_describe(value, limit, MAX_DEPTH)), limit)
     except Exception:
         return clean(_failed(value), limit)
 

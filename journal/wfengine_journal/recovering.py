@@ -45,7 +45,7 @@ NUMBERED = (
 )
 KEYED = (
     *("execution", "transition", "task_code", "argument", "item", "hook_run", "cache_use", "dependency", "cache", "variable"),
-    *("tick", "quota"),
+    *("tick", "quota", "secret"),
 )
 LOST = "its result was lost when the file was damaged; a resume runs it again"
 

@@ -15,7 +15,7 @@ RUN_TABLES = (
 
 #: Tables that are not of one flow run: of the file, of the process, of all runs; or that only living processes write.
 OTHER_TABLES = frozenset(
-    {"meta", "owner", "flow", "task", "code", "flow_run", "value", "error", "dependency", "cache", "slot", "variable"}
+    {"meta", "owner", "flow", "task", "code", "flow_run", "value", "error", "dependency", "cache", "slot", "variable", "secret"}
     | {"deployment", "schedule", "tick", "quota", "event", "automation", "firing", "daemon"}
 )
 

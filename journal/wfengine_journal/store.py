@@ -23,7 +23,7 @@ from wfengine_journal.errors import ForkedProcessError, InternalError
 from wfengine_journal.records import OpenRunRow, OwnerRow, Records
 from wfengine_journal.run_transitions import CrashFlowRun
 from wfengine_journal.tickets import CommitProbe, WriteRefused
-from wfengine_journal.transitions import utf8_text
+from wfengine_journal.transitions import shown_text, utf8_text
 from wfengine_journal.writer import FORK_WAIT_SECONDS, Writer
 
 T = TypeVar("T")
@@ -226,7 +226,7 @@ class Journal:
             _Statement(
                 "INSERT OR REPLACE INTO hook_run (flow_run_id, task_run_id, seq, hook, name, error, at)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (flow_run_id, task_run_id, seq, hook, utf8_text(name), error and utf8_text(error), self.clock.now_text()),
+                (flow_run_id, task_run_id, seq, hook, utf8_text(name), error and shown_text(error), self.clock.now_text()),
             ),
             synced=False,
         )

@@ -14,6 +14,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from wfengine_journal import guarding
 from wfengine_journal.codec import Encoded, EncodedError
 from wfengine_journal.states import TRANSITIONS
 from wfengine_journal.tickets import WriteRefused
@@ -541,7 +542,17 @@ def utf8_text(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def shown_text(text: str) -> str:
+    """Return a text for people as SQLite can store it, without the secrets that are known here."""
+    return utf8_text(guarding.hide(text))
+
+
+def key_text(text: str) -> str:
+    """Return a text that is compared as SQLite can store it; a secret in it stands there by its name."""
+    return guarding.named(text.encode("utf-8", "backslashreplace")).decode("utf-8")
+
+
 def tags_text(tags: Iterable[str]) -> str | None:
     """Return tags as the JSON array the journal stores; None for no tags."""
-    names = sorted({utf8_text(tag) for tag in tags})
+    names = sorted({shown_text(tag) for tag in tags})
     return json.dumps(names, ensure_ascii=False) if names else None

@@ -21,6 +21,7 @@ VIEWS = [
     *(
         "messages",
         "variables",
+        "secrets",
         "artifacts",
         "deployments",
         "schedules",

@@ -13,7 +13,7 @@ from typing import NamedTuple
 #: Tables with a row per definition, process or name: they stay small while runs come and go.
 SMALL = frozenset({
     "_sqlite_migrations", "automation", "code", "daemon", "deployment", "flow", "meta", "owner", "quota", "schedule", "slot",
-    "sqlite_master", "sqlite_sequence", "task", "variable",
+    "secret", "sqlite_master", "sqlite_sequence", "task", "variable",
 })  # fmt: skip
 
 

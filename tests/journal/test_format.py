@@ -149,7 +149,7 @@ def test_most_examples_find_something_in_a_journal_with_a_failure(path: Path) ->
 
 def test_codecs_are_those_that_are_written_and_checksums_are_made_as_written(path: Path) -> None:
     codecs = set(re.findall(r"^\| `([\w+:-]+)` \|", TEXT[TEXT.index("## Values") : TEXT.index("## States")], re.MULTILINE))
-    assert codecs == {"json", "pickle", "pickle+zlib", "serializer:TYPE", "stored", "cloudpickle-flow"}
+    assert codecs == {"json", "pickle", "pickle+zlib", "serializer:TYPE", "stored", "sealed:KEY", "cloudpickle-flow"}
     stored = query(path, "SELECT codec, data, hash FROM value")
     stored += query(path, "SELECT result_codec, result, result_hash FROM task_run WHERE result IS NOT NULL")
     stored += query(path, "SELECT codec, data, hash FROM error WHERE data IS NOT NULL")

@@ -68,6 +68,7 @@ QUESTIONS: dict[str, dict[str, str]] = {
         "ORDER BY id DESC LIMIT 20": NEWEST,
     },
     "variables": {"": "", "WHERE name = 'a'": ""},
+    "secrets": {"": "", "WHERE name = 'a'": ""},
     "artifacts": {"WHERE id = 1": "", "WHERE key = 'a'": "", "WHERE run_id = 1": "", "ORDER BY id DESC LIMIT 20": NEWEST},
     "deployments": {"": "", "WHERE full_name = 'etl/nightly'": ""},
     "schedules": {"": "", "WHERE deployment = 'etl/nightly'": ""},
@@ -206,6 +207,7 @@ artifacts ls --key report
 artifacts show report
 variables ls
 variables get color
+secrets ls
 deployments ls
 deployments show busy/nightly
 schedules ls

@@ -25,6 +25,7 @@ from wfengine.messages import checked_topic
 from wfengine.ownership import sweep
 from wfengine.plain_json import plain_json
 from wfengine.recovery import find_run_id
+from wfengine.references import mentions
 from wfengine_journal.automations import (
     ActionResult,
     BeginAttempt,
@@ -44,7 +45,7 @@ from wfengine_journal.queued_runs import QueueRun, RunRequest
 from wfengine_journal.requests import RequestCancel, RequestPause
 from wfengine_journal.tickets import Change, WriteRefused
 from wfengine_journal.ticks import SwitchSchedules
-from wfengine_journal.transitions import utf8_text
+from wfengine_journal.transitions import shown_text, utf8_text
 from wfengine_scheduler.pausing import LOOKS, deployment_change, list_schedules_with_slug, schedules_change
 
 if TYPE_CHECKING:
@@ -159,6 +160,11 @@ class Performer:
         clock = self._journal.clock
         parameters = templates.fill(action.parameters, context, "parameters")
         plain_json(parameters, "parameters")
+        if mentions(parameters):  # whoever sends an event must not choose what secret a flow is given
+            raise ActionFailed(
+                "the parameters hold a reference to a secret or variable, and those are not followed in what comes from an "
+                "event; put it into the parameters of the deployment"
+            )
         tags = [str(tag) for tag in cast("list[object]", templates.fill(list(action.tags), context, "tags"))]
         shared = templates.fill(action.deduplication_key, context, "deduplication_key")
         due = text_from_seconds(clock.wall_seconds() + action.delay_seconds) if action.delay_seconds else None
@@ -363,7 +369,7 @@ class Performer:
     # ---- records
 
     def _fail(self, firing: FiringRow, name: str, failure: ActionFailed, last: bool) -> FiringRow | None:
-        reason = utf8_text(str(failure))[:REASON_CHARACTERS]
+        reason = shown_text(str(failure))[:REASON_CHARACTERS]
         _logger.warning("Firing %d of automation '%s': %s failed: %s", firing.id, firing.automation, name, reason)
         return self._record(firing, ActionResult(name, "failed", reason=reason, **failure.more), last)
 

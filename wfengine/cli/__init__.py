@@ -17,6 +17,7 @@ from wfengine._version import __version__
 from wfengine.cli.base import Group, Settings, color_choice, command_name, epilog, report, settings_of
 from wfengine.cli.exits import EXPLANATION, ExitCode
 from wfengine_journal.errors import InternalError, UsageError
+from wfengine_journal.guarding import POST
 
 __all__ = ["main", "root"]
 
@@ -55,6 +56,7 @@ __all__ = ["main", "root"]
         "limits": ("wfengine.cli.limits:limits", "How many may do something at a time, or in a time."),
         "queues": ("wfengine.cli.queues:queues", "Queues of runs, and what limits them."),
         "variables": ("wfengine.cli.variables:variables", "Named values that flows share."),
+        "secrets": ("wfengine.cli.secrets:secrets", "Passwords and keys that flows use."),
         "artifacts": ("wfengine.cli.artifacts:artifacts", "What runs made for people to look at."),
         "sql": ("wfengine.cli.sql:sql", "Ask the journal anything, read-only."),
         "extract": ("wfengine.cli.files:extract", "Copy one run into a small journal of its own."),
@@ -93,6 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: list[str]) -> int:
+    POST.hides_output = True
     for stream in (sys.stdout, sys.stderr):
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")  # a terminal without Unicode must not end a command

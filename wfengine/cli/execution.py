@@ -20,7 +20,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn, Protocol, cast
 
 from wfengine.cli.exits import ExitCode
-from wfengine_journal.errors import RunError, UnspecifiedFlowError, UsageError, WfengineError
+from wfengine_journal.errors import ParameterError, RunError, UnspecifiedFlowError, UsageError, WfengineError
 
 if TYPE_CHECKING:
     from wfengine.dry_runs import Plan
@@ -84,9 +84,27 @@ def load_flow(target: str) -> FlowLike:
     return flows[0]
 
 
-def parameters_from_text(flow: FlowLike, texts: dict[str, str]) -> dict[str, object]:
-    """Return the flow's keyword arguments. Raises ParameterError now, before a journal is made, if the call would."""
+def path_to_use(journal: str | None) -> Path:
+    """Return the journal that a run will go to: the one that was named, else that which the flow's file chose or is found."""
+    from wfengine.journals import default_path
+
+    return Path(journal).expanduser().absolute() if journal else default_path()
+
+
+def parameters_from_text(flow: FlowLike, texts: dict[str, str], path: Path | None = None) -> dict[str, object]:
+    """Return the flow's keyword arguments. Raises ParameterError now, before a journal is made, if the call would.
+
+    `path`: the journal whose secrets and variables they may refer to; None: to none.
+    """
+    from wfengine.journals import use_journal
+    from wfengine.references import mentions, resolved
+
     parameters = flow.parameters.from_text(texts)
+    if mentions(parameters):
+        if path is None or not path.exists():
+            where = "here" if path is None else f"in {path}, which does not exist yet"
+            raise ParameterError(f"There are no secrets and variables {where}, so references to them lead nowhere.")
+        parameters = resolved(parameters, use_journal(path), f"Flow '{flow.name}' was not started")
     bound = flow.parameters.bind(flow.bound, parameters)
     if flow.should_validate_parameters:
         flow.parameters.coerce(bound)

@@ -16,6 +16,7 @@ from typing import IO
 
 import click
 
+from wfengine_journal import guarding
 from wfengine_journal.clock import SystemClock, seconds_from_text
 
 #: Version of the JSON objects that --json prints. It grows when a field changes its meaning or goes away.
@@ -155,12 +156,12 @@ def ago_text(text: str | None) -> str:
 
 def write(text: str = "") -> None:
     """Write a line of data to stdout."""
-    click.echo(text)
+    click.echo(guarding.hide(text))
 
 
 def say(text: str) -> None:
     """Write a line of talk to stderr."""
-    click.echo(text, err=True)
+    click.echo(guarding.hide(text), err=True)
 
 
 def write_json(command: str, fields: Mapping[str, object]) -> None:

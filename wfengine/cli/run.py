@@ -87,7 +87,7 @@ def run(
     """
     given = dict(parameter_text(text) for text in texts)
     flow = execution.load_flow(target)
-    parameters = execution.parameters_from_text(flow, given)
+    parameters = execution.parameters_from_text(flow, given, execution.path_to_use(settings.journal))
     options: dict[str, object] = {
         "flow_run_name": name,
         "tags": list(tags) or None,

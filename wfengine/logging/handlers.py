@@ -7,6 +7,7 @@ import os
 import sys
 
 from wfengine.scopes import ACTIVE, LiveRun, Scope, current_scope
+from wfengine_journal import guarding
 from wfengine_journal.errors import UsageError
 from wfengine_journal.store import Journal
 from wfengine_journal.transitions import utf8_text
@@ -56,9 +57,9 @@ def _active_run(flow_run_id: object) -> LiveRun | None:
 
 def _put(journal: Journal, flow_run_id: int, task_run_id: int | None, record: logging.LogRecord) -> None:
     formatter = logging.Formatter()
-    message = record.getMessage()
+    message = guarding.hide(record.getMessage())
     if record.exc_info:
-        message += "\n" + formatter.formatException(record.exc_info)
+        message += "\n" + guarding.hide(formatter.formatException(record.exc_info))
     if record.stack_info:
         message += "\n" + formatter.formatStack(record.stack_info)
     text = message if len(message) <= LINE_LIMIT else message[:LINE_LIMIT] + " ... (cut)"

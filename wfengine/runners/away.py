@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar, cast
 
 from wfengine_journal.errors import UsageError
+from wfengine_journal.guarding import POST
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -59,6 +60,7 @@ def become_worker_process() -> None:
     """Note that this process does nothing but run the code of tasks: it never opens a journal, whatever calls for one."""
     global _is_worker_process
     _is_worker_process = True
+    POST.hides_output = True  # it goes to the terminal or log of the flow's process
 
 
 def is_worker_process() -> bool:

@@ -153,3 +153,14 @@ CREATE TABLE daemon (                         -- a process that serves this jour
     beat_at    TEXT NOT NULL,                 -- when it last said so
     report     TEXT NOT NULL                  -- JSON object: what it does, and how it is
 ) STRICT;
+
+CREATE TABLE secret (                         -- a named secret, encrypted, or where it is kept; the key stands elsewhere
+    name       TEXT PRIMARY KEY,
+    ciphertext BLOB,                          -- AES-256-GCM with the name as associated data: 12 bytes of nonce, then text and tag
+    key_id     TEXT,                          -- which key: 16 hex digits of a hash of it
+    source     TEXT,                          -- 'env:NAME', 'file:PATH', 'command:...' or 'keyring:SERVICE/NAME'
+    version    INTEGER NOT NULL,              -- how often it was set
+    created_at TEXT NOT NULL,
+    updated_at TEXT NOT NULL,                 -- when it was set last
+    CHECK ((ciphertext IS NULL) = (key_id IS NULL) AND (ciphertext IS NULL) <> (source IS NULL))
+) STRICT, WITHOUT ROWID;

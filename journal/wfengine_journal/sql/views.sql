@@ -168,6 +168,10 @@ CREATE VIEW variables AS
 SELECT name, value, tags, created_at, updated_at
 FROM variable;
 
+CREATE VIEW secrets AS
+SELECT name, version, key_id, source, created_at, updated_at
+FROM secret;
+
 CREATE VIEW artifacts AS
 SELECT a.id, a.key, a.type, a.data, a.description, a.flow_run_id AS run_id, r.name AS run_name,
        nullif(a.task_run_id, 0) AS task_id, k.name AS task, a.created_at, a.updated_at
@@ -355,6 +359,7 @@ SELECT column1 AS name, column2 AS shows, column3 AS try FROM (VALUES
     ('logs', 'what flows and tasks logged', 'SELECT at, level, task, message FROM logs WHERE run_id = 1'),
     ('messages', 'what was sent to flow runs, and which call received it', 'SELECT run_name, topic, value, received_at FROM messages'),
     ('variables', 'named values that flows share', 'SELECT name, value FROM variables'),
+    ('secrets', 'names of secrets, and which key they are encrypted with', 'SELECT name, version, updated_at FROM secrets'),
     ('artifacts', 'what flows and tasks made for people to look at', 'SELECT id, key, type, run_name, data FROM artifacts'),
     ('deployments', 'flows with settings of their own, and when they are due', 'SELECT full_name, schedule, active, tags FROM deployments'),
     ('schedules', 'when deployments are due, and what became of the last tick', 'SELECT deployment, rule, timezone, next_at, last_outcome FROM schedules'),

@@ -1,0 +1,1 @@
+"""The one block of Prefect's that is there: `blocks.system.Secret`."""
