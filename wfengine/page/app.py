@@ -170,8 +170,8 @@ def app(
 
     `token`: what has to be brought, as `Authorization: Bearer`, or once in a link as ?token=...; default: a new one, see its
     attribute `token`. `hosts`: names, beside those of this machine, under which it is served. `base_path`: the path below which
-    a proxy serves it; an application that mounts it says so itself. `read_only`: nothing can be changed. `open_to_all`: no token is
-    asked for, because the application around it has looked already who asks.
+    a proxy serves it; an application that mounts it says so itself. `read_only`: nothing can be changed. `open_to_all`: no
+    token is asked for, because the application around it has looked already who asks.
     """
     if open_to_all and token is not None:
         raise UsageError("open_to_all=True asks for no token, so that none can be given.")

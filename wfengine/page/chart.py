@@ -66,8 +66,8 @@ def waterfall_of_groups(groups: Sequence[TaskGroup], now_s: float) -> Waterfall:
     rows = []
     for number, (group, start, end) in enumerate(spans):
         counts = (
-            ("COMPLETED", group.completed), ("FAILED", group.failed), ("CRASHED", group.interrupted), ("RUNNING", group.running),
-            ("PENDING", group.waiting),
+            ("COMPLETED", group.completed), ("FAILED", group.failed), ("CRASHED", group.interrupted),
+            ("RUNNING", group.running), ("PENDING", group.waiting),
         )  # fmt: skip
         left, width, _ = _part(start, max(start, end), first, last, "")
         total, at, parts = max(1, sum(count for _, count in counts)), left, []

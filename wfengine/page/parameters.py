@@ -1,4 +1,4 @@
-"""What an operation is told: each parameter described once; requests are checked by it, and the OpenAPI document is made of it."""
+"""What an operation is told: each parameter described once, for requests to be checked, and for the OpenAPI document."""
 
 from __future__ import annotations
 

@@ -11,7 +11,6 @@ Quotes keep blanks together. What a qualifier may be called is fixed, and what i
 from __future__ import annotations
 
 import re
-import shlex
 from datetime import UTC, datetime
 
 from wfengine_journal.clock import SystemClock, text_from_seconds
@@ -24,6 +23,8 @@ SEARCH_CHARACTERS = 1000
 SEARCH_WORDS = 30
 QUALIFIERS = "state: flow: tag: deployment: param.NAME: log: since: until: duration> duration< is:subflow"
 
+#: A word; what stands between quotes belongs together, and one that begins with a quote is no qualifier.
+_WORD = re.compile(r'(?:[^\s"]|"[^"]*")+')
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)(ms|s|m|h|d|w)", re.ASCII)
 _STATES = {state.value: state.value for state in StateType}
@@ -33,12 +34,9 @@ def parse(text: str) -> RunFilter:
     """Return what a search means. Raises UsageError for one that means nothing."""
     if len(text) > SEARCH_CHARACTERS:
         raise UsageError(f"A search has at most {SEARCH_CHARACTERS} characters.")
-    lexer = shlex.shlex(text.replace("\0", " "), posix=True, punctuation_chars=False)
-    lexer.whitespace_split, lexer.commenters, lexer.escape, lexer.quotes = True, "", "", '"'
-    try:
-        words = list(lexer)
-    except ValueError:
-        raise UsageError('The search has a " without its second one.') from None
+    if text.count('"') % 2:
+        raise UsageError('The search has a " without its second one.')
+    words = _WORD.findall(text.replace("\0", " "))
     if len(words) > SEARCH_WORDS:
         raise UsageError(f"A search has at most {SEARCH_WORDS} words.")
     found: dict[str, object] = {}
@@ -46,14 +44,15 @@ def parse(text: str) -> RunFilter:
     plain: list[str] = []
     for word in words:
         name, sign, value = _split(word)
+        value = value.replace('"', "")
         if not sign:
-            plain.append(word)
+            plain.append(word.replace('"', "").strip())
         elif name.startswith("param.") and sign == ":":
             parameters.append((name.removeprefix("param."), value))
         else:
             found |= _qualified(name, sign, value)
-    if plain:
-        found["text"] = " ".join(plain)
+    if any(plain):
+        found["text"] = " ".join(plain).strip()
     return RunFilter(parameters=tuple(parameters), **found)  # type: ignore[arg-type]  # each is made by _qualified
 
 
@@ -98,7 +97,7 @@ def seconds(text: str) -> float:
 
 
 def instant(text: str) -> str:
-    """Return the instant that is meant, as the journal writes it: so long ago ('2h'), or a date or time, of UTC without a zone."""
+    """Return the instant that is meant, as the journal writes it: so long ago ('2h'), or a date or time, of UTC without a zone"""
     if _DURATION.fullmatch(text):
         return text_from_seconds(max(0.0, SystemClock().wall_seconds() - seconds(text)))
     try:
