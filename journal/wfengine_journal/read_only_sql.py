@@ -36,6 +36,11 @@ _STEPS_BETWEEN_LOOKS = 20_000
 #: Bytes of the largest value that a statement with a time limit may make.
 VALUE_BYTES = 4_000_000
 
+#: Bytes of a pattern in it: how long LIKE takes grows with a power of them.
+PATTERN_BYTES = 60
+#: A single call of these may take many seconds, in which SQLite does not look at the time.
+_SLOW_FUNCTIONS = frozenset({"printf", "format"})
+
 #: What a person who has no question yet is shown.
 LIST_OF_VIEWS = "SELECT name, shows FROM help"
 
@@ -61,6 +66,8 @@ def sandbox(path: Path, limit_seconds: float | None = None) -> Iterator[sqlite3.
         clock = SystemClock()
         until = clock.monotonic_seconds() + limit_seconds
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, VALUE_BYTES)
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, PATTERN_BYTES)
+        connection.set_authorizer(_authorize_quick)
         connection.set_progress_handler(lambda: int(clock.monotonic_seconds() > until), _STEPS_BETWEEN_LOOKS)
         try:
             yield connection
@@ -118,6 +125,12 @@ def _authorize(action: int, first: str | None, second: str | None, database: str
         if name in _TELLING or (name in _TELLING_WITHOUT_VALUE and second is None):
             return sqlite3.SQLITE_OK
     return sqlite3.SQLITE_DENY
+
+
+def _authorize_quick(action: int, first: str | None, second: str | None, database: str | None, trigger: str | None) -> int:
+    if action == sqlite3.SQLITE_FUNCTION and (second or "").lower() in _SLOW_FUNCTIONS:
+        return sqlite3.SQLITE_DENY
+    return _authorize(action, first, second, database, trigger)
 
 
 def _look_at_signals() -> int:

@@ -10,9 +10,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from serving_page import Page, page_over, run_program  # noqa: E402
+from serving_page import Page, page_over, run_program
 
-from wfengine_journal import store  # noqa: E402
+from wfengine_journal import store
 
 
 @pytest.fixture(scope="session")

@@ -105,7 +105,7 @@ def telling(texts: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    chosen = {each.name: each for each in (fine, failing, parent, waiting, asking, asking_here)}
+    chosen = {each.name: each for each in (fine, failing, parent, waiting, asking, asking_here, telling)}
     for word in sys.argv[1:]:
         name, _, parameters = word.partition("=")
         chosen[name](**json.loads(parameters or "{}"), return_state=True)

@@ -220,7 +220,8 @@ def test_no_file_is_served_but_those_that_are_named(page: Page, name: str) -> No
 
 def test_a_websocket_is_closed_before_it_was_opened(page: Page) -> None:
     request = (
-        f"GET /events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        f"GET /events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
+        "Connection: Upgrade\r\nUpgrade: websocket\r\n"
         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
     )
     assert " 101 " not in raw(page, request)

@@ -11,12 +11,7 @@ import click
 from wfengine.cli.base import Command, Settings, epilog, pass_settings
 from wfengine.cli.exits import ExitCode
 from wfengine.cli.output import say, write_json
-from wfengine_journal.errors import UsageError
 from wfengine_journal.location import find_path
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-#: Where the token is taken from, for a page that others reach.
-TOKEN_VARIABLE = "WFENGINE_UI_TOKEN"  # the name of a variable, and no token
 
 
 @click.command(
@@ -46,22 +41,12 @@ def ui(
     token is taken from the environment variable WFENGINE_UI_TOKEN, and has to be set. The page then speaks HTTP without
     encryption: put a proxy with TLS before it.
     """
-    import os
-
-    token = os.environ.get(TOKEN_VARIABLE) or None
-    if host not in LOOPBACK and token is None:
-        raise UsageError(
-            f"At {host} others can reach the page, so it needs a token that you set: {TOKEN_VARIABLE}=... "
-            "Make one: python -c 'import secrets; print(secrets.token_urlsafe())'"
-        )
     from wfengine.page.needed import refuse_without_packages
 
     refuse_without_packages()
-    from wfengine.page import PageServer, app
+    from wfengine.page.settings import LOOPBACK, page_server
 
-    named = [] if host in LOOPBACK or host in ("0.0.0.0", "::") else [host]  # asked for by the user
-    application = app(settings.journal, token=token, hosts=[*hosts, *named], read_only=read_only, base_path=base_path)
-    server = PageServer(application, host=host, port=port)
+    server = page_server(settings.journal, host, port, hosts=hosts, read_only=read_only, base_path=base_path)
     server.start()
     stopped = threading.Event()
     previous = {number: signal.signal(number, lambda *_: stopped.set()) for number in (signal.SIGINT, signal.SIGTERM)}

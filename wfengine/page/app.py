@@ -54,7 +54,6 @@ class PageApplication:
         self.base_path = base_path
         self.serving = Serving(find_path(journal), named=None if journal is None else str(journal), read_only=read_only)
         self._templates = environment()
-        self._stopping = live.Stopping()
         self._files = {name: (_STATIC / name).read_bytes() for name in FILES}
         self.starlette = Starlette(
             routes=self._routes(), exception_handlers={HTTPException: self._http_error, Exception: self._fault}
@@ -67,7 +66,7 @@ class PageApplication:
 
     def stop_streams(self) -> None:
         """Let streams end soon: the server is about to."""
-        self._stopping.is_set = True
+        self.serving.is_stopping = True
 
     # ---- routes
 
@@ -90,10 +89,10 @@ class PageApplication:
         return Response(self._files[name], media_type=FILES[name])
 
     async def _changes(self, request: Request) -> Response:
-        return await live.stream_changes(self.serving, self._stopping, request)
+        return await live.stream_changes(self.serving, request)
 
     async def _logs(self, request: Request) -> Response:
-        return await live.stream_logs(self.serving, self._stopping, request)
+        return await live.stream_logs(self.serving, request)
 
     async def _perform(self, request: Request) -> Response:
         return await actions.perform(self.serving, self._show, request)

@@ -152,6 +152,10 @@ def _answer(code: int, output: IO[bytes]) -> dict[str, object]:
     error = found.get("error")
     if isinstance(error, dict):
         raise CommandError(str(error.get("message")), str(error.get("code")), code)
+    runs = found.get("runs")
+    if isinstance(runs, list) and len(runs) == 1 and isinstance(runs[0], dict) and isinstance(runs[0].get("error"), dict):
+        error = runs[0]["error"]  # of a resume that the engine refused
+        raise CommandError(str(error.get("message")), str(error.get("code")), code)
     if not found and code != 0:
         raise CommandError(text.strip()[-2000:] or f"It ended with exit code {code}.", "WF100", code)
     return {**found, "exit_code": code}

@@ -21,18 +21,11 @@ from wfengine_journal.rows import LogLine
 LINES = 500
 
 
-class Stopping:
-    """Whether streams are to end: the server is. Those who read them connect anew."""
-
-    def __init__(self) -> None:
-        self.is_set = False
-
-
 def _stream(events: AsyncIterator[str]) -> Response:
     return StreamingResponse(events, media_type="text/event-stream", headers={"x-accel-buffering": "no"})
 
 
-async def stream_changes(serving: Serving, stopping: Stopping, request: Request) -> Response:
+async def stream_changes(serving: Serving, request: Request) -> Response:
     """Answer with an event `changed` now, and whenever something was committed."""
     if serving.streams >= STREAMS:
         return error_response(UsageError(f"{STREAMS} streams are open already. Close some pages."))
@@ -41,8 +34,6 @@ async def stream_changes(serving: Serving, stopping: Stopping, request: Request)
         yield "retry: 3000\n\n"
         first = True
         async for is_changed in serving.changes():
-            if stopping.is_set:
-                return
             yield "event: changed\ndata: {}\n\n" if is_changed and not first else ": alive\n\n"
             first = False
 
@@ -53,7 +44,7 @@ def _lines_after(run_id: int, last_id: int) -> Callable[[sqlite3.Connection], li
     return lambda connection: list_logs(connection, run_id, after_id=last_id, limit=LINES)
 
 
-async def stream_logs(serving: Serving, stopping: Stopping, request: Request) -> Response:
+async def stream_logs(serving: Serving, request: Request) -> Response:
     """Answer with an event `log` for each line of a run after `after`, as it comes."""
     run_id = min(int(request.path_params["run_id"]), MAX_ID - 1)
     given = request.headers.get("last-event-id") or request.query_params.get("after", "0")
@@ -69,8 +60,6 @@ async def stream_logs(serving: Serving, stopping: Stopping, request: Request) ->
         last = after
         yield "retry: 3000\n\n"
         async for _ in serving.changes():
-            if stopping.is_set:
-                return
             yield ": alive\n\n"
             while True:
                 lines = await serving.read(_lines_after(run_id, last))

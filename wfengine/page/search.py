@@ -97,7 +97,7 @@ def seconds(text: str) -> float:
 
 
 def instant(text: str) -> str:
-    """Return the instant that is meant, as the journal writes it: so long ago ('2h'), or a date or time, of UTC without a zone"""
+    """Return the instant that is meant, as the journal writes it: so long ago ('2h'), or a date or time; without zone, UTC."""
     if _DURATION.fullmatch(text):
         return text_from_seconds(max(0.0, SystemClock().wall_seconds() - seconds(text)))
     try:

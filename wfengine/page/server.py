@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+from collections.abc import Callable
 
 import uvicorn
 
@@ -15,7 +16,7 @@ from wfengine_journal.threads import start_thread
 PORT = 4200
 #: Connections at a time, and seconds that streams may take to end.
 CONNECTIONS_LIMIT = 200
-STOP_SECONDS = 2
+STOP_SECONDS = 5
 
 _logger = logging.getLogger("wfengine.page")
 
@@ -44,6 +45,7 @@ class PageServer:
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
         self._fault: WfengineError | None = None
+        self.on_start: Callable[[], object] = lambda: None
 
     @property
     def fault(self) -> WfengineError | None:
@@ -88,6 +90,7 @@ class PageServer:
         self._server = _Server(config)
         self._server.application = self.application
         self._thread = start_thread("wfengine-page", lambda: self._serve(listening))
+        self.on_start()
 
     def _serve(self, listening: socket.socket) -> None:
         assert self._server is not None

@@ -30,6 +30,8 @@ LOOK_SECONDS = 0.25
 #: Between two events that say that something changed, and between signs of life on a stream, in seconds.
 EVENT_SECONDS = 1.0
 ALIVE_SECONDS = 15.0
+#: Looks of a stream between two for runs whose process died.
+SWEEP_LOOKS = 10
 #: Streams at a time.
 STREAMS = 64
 
@@ -42,6 +44,7 @@ class Serving:
         self.read_only = read_only
         self.commands = Commands(path, named)
         self.streams = 0
+        self.is_stopping = False  # streams are to end: the server is about to, and who reads them connects anew
         self._clock = SystemClock()
         self._swept_at = float("-inf")
         self._limiters: tuple[CapacityLimiter, CapacityLimiter] | None = None
@@ -100,19 +103,21 @@ class Serving:
             raise UsageError(f"{STREAMS} streams are open already. Close some pages.")
         self.streams += 1
         try:
-            seen, quiet = self.version(), 0.0
+            seen, looks = self.version(), 0
             yield True
-            while True:
-                await asyncio.sleep(EVENT_SECONDS)
-                quiet += EVENT_SECONDS
-                while (now := self.version()) == seen and quiet < ALIVE_SECONDS:
-                    await asyncio.sleep(LOOK_SECONDS)
-                    quiet += LOOK_SECONDS
-                    if int(quiet / LOOK_SECONDS) % 10 == 0:
-                        with suppress(WfengineError):
-                            await self.read(lambda _: None)
-                is_changed, seen, quiet = now != seen, now, 0.0
-                yield is_changed
+            while not self.is_stopping:
+                await asyncio.sleep(LOOK_SECONDS)
+                looks += 1
+                if looks % SWEEP_LOOKS == 0:
+                    with suppress(WfengineError, sqlite3.Error):
+                        await self.read(lambda _: None)
+                is_changed = looks * LOOK_SECONDS >= EVENT_SECONDS and (now := self.version()) != seen
+                if is_changed:
+                    seen, looks = now, 0
+                    yield True
+                elif looks * LOOK_SECONDS >= ALIVE_SECONDS:
+                    looks = 0
+                    yield False
         finally:
             self.streams -= 1
 
