@@ -320,17 +320,24 @@ class Quantiles:
     p95_s: float
 
 
-def task_quantiles(connection: sqlite3.Connection, run_id: int, count: int) -> dict[tuple[str, str], Quantiles]:
-    """Return quantiles by kind and name of what was called, out of no more than `SAMPLE` calls, evenly spread."""
+def task_quantiles(connection: sqlite3.Connection, run_id: int) -> dict[tuple[str, str], Quantiles]:
+    """Return quantiles by kind and name of what was called, out of no more than `SAMPLE` calls, evenly spread by their ids."""
     rows = connection.execute(
         """
+        WITH RECURSIVE
+            edge (first, last) AS (
+                SELECT (SELECT task_run_id FROM transition WHERE flow_run_id = :run AND task_run_id > 0
+                        ORDER BY task_run_id LIMIT 1),
+                       (SELECT task_run_id FROM transition WHERE flow_run_id = :run ORDER BY task_run_id DESC LIMIT 1)),
+            chosen (id, step, last) AS (
+                SELECT first, 1 + (last - first) / :sample, last FROM edge WHERE first IS NOT NULL
+                UNION ALL SELECT id + step, step, last FROM chosen WHERE id + step <= last)
         SELECT k.kind, k.name, strftime('%s', t.ended_at) - strftime('%s', t.started_at)
                                + (substr(t.ended_at, 21, 6) - substr(t.started_at, 21, 6)) / 1e6
-        FROM transition h CROSS JOIN task_run t ON t.id = h.task_run_id JOIN task k ON k.id = t.task_id
-        WHERE h.flow_run_id = ? AND h.task_run_id > 0 AND h.seq = 1 AND h.task_run_id % ? = 0
-          AND t.state = 'COMPLETED' AND t.started_at IS NOT NULL AND t.ended_at IS NOT NULL
+        FROM chosen c CROSS JOIN task_run t ON t.id = c.id JOIN task k ON k.id = t.task_id
+        WHERE t.flow_run_id = :run AND t.state = 'COMPLETED' AND t.started_at IS NOT NULL AND t.ended_at IS NOT NULL
         """,
-        (run_id, max(1, count // SAMPLE)),
+        {"run": run_id, "sample": SAMPLE},
     ).fetchall()
     durations: dict[tuple[str, str], list[float]] = {}
     for kind, name, seconds in rows:

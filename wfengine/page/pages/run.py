@@ -50,7 +50,7 @@ def load(connection: sqlite3.Connection, serving: Serving, asked: Asked) -> Data
 def _timeline(connection: sqlite3.Connection, run: Data, asked: Asked) -> Data:
     groups = list_task_groups(connection, run["id"])
     count = sum(group.count for group in groups)
-    quantiles = task_quantiles(connection, run["id"], count)
+    quantiles = task_quantiles(connection, run["id"])
     counted = []
     for group in groups:
         found = quantiles.get((group.kind, group.task))
