@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,13 +17,14 @@ from wfengine.page.pages import PAGES
 from wfengine.page.pages.page import Asked
 from wfengine.page.serving import Serving
 from wfengine_journal import store
-from wfengine_journal.queries import reading
+from wfengine_journal.page_queries import count_groups
+from wfengine_journal.queries import list_task_groups, reading
 
 CALLS = 100_000
 RUNS = 100_000
 #: Thousands of steps that a page may take in the large file. Counting all calls of a run by task takes some 50 of them each;
 #: everything else looks at no more than it shows, or at 20,000 rows.
-LARGE_RUN = 11_000
+LARGE_RUN = 7_500
 BOUNDED = 1_500
 
 
@@ -119,6 +121,14 @@ def test_each_part_of_the_large_run_is_shown_in_a_page_of_bounded_size(large_pag
     assert len(answer.content) < 500_000
     if part == "timeline":
         assert "100,000 calls, drawn by task" in answer.text
+
+
+def test_calls_are_counted_as_the_command_line_counts_them(large: Path, filled: Path) -> None:
+    for folder, run_id in ((large, RUNS + 2), (filled, 2), (filled, 3), (filled, 5)):
+        with reading(folder / "journal.db") as connection:
+            ours = [replace(group, median_s=None, total_s=0.0) for group in count_groups(connection, run_id)]
+            theirs = [replace(group, median_s=None, total_s=0.0) for group in list_task_groups(connection, run_id)]
+            assert ours == theirs
 
 
 def test_its_calls_are_walked_through_a_page_at_a_time(large_page: Page) -> None:

@@ -15,8 +15,8 @@ from wfengine.page.readings import json_of, run_detail_json
 from wfengine.page.serving import Serving
 from wfengine_journal.clock import SystemClock, seconds_from_text
 from wfengine_journal.errors import UsageError
-from wfengine_journal.page_queries import list_calls, list_transitions, newest_logs, task_quantiles
-from wfengine_journal.queries import MAX_ID, list_bars, list_failures, list_subflow_runs, list_task_groups
+from wfengine_journal.page_queries import SAMPLE, count_groups, list_calls, list_transitions, newest_logs, task_quantiles
+from wfengine_journal.queries import MAX_ID, list_bars, list_failures, list_subflow_runs
 from wfengine_journal.rows import Bar, TaskGroup
 
 PARTS = ("timeline", "tasks", "logs", "history", "values")
@@ -48,13 +48,19 @@ def load(connection: sqlite3.Connection, serving: Serving, asked: Asked) -> Data
 
 
 def _timeline(connection: sqlite3.Connection, run: Data, asked: Asked) -> Data:
-    groups = list_task_groups(connection, run["id"])
+    groups = count_groups(connection, run["id"])
     count = sum(group.count for group in groups)
     quantiles = task_quantiles(connection, run["id"])
     counted = []
     for group in groups:
         found = quantiles.get((group.kind, group.task))
-        counted.append({**asdict(group), "p50_s": group.median_s, "p95_s": None if found is None else found.p95_s})
+        fields = {**asdict(group), "p50_s": None, "p95_s": None}
+        if found is not None:
+            fields |= {
+                "p50_s": found.median_s, "median_s": found.median_s, "p95_s": found.p95_s,
+                "total_s": found.mean_s * group.completed,
+            }  # fmt: skip
+        counted.append(fields)
     return {
         "count": count,
         "groups": counted,
@@ -114,6 +120,7 @@ def view(data: Data) -> Data:
     return {
         "part_names": PARTS,
         "levels": LEVELS,
+        "sample": SAMPLE,
         "waterfall": _waterfall(data) if data["show"] == "timeline" else None,
         "parameters": parameters if isinstance(parameters, dict) else {},
         "fields": {each["key"]: _fields(each["schema"]) for each in data["inputs"]},
