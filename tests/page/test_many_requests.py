@@ -12,7 +12,7 @@ def test_no_request_that_the_document_allows_is_a_fault_of_the_server(own_page: 
     from many_requests import ask
 
     run_program(own_page.folder, "failing", "parent", "asking")
-    assert ask(own_page, 12, 20261128, changing=2) > 100
+    assert ask(own_page, 10, 20261128, changing=1) > 100
 
 
 def test_the_document_is_one(page: Page) -> None:

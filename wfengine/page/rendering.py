@@ -80,7 +80,9 @@ def ago(value: str | None) -> str:
         return text(value)
     if abs(seconds) < 1:
         return "now"
-    return f"{duration(round(seconds))} ago" if seconds > 0 else f"in {duration(round(-seconds))}"
+    length = abs(round(seconds))
+    said = duration(length) if length >= 3600 else f"{length // 60} min" if length >= 60 else f"{length} s"
+    return f"{said} ago" if seconds > 0 else f"in {said}"
 
 
 def size(count: int) -> str:
