@@ -357,7 +357,7 @@ def count_groups(connection: sqlite3.Connection, run_id: int) -> list[TaskGroup]
         """,
         {"run": run_id},
     ).fetchall()
-    return [TaskGroup(*row[:10], 0.0, None, *row[10:]) for row in rows]
+    return [TaskGroup(*[*row[:10], 0.0, None, *row[10:]]) for row in rows]
 
 
 def task_quantiles(connection: sqlite3.Connection, run_id: int) -> dict[tuple[str, str], Quantiles]:

@@ -41,6 +41,20 @@ def wait_for(name: str) -> str:
     return name
 
 
+@task(on_interrupt="ask")
+def send_once() -> str:
+    """Begin, and never end."""
+    Path("begun").touch()
+    while True:
+        time.sleep(1)
+
+
+@flow
+def doubtful() -> str:
+    """Call what cannot be run again without somebody's word."""
+    return send_once()
+
+
 @flow
 def fine(count: int = 3) -> list[int]:
     """Complete."""
@@ -105,7 +119,7 @@ def telling(texts: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    chosen = {each.name: each for each in (fine, failing, parent, waiting, asking, asking_here, telling)}
+    chosen = {each.name: each for each in (fine, failing, parent, waiting, asking, asking_here, doubtful, telling)}
     for word in sys.argv[1:]:
         name, _, parameters = word.partition("=")
         chosen[name](**json.loads(parameters or "{}"), return_state=True)

@@ -30,7 +30,7 @@ def test_the_commands_that_are_shown_are_commands_that_there_are() -> None:
     values = {
         "run_id": 7, "reason": "why", "value": {"a": 1}, "key": "k", "parameters": {"day": "x"}, "rerun": ["failed"],
         "on_drift": "rerun", "takeover": True, "from_task": "load", "topic": "t", "idempotency_key": "i", "action": "cancel",
-        "run_ids": [7], "flow": "f", "deployment": "d", "q": "SELECT 1",
+        "run_ids": [7], "task_run_id": 3, "result": {"a": 1}, "flow": "f", "deployment": "d", "q": "SELECT 1",
     }  # fmt: skip
     for each in OPERATIONS:
         words = each.words(values)
@@ -108,6 +108,30 @@ def test_an_input_is_given_and_the_run_goes_on(own_page: Page) -> None:
     assert own_page.do("/runs/2/answer", value={"approved": True, "note": "@/etc/passwd"}).status_code == 202
     until(lambda: own_page.state(2) == "COMPLETED", "it goes on")
     assert own_page.json("/api/v1/runs/2")["run"]["result"] == "yes"  # type: ignore[index]
+
+
+def test_of_a_call_in_doubt_somebody_says_whether_it_took_effect(own_page: Page) -> None:
+    process = start_flow(own_page.folder, "doubtful")
+    until(lambda: (own_page.folder / "begun").exists(), "the call began")
+    process.kill()
+    process.wait(60)
+    until(lambda: own_page.state(2) == "CRASHED", "the page sees it crashed")
+    own_page.do("/runs/2/resume")
+    until(lambda: own_page.state(2) == "PAUSED", "it waits for somebody's word")
+    doubt = own_page.json("/api/v1/runs/2")["in_doubt"]
+    assert own_page.do("/runs/2/resolve", task_run_id=doubt["task_run_id"]).status_code == 400  # type: ignore[index]
+    assert "wfengine resolve" in own_page.client.get("/runs/2").text
+    answer = own_page.do("/runs/2/resolve", task_run_id=doubt["task_run_id"], result="sent")  # type: ignore[index]
+    assert answer.status_code == 200, answer.text
+    own_page.do("/runs/2/resume")
+    until(lambda: own_page.state(2) == "COMPLETED", "it goes on")
+    assert own_page.json("/api/v1/runs/2")["run"]["result"] == "sent"  # type: ignore[index]
+
+
+def test_each_choice_of_an_operation_is_one_of_the_command(own_page: Page) -> None:
+    run_program(own_page.folder, "failing")
+    for choice in next(each.choices for each in find("runs.resume").parameters if each.name == "on_drift"):
+        assert own_page.do("/runs/2/plan", on_drift=choice).status_code == 200
 
 
 def test_a_fork_has_edited_parameters_and_a_text_is_never_taken_for_a_file(own_page: Page) -> None:

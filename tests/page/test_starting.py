@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,8 @@ def ask(application: Any, method: str, path: str, **options: Any) -> httpx.Respo
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return await client.request(method, path, **options)
 
-    return asyncio.run(asks())
+    with ThreadPoolExecutor(1) as thread:  # a loop of its own, whatever runs on this thread
+        return thread.submit(asyncio.run, asks()).result(LIMIT)
 
 
 def run(folder: Path, *words: str, **changes: str) -> subprocess.CompletedProcess[str]:

@@ -48,6 +48,13 @@ def test_the_lines_of_a_run_come_as_it_logs_them(own_page: Page) -> None:
     assert [json.loads(line)["message"] for line in found[1:4]] == ["loading 1", "waiting for go", "loading 2"]
 
 
+def test_the_head_of_a_stream_ends(page: Page) -> None:
+    for path in ("/events", "/runs/1/logs/stream"):
+        answer = page.client.head(path)
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("text/event-stream")
+
+
 def test_a_stream_goes_on_after_the_line_that_was_seen_last(page: Page) -> None:
     lines = page.json("/api/v1/runs/1/logs")["logs"]
     assert len(lines) == 3  # type: ignore[arg-type]

@@ -21,7 +21,9 @@ from wfengine_journal.rows import LogLine
 LINES = 500
 
 
-def _stream(events: AsyncIterator[str]) -> Response:
+def _stream(request: Request, events: AsyncIterator[str]) -> Response:
+    if request.method == "HEAD":  # it has no body, so that it would not end
+        return Response(media_type="text/event-stream")
     return StreamingResponse(events, media_type="text/event-stream", headers={"x-accel-buffering": "no"})
 
 
@@ -37,7 +39,7 @@ async def stream_changes(serving: Serving, request: Request) -> Response:
             yield "event: changed\ndata: {}\n\n" if is_changed and not first else ": alive\n\n"
             first = False
 
-    return _stream(events())
+    return _stream(request, events())
 
 
 def _lines_after(run_id: int, last_id: int) -> Callable[[sqlite3.Connection], list[LogLine]]:
@@ -70,4 +72,4 @@ async def stream_logs(serving: Serving, request: Request) -> Response:
                 if len(lines) < LINES:
                     break
 
-    return _stream(events())
+    return _stream(request, events())

@@ -102,6 +102,13 @@ def _answer_words(values: Values) -> list[str]:
     return [*words, _run(values)]
 
 
+def _resolve_words(values: Values) -> list[str]:
+    if bool(values.get("not_done")) == (values.get("result") is not None):
+        raise UsageError("Say either that it did not take effect (not_done), or the result of the one that did (result).")
+    word = "--not-done" if values.get("not_done") else f"--done={json.dumps(values['result'])}"
+    return ["resolve", word, _run(values), str(int(str(values["task_run_id"])))]
+
+
 def _fork_words(values: Values) -> list[str]:
     words = ["fork"]
     if before := _text(values, "from_task"):
@@ -240,7 +247,13 @@ _PARAMETERS = Parameter(
 _KEY = Parameter("idempotency_key", "string", "body", "What is asked a second time with this key is done once.")
 _RESUME = (
     RUN_ID,
-    Parameter("on_drift", "string", "body", "What to do where the code asks for other calls.", choices=("rerun", "fail")),
+    Parameter(
+        "on_drift",
+        "string",
+        "body",
+        "When a finished call comes back with other inputs: stop, run it, or take the recorded result.",
+        choices=("error", "rerun", "reuse"),
+    ),
     Parameter("rerun", "strings", "body", "What to run again though it is recorded: as of `wfengine resume --rerun`."),
     Parameter("takeover", "boolean", "body", "Take the run from a process that does not answer."),
 )
@@ -316,6 +329,20 @@ CHANGES: tuple[Operation, ...] = (
         _starts(_answer_words),
         _answer_words,
         202,
+    ),
+    Operation(
+        "runs.resolve",
+        "POST",
+        "/runs/{run_id}/resolve",
+        "Say of a call in doubt whether it took effect.",
+        (
+            RUN_ID,
+            Parameter("task_run_id", "integer", "body", "The task run in doubt.", required=True, smallest=1),
+            Parameter("result", "json", "body", "It took effect; this is its result."),
+            Parameter("not_done", "boolean", "body", "It did not take effect; a resume runs it again."),
+        ),
+        _runs(_resolve_words),
+        _resolve_words,
     ),
     Operation(
         "runs.fork",
