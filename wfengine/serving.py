@@ -68,6 +68,7 @@ class ServeOptions:
     backups: Backups | None = None
     sources: Sources = field(default_factory=Sources)
     parent_pid: int | None = None
+    ui: tuple[str, int] | None = None  # host and port of the page; null: none is served
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense before anything is written."""
@@ -293,11 +294,22 @@ def daemon_of(path: Path, files: Sequence[str], *, name: str | None, no_config: 
     return make_daemon(journal, served, chosen)
 
 
+def _page(journal: Journal, host: str, port: int) -> Service:
+    """Return the page as a part of the daemon. Raises UsageError where its packages are missing."""
+    from wfengine.page.settings import page_server  # and with it the packages of the extra
+
+    server = page_server(journal.path, host, port)
+    server.on_start = lambda: _logger.info("the page is at %s", server.link, extra={"event": "daemon.page"})
+    return server
+
+
 def make_daemon(journal: Journal, served: Served, options: ServeOptions) -> Daemon:
     """Return the daemon of what is to be served: which services it has, and what each is told."""
     # What it starts, the executor finds in its queue: it is woken by the commit. So nothing has to be launched.
     services: list[Service] = [Scheduler(journal, deployment_ids=served.deployment_ids), Automations(journal)]
     services += services_of(journal, options.sources)
+    if options.ui is not None:
+        services.append(_page(journal, *options.ui))
     upkeep = UpkeepService(journal, retention=options.retention, backups=options.backups)
     if upkeep.is_configured:
         services.append(upkeep)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from wfengine_journal.clock import SystemClock
 from wfengine_journal.connection import primary_code
 from wfengine_journal.errors import UsageError
 from wfengine_journal.queries import reading
@@ -32,6 +33,14 @@ _REFUSED_FUNCTIONS = frozenset({"load_extension", "fts3_tokenizer"})
 _STEPS_BETWEEN_LOOKS = 20_000
 
 
+#: Bytes of the largest value that a statement with a time limit may make.
+VALUE_BYTES = 4_000_000
+
+#: Bytes of a pattern in it: how long LIKE takes grows with a power of them.
+PATTERN_BYTES = 60
+#: A single call of these may take many seconds, in which SQLite does not look at the time.
+_SLOW_FUNCTIONS = frozenset({"printf", "format"})
+
 #: What a person who has no question yet is shown.
 LIST_OF_VIEWS = "SELECT name, shows FROM help"
 
@@ -45,13 +54,27 @@ class Selection:
 
 
 @contextmanager
-def sandbox(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open a journal for `select`."""
+def sandbox(path: Path, limit_seconds: float | None = None) -> Iterator[sqlite3.Connection]:
+    """Open a journal for `select`. With a limit, what takes longer is stopped, and no value may exceed `VALUE_BYTES`."""
     with reading(path) as connection:
         connection.row_factory = None
         connection.set_authorizer(_authorize)
-        connection.set_progress_handler(_look_at_signals, _STEPS_BETWEEN_LOOKS)
-        yield connection
+        if limit_seconds is None:
+            connection.set_progress_handler(_look_at_signals, _STEPS_BETWEEN_LOOKS)
+            yield connection
+            return
+        clock = SystemClock()
+        until = clock.monotonic_seconds() + limit_seconds
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, VALUE_BYTES)
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, PATTERN_BYTES)
+        connection.set_authorizer(_authorize_quick)
+        connection.set_progress_handler(lambda: int(clock.monotonic_seconds() > until), _STEPS_BETWEEN_LOOKS)
+        try:
+            yield connection
+        except KeyboardInterrupt as stopped:
+            if clock.monotonic_seconds() <= until:
+                raise
+            raise UsageError(f"The statement took longer than {limit_seconds:g} s, and was stopped. Ask for less.") from stopped
 
 
 def select(connection: sqlite3.Connection, statement: str) -> Selection:
@@ -102,6 +125,12 @@ def _authorize(action: int, first: str | None, second: str | None, database: str
         if name in _TELLING or (name in _TELLING_WITHOUT_VALUE and second is None):
             return sqlite3.SQLITE_OK
     return sqlite3.SQLITE_DENY
+
+
+def _authorize_quick(action: int, first: str | None, second: str | None, database: str | None, trigger: str | None) -> int:
+    if action == sqlite3.SQLITE_FUNCTION and (second or "").lower() in _SLOW_FUNCTIONS:
+        return sqlite3.SQLITE_DENY
+    return _authorize(action, first, second, database, trigger)
 
 
 def _look_at_signals() -> int:

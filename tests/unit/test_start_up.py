@@ -19,7 +19,7 @@ from wfengine_journal.connection import open_writer
 HEAVY = frozenset({
     "asyncio", "concurrent.futures", "cloudpickle", "croniter", "decimal", "email", "fractions", "http", "importlib.metadata",
     "multiprocessing", "pydantic", "random", "rich", "socket", "sqlite_utils", "ssl", "statistics", "subprocess", "tempfile",
-    "tenacity", "tomllib", "unittest", "xml", "zoneinfo",
+    "jinja2", "starlette", "tenacity", "tomllib", "unittest", "uvicorn", "wfengine.page", "xml", "zoneinfo",
 })  # fmt: skip
 
 #: What is started, how many modules of ours it loads at the most, and how many others (of Python's own library and click's;

@@ -30,6 +30,7 @@ __all__ = ["main", "root"]
         "run": ("wfengine.cli.run:run", "Run a flow from a file or module."),
         "serve": ("wfengine.cli.serve:serve", "Start what is due, execute it, recover: the daemon."),
         "dev": ("wfengine.cli.dev:dev", "Serve files, and anew when they change."),
+        "ui": ("wfengine.cli.ui:ui", "The page in a browser, and the API."),
         "status": ("wfengine.cli.status:status", "Which daemons serve the journal, and how things are."),
         "service": ("wfengine.cli.service:service", "Run the daemon under systemd."),
         "resume": ("wfengine.cli.run:resume", "Take runs up again where they stopped."),

@@ -49,10 +49,16 @@ from wfengine_journal.location import find_path
 @click.option("--timeout", type=click.FloatRange(0, min_open=True), help="Stop after so many seconds.")
 @click.option("--no-config", is_flag=True, help="Leave wfengine.toml alone, with its deployments, [retention] and [backup].")
 @click.option("--check", is_flag=True, help="Load FILES, say what would be served, and end; nothing is written.")
+@click.option("--ui", "with_page", is_flag=True, help="Serve the page and the API too; see `wfengine ui`.")
+@click.option("--ui-host", default="127.0.0.1", show_default=True, help="Which address the page listens at.")
+@click.option(
+    "--ui-port", type=click.IntRange(0, 65535), default=4200, show_default=True, help="Its port; 0: any that is free."
+)
 @click.option("--parent", "parent_pid", type=click.IntRange(1), hidden=True)
 @pass_settings
 def serve(
-    settings: Settings, /, files: tuple[str, ...], check: bool, log_format: str, timeout: float | None, **options: Any
+    settings: Settings, /, files: tuple[str, ...], check: bool, log_format: str, timeout: float | None, with_page: bool,
+    ui_host: str, ui_port: int, **options: Any
 ) -> int:  # fmt: skip
     """Start what is due, execute it, take up what was cut off, and keep the journal: until stopped.
 
@@ -68,6 +74,8 @@ def serve(
 
     set_up_logs(log_format, quiet=settings.quiet)
     path = find_path(settings.journal)
+    if with_page:
+        options["ui"] = (ui_host, ui_port)
     daemon = execution.make_daemon(path, files, options)
     daemon.run(timeout)
     if settings.as_json:

@@ -1,0 +1,134 @@
+"""Drawings as rectangles in numbers: of the calls of a run, and of runs in a time. The templates write them as SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from wfengine_journal.rows import Bar, TaskGroup
+
+#: Width of a drawing and of its labels, and height of a row, in its own units.
+WIDTH = 1000
+LABELS = 190
+ROW = 18
+#: Calls that are drawn one by one; a run with more is drawn by task.
+BARS = 500
+#: Lines of time.
+TICKS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row: `parts` are (left, width, state) of its rectangles."""
+
+    label: str
+    title: str
+    top: int
+    link: int | None  # id of the task run
+    parts: tuple[tuple[float, float, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Waterfall:
+    """A drawing. `ticks`: (left, seconds)."""
+
+    rows: tuple[Row, ...]
+    height: int
+    ticks: tuple[tuple[float, float], ...]
+    seconds: float
+
+
+def waterfall_of_bars(bars: Sequence[Bar], now_s: float) -> Waterfall:
+    """Draw each call; one that has not ended goes on until now."""
+    spans = []
+    for bar in bars:
+        start = bar.offset_s or 0.0
+        spans.append((bar, start, max(now_s, start) if bar.duration_s is None else start + bar.duration_s))
+    first, last = _extent((start, end) for _, start, end in spans)
+    rows = tuple(
+        Row(
+            bar.task, f"{bar.task} #{bar.task_id} {bar.state.lower()}", ROW * number, bar.task_id,
+            (_part(start, end, first, last, bar.state),),
+        )
+        for number, (bar, start, end) in enumerate(spans)
+    )  # fmt: skip
+    return _drawing(rows, first, last)
+
+
+def waterfall_of_groups(groups: Sequence[TaskGroup], now_s: float) -> Waterfall:
+    """Draw the calls of each task as one row, from the start of the first to the end of the last, shares of states in it."""
+    shown = [group for group in groups if group.starts_s is not None]
+    spans = [
+        (group, group.starts_s or 0.0, now_s if group.running or group.waiting or group.ends_s is None else group.ends_s)
+        for group in shown
+    ]
+    first, last = _extent((start, end) for _, start, end in spans)
+    rows = []
+    for number, (group, start, end) in enumerate(spans):
+        counts = (
+            ("COMPLETED", group.completed), ("FAILED", group.failed), ("CRASHED", group.interrupted),
+            ("RUNNING", group.running), ("PENDING", group.waiting),
+        )  # fmt: skip
+        left, width, _ = _part(start, max(start, end), first, last, "")
+        total, at, parts = max(1, sum(count for _, count in counts)), left, []
+        for state, count in counts:
+            if count:
+                parts.append((round(at, 2), round(max(1.0, width * count / total), 2), state))
+                at += width * count / total
+        said = ", ".join(f"{count:,} {state.lower()}" for state, count in counts if count)
+        rows.append(Row(f"{group.task} ({group.count:,})", f"{group.task}: {said}", ROW * number, None, tuple(parts)))
+    return _drawing(tuple(rows), first, last)
+
+
+def _extent(spans: Iterable[tuple[float, float]]) -> tuple[float, float]:
+    found = list(spans)
+    if not found:
+        return 0.0, 1.0
+    first, last = min(start for start, _ in found), max(end for _, end in found)
+    return first, max(last, first + 1e-6)
+
+
+def _part(start: float, end: float, first: float, last: float, state: str) -> tuple[float, float, str]:
+    room = (WIDTH - LABELS - 10) / (last - first)
+    return round(LABELS + (start - first) * room, 2), round(max(2.0, (end - start) * room), 2), state
+
+
+def _drawing(rows: tuple[Row, ...], first: float, last: float) -> Waterfall:
+    ticks = tuple(
+        (round(LABELS + (WIDTH - LABELS - 10) * number / TICKS, 1), (last - first) * number / TICKS) for number in range(TICKS)
+    )  # fmt: skip
+    return Waterfall(rows, ROW * len(rows) + 24, ticks, last - first)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of runs over time: heights of what completed, failed, and is neither."""
+
+    left: float
+    width: float
+    completed: float
+    failed: float
+    other: float
+    title: str
+
+
+def columns(buckets: Sequence[dict[str, object]], since_seconds: float, now_seconds: float, seconds: int) -> list[Column]:
+    """Return the columns of runs in stretches of time; height 60 is the largest."""
+    from wfengine_journal.clock import seconds_from_text
+
+    start = since_seconds // seconds * seconds
+    count = max(1, int((now_seconds - start) // seconds) + 1)
+    largest = max((_sum(each) for each in buckets), default=1) or 1
+    width = WIDTH / count
+    found = []
+    for each in buckets:
+        at = str(each["starts_at"])
+        place = (seconds_from_text(at.replace("Z", ".000000Z")) - start) // seconds
+        completed, failed, other = (60.0 * int(str(each[name])) / largest for name in ("completed", "failed", "other"))
+        said = f"{at[:16].replace('T', ' ')}Z: {each['completed']} completed, {each['failed']} failed, {each['other']} other"
+        found.append(Column(round(place * width, 2), round(max(1.0, width - 1), 2), completed, failed, other, said))
+    return found
+
+
+def _sum(bucket: dict[str, object]) -> int:
+    return sum(int(str(bucket[name])) for name in ("completed", "failed", "other"))

@@ -1,0 +1,408 @@
+"""THE table of operations: everything that can be asked or done over HTTP, each described once.
+
+It serves the REST API and its OpenAPI document (`api`), the buttons of the page (`actions`), and says of each which command
+does the same; what changes anything is done by that very command (`commands`). A further operation is one more entry: in
+`reading_operations` for what only reads, here for what changes something.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from wfengine.page.commands import CommandError, Done
+from wfengine.page.parameters import Parameter
+from wfengine.page.search import parse
+from wfengine.page.serving import Serving
+from wfengine_journal.errors import UsageError
+from wfengine_journal.page_queries import match_runs
+from wfengine_journal.queries import get_run_head
+
+Values = Mapping[str, object]
+
+#: Runs that one bulk action is about at the most, and that one command names.
+BULK_LIMIT = 10_000
+BULK_AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One thing that can be asked or done.
+
+    `function` is called on a thread. `words` returns the command that does the same, without 'wfengine'; None: it has none.
+    `changes`: it does more than read. `code`: of the HTTP answer when it went well.
+    """
+
+    name: str  # 'runs.cancel': what it is about, and the verb
+    method: str
+    path: str  # below /api/v1
+    summary: str
+    parameters: tuple[Parameter, ...]
+    function: Callable[[Serving, Values], object]
+    words: Callable[[Values], list[str] | None] = lambda values: None
+    code: int = 200
+
+    @property
+    def changes(self) -> bool:
+        """Tell whether it does more than read."""
+        return self.method != "GET"
+
+
+RUN_ID = Parameter("run_id", "integer", "path", "The run, by its id.", required=True, smallest=1)
+_REASON = Parameter("reason", "string", "body", "Why; it is recorded, and told to whoever runs it.")
+
+
+def _text(values: Values, name: str) -> str | None:
+    value = values.get(name)
+    return None if value is None else str(value)
+
+
+def _run(values: Values) -> str:
+    return str(int(str(values["run_id"])))
+
+
+# ------------------------------------------------------------------------------------------- what is done with one run
+
+
+def _resume_words(values: Values) -> list[str]:
+    words = ["resume"]
+    if on_drift := _text(values, "on_drift"):
+        words.append(f"--on-drift={on_drift}")
+    words += [f"--rerun={each}" for each in _strings(values, "rerun")]
+    if values.get("takeover"):
+        words.append("--takeover")
+    return [*words, _run(values)]
+
+
+def _plan_words(values: Values) -> list[str]:
+    verb, *rest = _resume_words(values)
+    return [verb, "--plan", *rest]
+
+
+def _strings(values: Values, name: str) -> list[str]:
+    found = values.get(name)
+    return [str(each) for each in found] if isinstance(found, list) else []
+
+
+def _with_reason(verb: str) -> Callable[[Values], list[str]]:
+    def words(values: Values) -> list[str]:
+        reason = _text(values, "reason")
+        return [verb, *([f"--reason={reason}"] if reason else []), _run(values)]
+
+    return words
+
+
+def _answer_words(values: Values) -> list[str]:
+    words = ["resume"]
+    if values.get("value") is not None:
+        words.append(f"--input={json.dumps(values['value'])}")
+    if key := _text(values, "key"):
+        words.append(f"--input-key={key}")
+    return [*words, _run(values)]
+
+
+def _resolve_words(values: Values) -> list[str]:
+    if bool(values.get("not_done")) == (values.get("result") is not None):
+        raise UsageError("Say either that it did not take effect (not_done), or the result of the one that did (result).")
+    word = "--not-done" if values.get("not_done") else f"--done={json.dumps(values['result'])}"
+    return ["resolve", word, _run(values), str(int(str(values["task_run_id"])))]
+
+
+def _fork_words(values: Values) -> list[str]:
+    words = ["fork"]
+    if before := _text(values, "from_task"):
+        words.append(f"--from={before}")
+    parameters = values.get("parameters")
+    for name, value in parameters.items() if isinstance(parameters, dict) else ():
+        if not str(name).isidentifier():
+            raise UsageError(f"{str(name)[:100]!r} is no name of a parameter.")
+        text = value if isinstance(value, str) else json.dumps(value)
+        # A text that begins with @ would be taken for the name of a file; @@ stands for the letter.
+        words.append(f"--param={name}={'@' if text.startswith('@') else ''}{text}")
+    return [*words, _run(values)]
+
+
+def _send_words(values: Values) -> list[str]:
+    words = ["send", f"--topic={_text(values, 'topic') or 'default'}"]
+    if key := _text(values, "idempotency_key"):
+        words.append(f"--key={key}")
+    return [*words, _run(values), "--", json.dumps(values.get("value"))]
+
+
+def _start_words(values: Values) -> list[str]:
+    words = ["deployments", "run"]
+    parameters = values.get("parameters")
+    for name, value in parameters.items() if isinstance(parameters, dict) else ():
+        if not str(name).isidentifier():
+            raise UsageError(f"{str(name)[:100]!r} is no name of a parameter.")
+        text = value if isinstance(value, str) else json.dumps(value)
+        words.append(f"--param={name}={'@' if text.startswith('@') else ''}{text}")
+    if key := _text(values, "idempotency_key"):
+        words.append(f"--idempotency-key={key}")
+    return [*words, "--", f"{_text(values, 'flow')}/{_text(values, 'deployment')}"]
+
+
+def _runs(words: Callable[[Values], list[str]], *, about_a_run: bool = True) -> Callable[[Serving, Values], object]:
+    """Return a function that runs the command to its end."""
+
+    def perform(serving: Serving, values: Values) -> object:
+        if about_a_run:
+            _look_up(serving, values)
+        return _told(serving.commands.run(words(values)))
+
+    return perform
+
+
+def _starts(words: Callable[[Values], list[str]]) -> Callable[[Serving, Values], object]:
+    """Return a function that starts the command, which goes on by itself."""
+
+    def perform(serving: Serving, values: Values) -> object:
+        _look_up(serving, values)
+        return _told(serving.commands.start(words(values)))
+
+    return perform
+
+
+def _look_up(serving: Serving, values: Values) -> None:
+    """Refuse a run that there is not, before a process is started. Raises NotFoundError."""
+    serving.read_here(lambda connection: get_run_head(connection, int(str(values["run_id"]))))
+
+
+def _told(done: Done) -> dict[str, object]:
+    return {"command": done.command, "is_going_on": done.is_going_on, "answer": done.answer}
+
+
+# ------------------------------------------------------------------------------------------- what is done with many
+
+
+def _bulk(serving: Serving, values: Values) -> dict[str, object]:
+    """Do the same with runs that are named, or with all that a search means; each is authorised by being in the journal."""
+    action = str(values["action"])
+    ids = [each for each in values["run_ids"] or () if isinstance(each, int)] if isinstance(values["run_ids"], list) else []
+    if bool(ids) == (values["search"] is not None):
+        raise UsageError("Say which runs: run_ids, or search. Of these one, and not both.")
+    if not ids:
+        wanted = parse(str(values["search"]))
+        ids = serving.read_here(lambda connection: match_runs(connection, wanted, BULK_LIMIT + 1))
+        if len(ids) > BULK_LIMIT:
+            raise UsageError(f"The search means more than {BULK_LIMIT} runs. Narrow it.")
+    for run_id in ids:
+        serving.read_here(lambda connection, run_id=run_id: get_run_head(connection, run_id))  # type: ignore[misc]  # bound per turn
+    if values["dry_run"]:
+        return {"action": action, "matched": len(ids), "run_ids": ids[:1000], "done": 0, "refused": [], "is_going_on": False}
+    if action in ("resume", "retry"):
+        # They execute: one process, one run after the other.
+        going = bool(ids) and serving.commands.start([action, *map(str, ids)]).is_going_on
+        return {
+            "action": action,
+            "matched": len(ids),
+            "run_ids": ids[:1000],
+            "done": len(ids),
+            "refused": [],
+            "is_going_on": going,
+        }
+    done, refused = 0, []
+    for run_id, error in _one_after_another(serving, action, ids):
+        if error is None:
+            done += 1
+        else:
+            refused.append({"run_id": run_id, "message": error})
+    return {
+        "action": action,
+        "matched": len(ids),
+        "run_ids": ids[:1000],
+        "done": done,
+        "refused": refused[:100],
+        "is_going_on": False,
+    }
+
+
+def _one_after_another(serving: Serving, action: str, ids: list[int]) -> list[tuple[int, str | None]]:
+    """Ask the same of each run: many in one command, and where it refuses, half as many."""
+    results: list[tuple[int, str | None]] = []
+    waiting = [ids[start : start + BULK_AT_ONCE] for start in range(0, len(ids), BULK_AT_ONCE)]
+    while waiting:
+        some = waiting.pop(0)
+        try:
+            serving.commands.run([action, *map(str, some)])
+            results += [(run_id, None) for run_id in some]
+        except CommandError as error:
+            if len(some) == 1:
+                results.append((some[0], str(error)))
+            else:
+                half = len(some) // 2
+                waiting[:0] = [some[:half], some[half:]]
+    return results
+
+
+def _bulk_words(values: Values) -> list[str] | None:
+    ids = values.get("run_ids")
+    return [str(values["action"]), *map(str, ids)] if isinstance(ids, list) and ids else None
+
+
+_PARAMETERS = Parameter(
+    "parameters", "object", "body", "Values by name of a parameter, in place of those there are.", default={}
+)
+_KEY = Parameter("idempotency_key", "string", "body", "What is asked a second time with this key is done once.")
+_RESUME = (
+    RUN_ID,
+    Parameter(
+        "on_drift",
+        "string",
+        "body",
+        "When a finished call comes back with other inputs: stop, run it, or take the recorded result.",
+        choices=("error", "rerun", "reuse"),
+    ),
+    Parameter("rerun", "strings", "body", "What to run again though it is recorded: as of `wfengine resume --rerun`."),
+    Parameter("takeover", "boolean", "body", "Take the run from a process that does not answer."),
+)
+
+CHANGES: tuple[Operation, ...] = (
+    Operation(
+        "runs.plan",
+        "POST",
+        "/runs/{run_id}/plan",
+        "Say what a resume would replay and what it would run; nothing is executed.",
+        _RESUME,
+        _runs(_plan_words),
+        _plan_words,
+    ),
+    Operation(
+        "runs.resume",
+        "POST",
+        "/runs/{run_id}/resume",
+        "Take a run up again where it stopped.",
+        _RESUME,
+        _starts(_resume_words),
+        _resume_words,
+        202,
+    ),
+    Operation(
+        "runs.retry",
+        "POST",
+        "/runs/{run_id}/retry",
+        "Take a run up again, and run every failure in it again.",
+        (RUN_ID,),
+        _starts(lambda values: ["retry", _run(values)]),
+        lambda values: ["retry", _run(values)],
+        202,
+    ),
+    Operation(
+        "runs.cancel",
+        "POST",
+        "/runs/{run_id}/cancel",
+        "Cancel a run, whichever process executes it.",
+        (RUN_ID, _REASON),
+        _runs(_with_reason("cancel")),
+        _with_reason("cancel"),
+    ),
+    Operation(
+        "runs.pause",
+        "POST",
+        "/runs/{run_id}/pause",
+        "Let a run stop before whatever comes next.",
+        (RUN_ID, _REASON),
+        _runs(_with_reason("pause")),
+        _with_reason("pause"),
+    ),
+    Operation(
+        "runs.unpause",
+        "POST",
+        "/runs/{run_id}/unpause",
+        "Let a paused run go on.",
+        (RUN_ID,),
+        _starts(lambda values: ["unpause", _run(values)]),
+        lambda values: ["unpause", _run(values)],
+        202,
+    ),
+    Operation(
+        "runs.answer",
+        "POST",
+        "/runs/{run_id}/answer",
+        "Give a run the input that it waits for.",
+        (
+            RUN_ID,
+            Parameter("value", "json", "body", "The input, as JSON."),
+            Parameter("key", "string", "body", "Which input, where it waits for several."),
+        ),
+        _starts(_answer_words),
+        _answer_words,
+        202,
+    ),
+    Operation(
+        "runs.resolve",
+        "POST",
+        "/runs/{run_id}/resolve",
+        "Say of a call in doubt whether it took effect.",
+        (
+            RUN_ID,
+            Parameter("task_run_id", "integer", "body", "The task run in doubt.", required=True, smallest=1),
+            Parameter("result", "json", "body", "It took effect; this is its result."),
+            Parameter("not_done", "boolean", "body", "It did not take effect; a resume runs it again."),
+        ),
+        _runs(_resolve_words),
+        _resolve_words,
+    ),
+    Operation(
+        "runs.fork",
+        "POST",
+        "/runs/{run_id}/fork",
+        "Make a new run that begins with what this one recorded.",
+        (
+            RUN_ID,
+            Parameter("from_task", "string", "body", "Leave out the first call of this task and all after it."),
+            _PARAMETERS,
+        ),
+        _runs(_fork_words),
+        _fork_words,
+    ),
+    Operation(
+        "runs.send",
+        "POST",
+        "/runs/{run_id}/messages",
+        "Send a message to a run.",
+        (
+            RUN_ID,
+            Parameter("topic", "string", "body", "What it is about.", default="default"),
+            Parameter("value", "json", "body", "The message, as JSON."),
+            _KEY,
+        ),
+        _runs(_send_words),
+        _send_words,
+    ),
+    Operation(
+        "runs.bulk",
+        "POST",
+        "/runs/bulk",
+        "Do the same with many runs: those named, or all that a search means.",
+        (
+            Parameter("action", "string", "body", "What to do.", required=True, choices=("cancel", "pause", "resume", "retry")),
+            Parameter("run_ids", "integers", "body", "The runs, by their ids."),
+            Parameter("search", "string", "body", "Which runs, as in the search box."),
+            Parameter("dry_run", "boolean", "body", "Only say which runs are meant.", default=False),
+        ),
+        _bulk,
+        _bulk_words,
+    ),
+    Operation(
+        "deployments.run",
+        "POST",
+        "/deployments/{flow}/{deployment}/runs",
+        "Put a run of a deployment into its queue.",
+        (
+            Parameter("flow", "string", "path", "Name of the flow.", required=True),
+            Parameter("deployment", "string", "path", "Name of the deployment.", required=True),
+            _PARAMETERS,
+            _KEY,
+        ),
+        _runs(_start_words, about_a_run=False),
+        _start_words,
+        201,
+    ),
+)
+
+
+def find(name: str) -> Operation:
+    """Return the operation of that name that changes something. Raises KeyError."""
+    return next(each for each in CHANGES if each.name == name)

@@ -1,0 +1,9 @@
+"""The pages. Each module holds one, as a `Page`; a further page is one more module, one template, and its name in `PAGES`."""
+
+from __future__ import annotations
+
+from wfengine.page.pages import overview, run, runs, sql, task_run
+from wfengine.page.pages.page import Page
+
+#: In the order of the navigation; those without a `label` are not in it.
+PAGES: tuple[Page, ...] = (overview.PAGE, runs.PAGE, sql.PAGE, run.PAGE, task_run.PAGE)
