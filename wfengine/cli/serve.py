@@ -44,7 +44,12 @@ from wfengine_journal.location import find_path
     help="How long runs may take to end when the daemon is stopped, in seconds.",
 )
 @click.option(
-    "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How the log on stderr looks."
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    envvar="WFENGINE_LOGGING_FORMAT",
+    help="How the log on stderr looks. [env: WFENGINE_LOGGING_FORMAT]",
 )
 @click.option("--timeout", type=click.FloatRange(0, min_open=True), help="Stop after so many seconds.")
 @click.option("--no-config", is_flag=True, help="Leave wfengine.toml alone, with its deployments, [retention] and [backup].")

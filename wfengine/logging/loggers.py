@@ -48,8 +48,8 @@ def get_run_logger(context: FlowRunContext | TaskRunContext | None = None, **fie
     """Return a logger whose lines go to the journal, with the run they belong to, and to standard logging.
 
     The run is that of the calling code, or of `context`. `fields` are put on each record besides the run's own:
-    flow_run_id, flow_run_name, flow_name, and in a task task_run_id, task_run_name, task_name. The logger may be used on
-    any thread while the run goes on. MissingContextError outside of a flow or task.
+    flow_run_id, flow_run_name, flow_name, and in a task task_run_id, task_run_name, task_name, attempt. The logger may be
+    used on any thread while the run goes on. MissingContextError outside of a flow or task.
     """
     if context is None:
         scope = current_scope()
@@ -108,6 +108,7 @@ def task_run_logger(
         "task_run_name": task_run.name,
         "task_name": task.name if task is not None else task_run.task_key,
         "flow_run_id": task_run.flow_run_id,
+        "attempt": task_run.run_count,
     }
     return _run_logger(TASK_RUNS, {**(_fields_of(flow_run, flow) if flow_run is not None else {}), **own, **fields})
 
