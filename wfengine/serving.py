@@ -68,6 +68,8 @@ class ServeOptions:
     backups: Backups | None = None
     sources: Sources = field(default_factory=Sources)
     parent_pid: int | None = None
+    metrics_port: int | None = None  # None: no metrics are served; 0: at any port that is free
+    metrics_host: str = "127.0.0.1"
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense before anything is written."""
@@ -301,6 +303,10 @@ def make_daemon(journal: Journal, served: Served, options: ServeOptions) -> Daem
     upkeep = UpkeepService(journal, retention=options.retention, backups=options.backups)
     if upkeep.is_configured:
         services.append(upkeep)
+    if options.metrics_port is not None:
+        from wfengine.listeners.metrics import MetricsServer  # needs an extra
+
+        services.append(MetricsServer(journal, port=options.metrics_port, host=options.metrics_host))
     services.append(  # the last to be stopped, so that what the others began may end
         Executor(
             journal,

@@ -54,6 +54,7 @@ __all__ = ["main", "root"]
         "queues": ("wfengine.cli.queues:queues", "Queues of runs, and what limits them."),
         "variables": ("wfengine.cli.variables:variables", "Named values that flows share."),
         "artifacts": ("wfengine.cli.artifacts:artifacts", "What runs made for people to look at."),
+        "metrics": ("wfengine.cli.metrics:metrics", "What Prometheus is to know of the journal."),
         "sql": ("wfengine.cli.sql:sql", "Ask the journal anything, read-only."),
         "extract": ("wfengine.cli.files:extract", "Copy one run into a small journal of its own."),
         "import": ("wfengine.cli.files:import_", "Take runs of another journal into this one."),
