@@ -78,6 +78,9 @@ class ServeOptions:
         checked_limit(self.limit)
         checked_queues(self.queues)
         checked_stop_timeout(self.stop_timeout)
+        port = self.metrics_port
+        if port is not None and (not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65535):
+            raise UsageError(f"metrics_port is a number from 0 (any that is free) to 65535, not {port!r}.")
 
 
 def _configured(journal: Path, **options: Any) -> ServeOptions:
@@ -102,7 +105,8 @@ def serve(
     way may end, for at most 30 seconds (`stop_timeout`), and what is left goes on in the next daemon; a second signal ends it
     at once. `limit`: so many runs at a time. `pause_on_shutdown`: what falls due while nobody serves is skipped; else the
     schedule's catch-up decides about it. `recover`: "own" (default) takes up runs of these deployments whose process died,
-    "all" every such run, "none" none. While a file is loaded to find its flows, this does nothing.
+    "all" every such run, "none" none. `metrics_port`: Prometheus is answered there.
+    While a file is loaded to find its flows, this does nothing.
     """
     if is_loading():
         _note(deployments)
@@ -172,7 +176,7 @@ class _Serving:
         for each in deployments:
             if not isinstance(each, Deployment):
                 raise UsageError(f"serve() takes deployments, made by my_flow.to_deployment(NAME), and not {each!r}.")
-        unknown = sorted(set(options) - {"recover", "stop_timeout", "queues"} - WITHOUT_MEANING)
+        unknown = sorted(set(options) - {"recover", "stop_timeout", "queues", "metrics_port", "metrics_host"} - WITHOUT_MEANING)
         if unknown:
             raise UsageError(f"serve() has no option {', '.join(unknown)}. See: help(wfengine.serve)")
         given = {name: options[name] for name in options if name not in WITHOUT_MEANING}

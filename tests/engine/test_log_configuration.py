@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from tests.daemons import DaemonProcess
 from tests.engine.conftest import Program, Rows
 
 LOGGING_FLOW = """
@@ -66,6 +67,18 @@ def test_lines_on_stderr_are_json_with_the_run_the_task_and_the_fields_of_the_ca
     assert (second["task"], second["task_run_id"], second["attempt"], second["message"]) == ("load", 1, 1, "load 5")
     assert second["fields"] == {"team": "blue", "rows": 7}
     assert third["attempt"] == 2
+
+
+def test_a_line_of_a_run_of_a_deployment_names_it(program: Program) -> None:
+    program.environment["WFENGINE_LOGGING_FORMAT"] = "json"
+    write(program)
+    with DaemonProcess(program.folder, "-m", "wfengine", "serve", "program.py", environment=program.environment) as daemon:
+        daemon.wait_until_ready()
+        done = program.python("-m", "wfengine", "deployments", "run", "etl/program", "--watch")
+        assert done.code == 0, done
+        assert daemon.stop() == 0, daemon.said
+    (begin,) = [fact for fact in daemon.facts if fact["message"] == "begin"]
+    assert begin["deployment"] == "etl/program"
 
 
 @pytest.mark.parametrize("suffix", ["toml", "json"])

@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.daemons import DaemonProcess
 from tests.engine.conftest import Program
 from tests.journal.plans import large_walks
-from wfengine import flow, task, use_journal
+from wfengine import flow, serve, task, use_journal
 from wfengine.listeners import metrics
 from wfengine.recovery import resume_run
 from wfengine_journal import store
@@ -222,6 +222,12 @@ def test_a_port_that_is_taken_is_refused(journal: store.Journal) -> None:
         with pytest.raises(UsageError, match=r"Metrics cannot be served at 127\.0\.0\.1:\d+: .* Take another port"):
             server.start()
         server.stop(1.0)
+
+
+@pytest.mark.parametrize("port", [-1, 65536, "9464", True, 1.5])
+def test_a_port_that_is_none_is_refused(port: object) -> None:
+    with pytest.raises(UsageError, match="metrics_port is a number from 0"):
+        serve(etl.to_deployment("nightly"), metrics_port=port)
 
 
 def test_a_file_of_metrics_is_replaced_as_a_whole(journal: store.Journal) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
+from tests.daemons import DaemonProcess
 from tests.engine.conftest import Program
 from tests.otlp import Receiver
 
@@ -167,6 +168,32 @@ def test_a_killed_run_and_its_resume_are_one_trace_with_a_link_and_no_span_is_se
     interrupted = [span for span in receiver.spans if attributes(span).get("wfengine.state") == "INTERRUPTED"]
     assert [span.name for span in interrupted] == ["attempt 1 of second"]
     assert the(receiver, "attempt 2 of second").status.code == OK
+
+
+def test_an_isolated_run_of_a_daemon_sends_its_spans_before_its_process_ends(program: Program, receiver: Receiver) -> None:
+    traced(program, receiver).write("""
+        from wfengine import flow, serve, task
+
+        @task
+        def one():
+            return 1
+
+        @flow
+        def etl():
+            return one()
+
+        if __name__ == "__main__":
+            serve(etl.to_deployment("apart", isolate=True), metrics_port=0)
+    """)
+    with DaemonProcess(program.folder, "program.py", environment=program.environment) as daemon:
+        daemon.wait_until_ready()
+        done = program.python("-m", "wfengine", "deployments", "run", "etl/apart", "--watch")
+        assert done.code == 0, done
+        assert "metrics at http://127.0.0.1:" in daemon.said
+        assert daemon.stop() == 0, daemon.said
+    assert_whole(receiver)
+    assert the(receiver, "task one").parent_span_id == the(receiver, "flow etl").span_id
+    assert attributes(the(receiver, "flow etl"))["wfengine.deployment.name"] == "etl/apart"
 
 
 def test_a_receiver_that_is_not_there_stops_no_run(program: Program, receiver: Receiver) -> None:

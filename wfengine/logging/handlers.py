@@ -44,6 +44,8 @@ class JournalHandler(logging.Handler):
 
     def __init__(self, level: int = logging.NOTSET, *, line_limit: int = LINE_LIMIT, run_limit: int = RUN_LIMIT) -> None:
         super().__init__(level)
+        # The journal's own lines may come from who holds its lock, which a line of a run may have to wait for here.
+        self.addFilter(lambda record: not record.name.startswith("wfengine.journal"))
         self._line_limit = line_limit
         self._run_limit = run_limit
         self._kept: WeakKeyDictionary[LiveRun, int] = WeakKeyDictionary()  # lines of each run, also those left out

@@ -1,18 +1,15 @@
 """A record of `logging` as one line of JSON, with the run and task it belongs to: for programs that collect logs.
 
-It works in a handler of the program's own as well: `{"()": "wfengine.logging.JsonFormatter"}`.
+It works in a handler of the program's own as well: `{"()": "wfengine.logging.JsonFormatter"}`. It never reads the journal:
+whoever formats holds the lock of a handler, and who holds the journal's may be waiting for that to log.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections import OrderedDict
 
-from wfengine.scopes import ACTIVE
 from wfengine_journal.clock import text_from_seconds
-from wfengine_journal.daemons import names_of_run
-from wfengine_journal.errors import JournalError
 
 #: Fields of a record that go into its JSON object under these names, where the record has them.
 _FIELDS = {
@@ -37,8 +34,6 @@ _FIELDS = {
 _STANDARD = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {
     "asctime", "event", "message", "printed", "taskName", *_FIELDS,
 }  # fmt: skip
-#: Runs whose deployment is remembered.
-_REMEMBERED = 1000
 
 
 class JsonFormatter(logging.Formatter):
@@ -50,7 +45,6 @@ class JsonFormatter(logging.Formatter):
     def __init__(self, *arguments: object, **options: object) -> None:
         """The arguments of logging.Formatter are taken, so that a configuration file may give them, and change nothing."""
         super().__init__()
-        self._deployments: OrderedDict[tuple[str, int], str | None] = OrderedDict()
 
     def format(self, record: logging.LogRecord) -> str:
         """See logging.Formatter."""
@@ -65,8 +59,6 @@ class JsonFormatter(logging.Formatter):
             value = getattr(record, attribute, None)
             if value is not None:
                 fields[name] = value
-        if "deployment" not in fields and (deployment := self._deployment(getattr(record, "flow_run_id", None))) is not None:
-            fields["deployment"] = deployment
         own = {name: value for name, value in vars(record).items() if name not in _STANDARD}
         if own:
             fields["fields"] = own
@@ -75,21 +67,6 @@ class JsonFormatter(logging.Formatter):
         if record.stack_info:
             fields["stack"] = self.formatStack(record.stack_info)
         return _json_text(fields)
-
-    def _deployment(self, flow_run_id: object) -> str | None:
-        """Return the deployment of a run that this process executes: asked of the journal once."""
-        key, run = next(((key, run) for key, run in list(ACTIVE.items()) if key[1] == flow_run_id), (None, None))
-        if key is None or run is None:
-            return None
-        if key not in self._deployments:
-            try:
-                names = run.journal.read(lambda connection: names_of_run(connection, run.id))
-            except JournalError:
-                return None  # who writes next meets it, and says so
-            self._deployments[key] = None if names is None else names.deployment
-            if len(self._deployments) > _REMEMBERED:
-                self._deployments.popitem(last=False)
-        return self._deployments[key]
 
 
 def _json_text(fields: dict[str, object]) -> str:
