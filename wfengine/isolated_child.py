@@ -33,6 +33,7 @@ from wfengine.child_process import (
 from wfengine.distributed_futures import current_place
 from wfengine.flow_engine import How, take_up
 from wfengine.journals import Durability, use_journal
+from wfengine.listeners import close_listeners
 from wfengine.logging.handlers import install
 from wfengine.recovery import load_flow, perform
 from wfengine.transcripts import note
@@ -209,6 +210,7 @@ def _end(code: int | None, stdout: int, token: str) -> NoReturn:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it does end
     use_memory_reserve()
     try:
+        close_listeners()
         close_all()
     except WfengineError as error:
         _say(f"{type(error).__name__}: {error}")

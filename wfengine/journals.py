@@ -21,6 +21,8 @@ from wfengine_journal.store import Journal, open_journal
 Durability = Literal["power", "process"]
 
 ENVIRONMENT_VARIABLE = "WFENGINE_DURABILITY"
+#: 'otlp': runs are traced, see `wfengine.listeners.tracing`. Nothing (default): they are not.
+TRACES_VARIABLE = "WFENGINE_TRACES"
 
 post_guard(KEEPER)  # whoever can write into a journal keeps secrets out of it
 
@@ -59,7 +61,20 @@ def default_path() -> Path:
 def default_journal() -> Journal:
     """Return the open journal that a run started now goes to. Raises UsageError in a task whose code runs on a worker."""
     refuse_on_worker("Something that needs the journal", "Do it in the flow, and give the task what came of it.")
-    return open_journal(default_path())
+    journal = open_journal(default_path())
+    if os.environ.get(TRACES_VARIABLE):
+        _trace(journal)
+    return journal
+
+
+def _trace(journal: Journal) -> None:
+    """Let the runs of this process be traced, as the environment says."""
+    wanted = os.environ[TRACES_VARIABLE]
+    if wanted != "otlp":
+        raise UsageError(f"{TRACES_VARIABLE}={wanted!r} is no way to send traces. Set otlp, or nothing.")
+    from wfengine.listeners.tracing import start_tracing  # needs an extra
+
+    start_tracing(journal)
 
 
 @contextmanager

@@ -69,6 +69,8 @@ class ServeOptions:
     sources: Sources = field(default_factory=Sources)
     parent_pid: int | None = None
     ui: tuple[str, int] | None = None  # host and port of the page; null: none is served
+    metrics_port: int | None = None  # None: no metrics are served; 0: at any port that is free
+    metrics_host: str = "127.0.0.1"
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense before anything is written."""
@@ -77,6 +79,9 @@ class ServeOptions:
         checked_limit(self.limit)
         checked_queues(self.queues)
         checked_stop_timeout(self.stop_timeout)
+        port = self.metrics_port
+        if port is not None and (not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65535):
+            raise UsageError(f"metrics_port is a number from 0 (any that is free) to 65535, not {port!r}.")
 
 
 def _configured(journal: Path, **options: Any) -> ServeOptions:
@@ -101,7 +106,8 @@ def serve(
     way may end, for at most 30 seconds (`stop_timeout`), and what is left goes on in the next daemon; a second signal ends it
     at once. `limit`: so many runs at a time. `pause_on_shutdown`: what falls due while nobody serves is skipped; else the
     schedule's catch-up decides about it. `recover`: "own" (default) takes up runs of these deployments whose process died,
-    "all" every such run, "none" none. While a file is loaded to find its flows, this does nothing.
+    "all" every such run, "none" none. `metrics_port`: Prometheus is answered there.
+    While a file is loaded to find its flows, this does nothing.
     """
     if is_loading():
         _note(deployments)
@@ -171,7 +177,7 @@ class _Serving:
         for each in deployments:
             if not isinstance(each, Deployment):
                 raise UsageError(f"serve() takes deployments, made by my_flow.to_deployment(NAME), and not {each!r}.")
-        unknown = sorted(set(options) - {"recover", "stop_timeout", "queues"} - WITHOUT_MEANING)
+        unknown = sorted(set(options) - {"recover", "stop_timeout", "queues", "metrics_port", "metrics_host"} - WITHOUT_MEANING)
         if unknown:
             raise UsageError(f"serve() has no option {', '.join(unknown)}. See: help(wfengine.serve)")
         given = {name: options[name] for name in options if name not in WITHOUT_MEANING}
@@ -313,6 +319,10 @@ def make_daemon(journal: Journal, served: Served, options: ServeOptions) -> Daem
     upkeep = UpkeepService(journal, retention=options.retention, backups=options.backups)
     if upkeep.is_configured:
         services.append(upkeep)
+    if options.metrics_port is not None:
+        from wfengine.listeners.metrics import MetricsServer  # needs an extra
+
+        services.append(MetricsServer(journal, port=options.metrics_port, host=options.metrics_host))
     services.append(  # the last to be stopped, so that what the others began may end
         Executor(
             journal,

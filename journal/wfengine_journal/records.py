@@ -189,6 +189,11 @@ class Records:
         """Tell whether a flow run has that name."""
         return self.row("SELECT 1 FROM flow_run WHERE name = ? LIMIT 1", (name,)) is not None
 
+    def count_logs(self, flow_run_id: int) -> int:
+        """Return how many lines a run has logged."""
+        (number,) = self.row("SELECT count(*) FROM log WHERE flow_run_id = ?", (flow_run_id,)) or (0,)
+        return int(str(number))
+
     def find_child_run(self, parent_task_run_id: int) -> int | None:
         """Return the id of the flow run that a subflow call started."""
         row = self.row("SELECT id FROM flow_run WHERE parent_task_run_id = ?", (parent_task_run_id,))

@@ -22,7 +22,7 @@ from wfengine_journal.connection import FORMAT_VERSION, explain, open_readers, o
 from wfengine_journal.errors import ForkedProcessError, InternalError
 from wfengine_journal.records import OpenRunRow, OwnerRow, Records
 from wfengine_journal.run_transitions import CrashFlowRun
-from wfengine_journal.tickets import CommitProbe, WriteRefused
+from wfengine_journal.tickets import BothProbes, CommitProbe, WriteRefused
 from wfengine_journal.transitions import shown_text, utf8_text
 from wfengine_journal.writer import FORK_WAIT_SECONDS, Writer
 
@@ -144,6 +144,11 @@ class Journal:
     def probe_commits(self, probe: CommitProbe) -> None:
         """Have a function called just before and just after each commit from now on: for tests that crash there."""
         self._writer.probe = probe
+
+    def also_probe_commits(self, probe: CommitProbe) -> None:
+        """Tell `probe` too, after whoever is told already. It must neither block nor raise."""
+        told = self._writer.probe
+        self._writer.probe = probe if told is None else BothProbes(told, probe)
 
     # ---- names to ids
 

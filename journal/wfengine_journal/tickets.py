@@ -39,6 +39,20 @@ class CommitProbe(Protocol):
         """Take notice of the `number`th commit, counted from 1 since the file was opened."""
 
 
+class BothProbes:
+    """Tells two probes of each commit, one after the other."""
+
+    __slots__ = ("first", "second")
+
+    def __init__(self, first: CommitProbe, second: CommitProbe) -> None:
+        self.first = first
+        self.second = second
+
+    def __call__(self, moment: Literal["before", "after"], number: int, changes: Sequence[Change]) -> None:
+        self.first(moment, number, changes)
+        self.second(moment, number, changes)
+
+
 class Ticket:
     """A change in the queue, and what became of it."""
 

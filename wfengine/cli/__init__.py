@@ -59,6 +59,7 @@ __all__ = ["main", "root"]
         "variables": ("wfengine.cli.variables:variables", "Named values that flows share."),
         "secrets": ("wfengine.cli.secrets:secrets", "Passwords and keys that flows use."),
         "artifacts": ("wfengine.cli.artifacts:artifacts", "What runs made for people to look at."),
+        "metrics": ("wfengine.cli.metrics:metrics", "What Prometheus is to know of the journal."),
         "sql": ("wfengine.cli.sql:sql", "Ask the journal anything, read-only."),
         "extract": ("wfengine.cli.files:extract", "Copy one run into a small journal of its own."),
         "import": ("wfengine.cli.files:import_", "Take runs of another journal into this one."),

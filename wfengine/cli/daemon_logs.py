@@ -2,51 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
+import os
 import sys
 
 from wfengine.cli.output import clean_lines
-from wfengine_journal.clock import text_from_seconds
-
-#: Fields of a record that go into its JSON object under these names, where the record has them.
-_FIELDS = {
-    "flow_run_id": "run_id",
-    "flow_run_name": "run",
-    "flow_name": "flow",
-    "task_run_id": "task_run_id",
-    "task_run_name": "task_run",
-    "deployment": "deployment",
-    "schedule_id": "schedule_id",
-    "nominal_at": "nominal_at",
-    "queue": "queue",
-    "state": "state",
-    "daemon": "daemon",
-    "journal": "journal",
-    "left": "left",
-    "running": "running",
-}
-
-
-class JsonFormatter(logging.Formatter):
-    """Makes one JSON object of a record: at, level, logger, event, message, and the run and deployment it is about."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """See logging.Formatter."""
-        fields: dict[str, object] = {
-            "at": text_from_seconds(record.created),
-            "level": record.levelname,
-            "logger": record.name,
-            "event": getattr(record, "event", "log"),
-            "message": record.getMessage(),
-        }
-        for attribute, name in _FIELDS.items():
-            value = getattr(record, attribute, None)
-            if value is not None:
-                fields[name] = value
-        if record.exc_info:
-            fields["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(fields, default=str)
 
 
 class _TextFormatter(logging.Formatter):
@@ -70,10 +30,12 @@ class _Handler(logging.StreamHandler):  # type: ignore[type-arg]  # generic only
 
 
 def set_up_logs(log_format: str, *, quiet: bool) -> None:
-    """Let every logger of this process write to stderr in that format: 'text' or 'json'."""
-    from wfengine.logging import get_logger  # loads the engine
+    """Let every logger of this process write to stderr in that format: 'text' or 'json'; or as a file of the user's says."""
+    from wfengine.logging import JsonFormatter, get_logger  # loads the engine
 
     get_logger()
+    if os.environ.get("WFENGINE_LOGGING_CONFIG"):
+        return
     handler = _Handler(shows_prints=log_format == "json")
     text = _TextFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     handler.setFormatter(JsonFormatter() if log_format == "json" else text)

@@ -168,8 +168,10 @@ def what_is_served(files: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def leave_behind(code: int) -> NoReturn:
     """End the process, with threads that user code still runs on: Python itself would wait for some of them."""
+    from wfengine.listeners import close_listeners
     from wfengine_journal.store import close_all
 
+    close_listeners()
     close_all()
     sys.stdout.flush()
     os._exit(code)

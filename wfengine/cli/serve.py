@@ -44,8 +44,17 @@ from wfengine_journal.location import find_path
     help="How long runs may take to end when the daemon is stopped, in seconds.",
 )
 @click.option(
-    "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How the log on stderr looks."
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    envvar="WFENGINE_LOGGING_FORMAT",
+    help="How the log on stderr looks. [env: WFENGINE_LOGGING_FORMAT]",
 )
+@click.option(
+    "--metrics-port", type=click.IntRange(0, 65535), help="Answer Prometheus at this port of its own; 0: one that is free."
+)
+@click.option("--metrics-host", default="127.0.0.1", show_default=True, help="The address that it listens at.")
 @click.option("--timeout", type=click.FloatRange(0, min_open=True), help="Stop after so many seconds.")
 @click.option("--no-config", is_flag=True, help="Leave wfengine.toml alone, with its deployments, [retention] and [backup].")
 @click.option("--check", is_flag=True, help="Load FILES, say what would be served, and end; nothing is written.")

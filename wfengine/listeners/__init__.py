@@ -43,6 +43,14 @@ def remove_listener(listener: Listener) -> None:
     LISTENERS.remove(listener)
 
 
+def close_listeners() -> None:
+    """Let listeners that hold something back hand it on: the process is about to end without the interpreter's own end."""
+    for listener in LISTENERS:
+        close = getattr(listener, "close", None)
+        if close is not None:
+            close()
+
+
 def tell(event: Event) -> None:
     """Tell all listeners; one that raises is logged and told again next time."""
     for listener in LISTENERS:

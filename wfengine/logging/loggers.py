@@ -6,11 +6,13 @@ import logging
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakKeyDictionary
 
 from wfengine.context import FlowRunContext, TaskRunContext, context_of
 from wfengine.logging.handlers import FLOW_RUNS, ROOT, TASK_RUNS, install
 from wfengine.runners.away import ERRAND
-from wfengine.scopes import current_scope, current_tracer
+from wfengine.scopes import ACTIVE, LiveRun, current_scope, current_tracer
+from wfengine_journal.daemons import names_of_run
 from wfengine_journal.errors import MissingContextError, UsageError
 
 if TYPE_CHECKING:
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
     LoggerAdapter = logging.LoggerAdapter[logging.Logger]
 else:
     LoggerAdapter = logging.LoggerAdapter
+
+
+#: The field of each run's deployment, once it was asked for.
+_DEPLOYMENTS: WeakKeyDictionary[LiveRun, dict[str, object]] = WeakKeyDictionary()
 
 
 class RunLogger(LoggerAdapter):
@@ -48,8 +54,8 @@ def get_run_logger(context: FlowRunContext | TaskRunContext | None = None, **fie
     """Return a logger whose lines go to the journal, with the run they belong to, and to standard logging.
 
     The run is that of the calling code, or of `context`. `fields` are put on each record besides the run's own:
-    flow_run_id, flow_run_name, flow_name, and in a task task_run_id, task_run_name, task_name. The logger may be used on
-    any thread while the run goes on. MissingContextError outside of a flow or task.
+    flow_run_id, flow_run_name, flow_name, deployment, and in a task task_run_id, task_run_name, task_name, attempt.
+    The logger may be used on any thread while the run goes on. MissingContextError outside of a flow or task.
     """
     if context is None:
         scope = current_scope()
@@ -108,6 +114,7 @@ def task_run_logger(
         "task_run_name": task_run.name,
         "task_name": task.name if task is not None else task_run.task_key,
         "flow_run_id": task_run.flow_run_id,
+        "attempt": task_run.run_count,
     }
     return _run_logger(TASK_RUNS, {**(_fields_of(flow_run, flow) if flow_run is not None else {}), **own, **fields})
 
@@ -117,7 +124,19 @@ def _fields_of(flow_run: FlowRun, flow: AnyFlow | None) -> dict[str, object]:
         "flow_run_id": flow_run.id,
         "flow_run_name": flow_run.name,
         "flow_name": flow.name if flow is not None else flow_run.flow_name,
+        **_deployment_of(flow_run),
     }
+
+
+def _deployment_of(flow_run: FlowRun) -> dict[str, object]:
+    """Return the name of the deployment of a run that this process executes, as a field."""
+    run = next((run for (_, run_id), run in list(ACTIVE.items()) if run_id == flow_run.id), None)
+    if run is None:
+        return {}
+    if run not in _DEPLOYMENTS:
+        names = run.journal.records.read(lambda connection: names_of_run(connection, flow_run.id))
+        _DEPLOYMENTS[run] = {} if names is None or names.deployment is None else {"deployment": names.deployment}
+    return _DEPLOYMENTS[run]
 
 
 def _run_logger(name: str, fields: dict[str, object]) -> RunLogger:
