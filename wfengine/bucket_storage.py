@@ -59,8 +59,8 @@ class BucketStorage:
         return hash(self.address)
 
     def check_installed(self) -> None:
-        """Raise UsageError where the package of this service is not installed."""
-        self._file_system()
+        """Raise UsageError where the package of this service is not installed. Nothing is asked for, not even credentials."""
+        self._package()
 
     def resolve(self, path: str) -> str:
         """Return the address of an object; UsageError for a path that leads out of the prefix or is no name."""
@@ -116,16 +116,22 @@ class BucketStorage:
         written_at: datetime = _tried_again(lambda: self._file_system().modified(target))
         return written_at
 
-    def _file_system(self) -> Any:
+    def _package(self) -> Any:
         scheme = urlsplit(self.address).scheme
         extra, package = EXTRAS[scheme]
         try:
             import fsspec
 
-            # Listings are not remembered: other processes write. The instance is that of this process and thread.
-            system = fsspec.filesystem(scheme, use_listings_cache=False, **_OPTIONS.get(package, {}))
+            fsspec.get_filesystem_class(scheme)
         except ImportError as error:
             raise UsageError(f"Results in {scheme}:// need the package {package}: pip install 'wfengine[{extra}]'") from error
+        return fsspec
+
+    def _file_system(self) -> Any:
+        scheme = urlsplit(self.address).scheme
+        _, package = EXTRAS[scheme]
+        # Listings are not remembered: other processes write. The instance is that of this process and thread.
+        system = self._package().filesystem(scheme, use_listings_cache=False, **_OPTIONS.get(package, {}))
         if package == "s3fs":
             system.retries = 1
         return system
@@ -147,7 +153,8 @@ def checked_address(address: str) -> str:
         # The address itself is not shown: what is secret in it would stand in a log then.
         raise UsageError(
             f"The address of a result_storage in {parts.scheme}:// holds a password, key, query or fragment, and it "
-            "would stand in the journal. Leave it out: credentials are found in the environment, as the service's own tools find them."
+            "would stand in the journal. Leave it out: credentials are found in the environment, as the service's own "
+            "tools find them."
         )
     if parts.scheme not in EXTRAS or not parts.netloc or ".." in parts.path.split("/") or not address.isprintable():
         raise UsageError(f"{address!r} names no bucket. Write 's3://bucket/prefix', 'gs://...' or 'abfs://...'.")

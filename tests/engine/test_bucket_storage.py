@@ -17,7 +17,7 @@ from wfengine.bucket_orphans import delete_orphans, find_orphans
 from wfengine.bucket_storage import BucketStorage
 from wfengine.result_storage import load_stored, resolve_storage
 from wfengine.stored_files import delete
-from wfengine_journal.errors import NotFoundError, StoredResultError, UsageError, ValueNotStorableError
+from wfengine_journal.errors import JournalNotFoundError, StoredResultError, UsageError, ValueNotStorableError
 
 LARGE = "x" * 5000
 
@@ -197,7 +197,7 @@ def test_orphans_are_found_and_deleted_and_what_a_row_names_stays(storage: Bucke
     assert find_orphans(storage.address) == []
     assert find_orphans(storage.address, age_seconds=-60) == [orphan]
     assert delete_orphans(storage.address) == []
-    with pytest.raises(NotFoundError):
+    with pytest.raises(JournalNotFoundError):
         delete_orphans(storage.address, journal="no-such-journal.db", age_seconds=-60)
     assert delete_orphans(storage.address, age_seconds=-60) == [orphan]
     assert storage.list_names() == [kept]
