@@ -213,3 +213,10 @@ def test_a_missing_package_is_answered_with_its_pip_line() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=dict(os.environ))
     assert done.stdout == "UsageError Results in s3:// need the package s3fs: pip install 'wfengine[s3]'\n"
+
+
+@pytest.mark.parametrize(
+    "address", ["gs://bucket/prefix", "abfs://container@account.dfs.core.windows.net/prefix", "az://container/x"]
+)
+def test_addresses_of_other_services_are_taken_as_they_are_written(address: str) -> None:
+    assert BucketStorage(f"{address}/").address == address
