@@ -1,7 +1,7 @@
 """Results outside of the journal: `result_storage=` keeps the large ones in files, and the journal keeps where and which.
 
-A file is written and synced before the row that names it. It is named by its content, so two results never share one and
-no later result replaces it; a `result_storage_key` is a second name for it, for people, which later results take over. The
+A file is written and synced before the row that names it. It is named by its content (in a bucket also by an id), so no later
+result replaces it; a `result_storage_key` is a second name for it, for people, which later results take over. The
 reference in the journal holds the checksum, which is verified whenever the value is loaded.
 """
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, TypeAlias, cast, runtime_checkable
 from urllib.parse import unquote, urlsplit
 
+from wfengine.bucket_storage import EXTRAS, BucketStorage
 from wfengine.filesystems import LocalFileSystem
 from wfengine.steps import run_coroutine
 from wfengine_journal.codec import Encoded, decode, encoded_by, value_hash
@@ -22,8 +23,8 @@ from wfengine_journal.transitions import INLINE_BYTES
 
 #: The codec of a reference in the journal; its data is the JSON text of a `Reference`.
 CODEC = "stored"
-#: Addresses whose storage is not there yet.
-_LATER = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "http", "https", "ftp", "sftp", "hdfs", "memory"})
+#: Addresses at which results cannot be kept.
+_UNKNOWN = frozenset({"adl", "http", "https", "ftp", "sftp", "hdfs", "memory"})
 
 
 @runtime_checkable
@@ -64,37 +65,42 @@ def resolve_storage(option: object, owner: str) -> Storage | None:
     if isinstance(option, Path):
         storage = LocalFileSystem(option)
     elif isinstance(option, str):
-        storage = LocalFileSystem(_folder_of(option, owner))
+        storage = _storage_of(option, owner)
     if not isinstance(storage, Storage):
         raise UsageError(
-            f"{owner}: result_storage must be a folder (a Path, 'file:///...', LocalFileSystem) or an object with write_path "
-            f"and read_path, not {option!r}."
+            f"{owner}: result_storage must be a folder (a Path, 'file:///...', LocalFileSystem), a bucket ('s3://...', "
+            f"'gs://...', 'abfs://...') or an object with write_path and read_path, not {option!r}."
         )
     if storage not in _in_use:
         _in_use.append(storage)
     return storage
 
 
-def _folder_of(text: str, owner: str) -> str:
+def _storage_of(text: str, owner: str) -> Storage:
+    scheme = text.partition("://")[0]
+    if scheme in EXTRAS:
+        bucket = BucketStorage(text)
+        bucket.check_installed()
+        return bucket
+    if scheme in _UNKNOWN:
+        raise UsageError(
+            f"{owner}: results cannot be kept at {scheme}://. Use a bucket ('s3://...', 'gs://...', 'abfs://...'), a folder "
+            "(Path, 'file:///...'), or an object of your own with write_path and read_path."
+        )
     parts = urlsplit(text)
     if parts.scheme == "file" and parts.netloc in ("", "localhost"):
-        return unquote(parts.path)
-    if parts.scheme in _LATER:
-        raise UsageError(
-            f"{owner}: results cannot be kept at {text!r} yet: {parts.scheme}:// needs an extra that is not there. Use a "
-            "folder (Path, 'file:///...'), or an object of your own with write_path and read_path."
-        )
+        return LocalFileSystem(unquote(parts.path))
     raise UsageError(
-        f"{owner}: result_storage={text!r} is no address. Write 'file:///folder', Path('folder') or "
+        f"{owner}: result_storage={text!r} is no address. Write 's3://bucket/prefix', 'file:///folder', Path('folder') or "
         "LocalFileSystem(basepath=...); there are no blocks to be loaded by name."
     )
 
 
 def check_key(storage: Storage | None, key: str) -> None:
-    """Raise UsageError for a result_storage_key that a folder cannot take."""
+    """Raise UsageError for a result_storage_key that a folder or bucket cannot take."""
     if not key.strip():
         raise UsageError("the result_storage_key is empty")
-    if isinstance(storage, LocalFileSystem):
+    if isinstance(storage, LocalFileSystem | BucketStorage):
         storage.resolve(key)
 
 
@@ -106,7 +112,8 @@ def store(storage: Storage, encoded: Encoded, key: str | None, what: str) -> Enc
     if key is None and len(encoded.data) <= INLINE_BYTES:
         return encoded
     content = encoded.data if isinstance(encoded.data, bytes) else encoded.data.encode()
-    path = encoded.hash.hex()
+    checksum = encoded.hash.hex()
+    path = storage.new_name(checksum) if isinstance(storage, BucketStorage) else checksum
     try:
         _write(storage, path, content, key)
     except Exception as error:
@@ -114,7 +121,7 @@ def store(storage: Storage, encoded: Encoded, key: str | None, what: str) -> Enc
             f"{what} cannot be stored: {storage!r} did not take the file {key or path!r} ({type(error).__name__}: {error}). "
             "Make it writable, or leave result_storage out: the journal keeps results of any size."
         ) from error
-    reference = Reference(_address(storage), path, encoded.codec, path, len(content), key)
+    reference = Reference(_address(storage), path, encoded.codec, checksum, len(content), key)
     text = json.dumps(reference._asdict(), ensure_ascii=False)
     # The preview is that of the value: the reference is not what people look for.
     shown = encoded.preview if encoded.preview is not None else str(encoded.data)[:200]
@@ -152,6 +159,8 @@ def _completed(result: object) -> object:
 def _address(storage: Storage) -> str:
     if isinstance(storage, LocalFileSystem):
         return storage.folder.as_uri()
+    if isinstance(storage, BucketStorage):
+        return storage.address
     return f"{type(storage).__module__}.{type(storage).__qualname__}"
 
 
@@ -170,7 +179,7 @@ def check_in_place(data: str | bytes, what: str) -> None:
     """
     reference = _reference(data)
     storages = _candidates(reference)
-    recorded = storages[:1] if reference.at.startswith("file:") else storages
+    recorded = storages[:1] if "://" in reference.at else storages
     _find(reference, reference.key or reference.path, what, recorded)
 
 
@@ -199,6 +208,9 @@ def _find(reference: Reference, path: str, what: str, storages: list[Storage]) -
 
 def _candidates(reference: Reference) -> list[Storage]:
     """Return where a value may be: where it was written, then the storages of this program."""
+    if reference.at.partition("://")[0] in EXTRAS:
+        bucket = BucketStorage(reference.at)
+        return [bucket, *(each for each in _in_use if isinstance(each, BucketStorage) and each != bucket)]
     if not reference.at.startswith("file:"):
         return [storage for storage in _in_use if _address(storage) == reference.at]
     recorded = LocalFileSystem(unquote(urlsplit(reference.at).path))

@@ -207,7 +207,7 @@ def prune(journal: Journal, rule: Rule, *, tell: Callable[[Pruned], object] | No
     if rule.ended_before is not None and rule.flow is None:
         pruned.events = _delete_events(journal, rule.ended_before)
     pruned.values, pruned.errors, more = _delete_unreferenced(journal)
-    pruned.unreferenced_files = _without_a_row(journal, references | more)
+    pruned.unreferenced_files = without_a_row(journal, references | more)
     _give_back_pages(journal)
     pruned.bytes = max(0, before - _file_bytes(journal))
     return pruned
@@ -315,7 +315,7 @@ _STORED = (
 )
 
 
-def _without_a_row(journal: Journal, references: set[str]) -> list[str]:
+def without_a_row(journal: Journal, references: set[str]) -> list[str]:
     """Return those references to files outside that no row has any more."""
     if not references:
         return []
