@@ -39,6 +39,8 @@ BUSY_TRIES = 60
 PAGE_BYTES = 2048
 #: The SQLite version in which the WAL-reset bug is mended; `doctor` names it.
 WAL_RESET_FIXED = (3, 51, 3)
+#: Virtual-machine steps of SQLite between two looks at whether Ctrl-C was pressed; about a millisecond.
+STEPS_BETWEEN_LOOKS = 20_000
 
 
 class _Reader(sqlite3.Connection):
@@ -232,6 +234,16 @@ def _attach_reader(connection: sqlite3.Connection, source: Path) -> None:
         if any(row[1] == "source" for row in connection.execute("PRAGMA database_list").fetchall()):
             connection.execute("DETACH source")
         connection.execute("ATTACH ? AS source", (uri(source, "ro") + "&immutable=1",))
+
+
+def heed_signals(connection: sqlite3.Connection) -> None:
+    """Let Ctrl-C end a statement, also one of a view without an end: SQLite then reports SQLITE_INTERRUPT."""
+    connection.set_progress_handler(_look_at_signals, STEPS_BETWEEN_LOOKS)
+
+
+def _look_at_signals() -> int:
+    """Let Python handle a pending Ctrl-C: an exception in here makes SQLite stop."""
+    return 0
 
 
 def _connect_reader(path: Path, address: str) -> sqlite3.Connection:

@@ -28,9 +28,6 @@ _TELLING_WITHOUT_VALUE = frozenset(
     | {"user_version"}
 )
 _REFUSED_FUNCTIONS = frozenset({"load_extension", "fts3_tokenizer"})
-#: Virtual-machine steps of SQLite between two looks at whether Ctrl-C was pressed; about a millisecond.
-_STEPS_BETWEEN_LOOKS = 20_000
-
 
 #: What a person who has no question yet is shown.
 LIST_OF_VIEWS = "SELECT name, shows FROM help"
@@ -50,7 +47,6 @@ def sandbox(path: Path) -> Iterator[sqlite3.Connection]:
     with reading(path) as connection:
         connection.row_factory = None
         connection.set_authorizer(_authorize)
-        connection.set_progress_handler(_look_at_signals, _STEPS_BETWEEN_LOOKS)
         yield connection
 
 
@@ -102,8 +98,3 @@ def _authorize(action: int, first: str | None, second: str | None, database: str
         if name in _TELLING or (name in _TELLING_WITHOUT_VALUE and second is None):
             return sqlite3.SQLITE_OK
     return sqlite3.SQLITE_DENY
-
-
-def _look_at_signals() -> int:
-    """Let Python handle a pending Ctrl-C, which ends the statement: an exception in here makes SQLite stop."""
-    return 0
