@@ -186,6 +186,9 @@ def open_reader(path: Path) -> sqlite3.Connection:
         if Path(f"{path}-wal").exists():
             raise
         connection = _connect_reader(path, uri(path, "ro") + "&immutable=1")
+    except UnicodeDecodeError as error:
+        connection.close()
+        raise explain(error, path) from error
     except sqlite3.Error:
         connection.close()
         raise
@@ -258,8 +261,10 @@ def primary_code(error: sqlite3.Error) -> int:
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
-def explain(error: sqlite3.Error, path: Path) -> JournalError:
+def explain(error: sqlite3.Error | UnicodeDecodeError, path: Path) -> JournalError:
     """Return the JournalError that says in plain words what SQLite reported about the file, and what to do."""
+    if isinstance(error, UnicodeDecodeError):  # a report that quotes damaged text, of the tables' definitions for instance
+        return explain(_unreadable_report(), path)
     code = primary_code(error)
     if code == sqlite3.SQLITE_NOTADB:
         return NotAJournalError(f"{path} is not a SQLite database. It was not changed. Name the journal with --journal.")
@@ -286,6 +291,12 @@ def explain(error: sqlite3.Error, path: Path) -> JournalError:
             "Check the disk, then run: wfengine resume --all"
         )
     return JournalError(f"SQLite reported about the journal {path}: {error}")
+
+
+def _unreadable_report() -> sqlite3.DatabaseError:
+    error = sqlite3.DatabaseError("a definition or a text in it is not UTF-8")
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    return error
 
 
 def _free_bytes(path: Path) -> str:

@@ -124,7 +124,7 @@ def check_broken_file(path: Path) -> Check:
     try:
         with closing(sqlite3.connect(uri(path, "ro"), uri=True)) as connection:
             return _check_pages(connection, thorough=True)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         return Check("pages", Verdict.DAMAGE, f"SQLite cannot read the file: {error}.")
 
 

@@ -60,8 +60,8 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
             connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
             heed_signals(connection)
             yield connection
-    except sqlite3.Error as error:
-        interrupted = primary_code(error) == sqlite3.SQLITE_INTERRUPT
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        interrupted = isinstance(error, sqlite3.Error) and primary_code(error) == sqlite3.SQLITE_INTERRUPT
         raise (KeyboardInterrupt() if interrupted else explain(error, path)) from error
 
 

@@ -34,6 +34,14 @@ def flips(raw: bytes, count: int, seed: int) -> Iterator[Damage]:
         yield Damage("bit flip", f"bit {bit} of byte {place} (page {place // PAGE_BYTES + 1})", bytes(damaged))
 
 
+def definitions(raw: bytes) -> Iterator[Damage]:
+    """Yield files in which a byte of the definition of a table or view is not UTF-8, so that reports about it are none."""
+    for text in (b"VIEW tasks", b"TABLE task_run (", b"TABLE variable (", b"VIEW runs"):
+        damaged = bytearray(raw)
+        damaged[raw.index(text) + len(text) - 3] |= 0x80
+        yield Damage("definition", text.decode(), bytes(damaged))
+
+
 def truncations(raw: bytes, every: int = 1, start: int = 0) -> Iterator[Damage]:
     """Yield files that end at a page, and in the middle of the page after it."""
     for page in range(start % every, len(raw) // PAGE_BYTES, every):

@@ -43,7 +43,7 @@ def rows_of(path: Path) -> dict[str, object]:
                     )
                 except (sqlite3.Error, ValueError) as error:
                     found[repr(name)] = str(error)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         found["file"] = str(error)
     return found
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tests.damage.child import VERBS
-from tests.damage.damages import Damage, flips, hostile, logs, pages, truncations, with_log
+from tests.damage.damages import Damage, definitions, flips, hostile, logs, pages, truncations, with_log
 from tests.damage.harness import Bench, Tally
 from tests.damage.hostile_rows import HOSTILE
 from tests.damage.rich import make_rich
@@ -53,6 +53,7 @@ def every(folder: Path, sound: Path, count: int, seed: int) -> Iterator[Damage]:
     before, log = with_log(sound, folder)
     yield from flips(raw, count, seed)
     yield from pages(raw, count // 4, seed)
+    yield from definitions(raw)
     yield from logs(before, log, count // 10, seed)
     yield from truncations(raw)
     yield from hostile(sound, folder, list(HOSTILE))
