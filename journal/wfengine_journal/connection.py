@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import weakref
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
@@ -21,6 +22,7 @@ from wfengine_journal.errors import (
     JournalUnwritableError,
     NewerJournalError,
     NotAJournalError,
+    WfengineError,
 )
 from wfengine_journal.location import prepare_folder, refuse_network_file_system
 
@@ -237,6 +239,21 @@ def _attach_reader(connection: sqlite3.Connection, source: Path) -> None:
         if any(row[1] == "source" for row in connection.execute("PRAGMA database_list").fetchall()):
             connection.execute("DETACH source")
         connection.execute("ATTACH ? AS source", (uri(source, "ro") + "&immutable=1",))
+
+
+def raise_if_damaged(path: Path, error: Exception) -> None:
+    """Raise JournalCorruptError from an error that came of reading a file, if SQLite finds the file damaged."""
+    if isinstance(error, WfengineError):
+        return
+    try:
+        with closing(sqlite3.connect(uri(path, "ro"), uri=True)) as connection:
+            found = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0]).strip().replace("\n", " ")
+    except sqlite3.Error as damage:
+        raise explain(damage, path) from error
+    if found != "ok":
+        raise JournalCorruptError(
+            f"The journal {path} is damaged ({found}). Keep a copy of it and its -wal file, then run: wfengine doctor"
+        ) from error
 
 
 def heed_signals(connection: sqlite3.Connection) -> None:

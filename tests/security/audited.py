@@ -52,7 +52,7 @@ class Watch:
             self._written(event, arguments[0])
 
     def _written(self, event: str, path: object) -> None:
-        text = str(Path(os.fsdecode(path)).absolute()) if isinstance(path, str | bytes | os.PathLike) else repr(path)
+        text = str(Path(os.fsdecode(path)).resolve()) if isinstance(path, str | bytes | os.PathLike) else repr(path)
         if not f"{text}{os.sep}".startswith(self._may_write):
             self.seen.append(f"{event} {text}")
 
