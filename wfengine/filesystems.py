@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from wfengine_journal.errors import UsageError
+from wfengine_journal.location import make_private_folder
 
 __all__ = ["LocalFileSystem", "ReadableFileSystem", "WritableFileSystem"]
 
@@ -107,7 +108,7 @@ class LocalFileSystem(WritableFileSystem):
 def _make_folder(folder: Path) -> None:
     """Make a folder and those above it, so that they survive a power cut."""
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
+    make_private_folder(folder)
     for each in missing:
         sync_folder(each.parent)
 

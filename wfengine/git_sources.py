@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from wfengine_journal.errors import UsageError
+from wfengine_journal.location import make_private_folder
 
 #: Seconds that one command of git may take.
 GIT_SECONDS = 300.0
@@ -46,7 +47,7 @@ def fetch(owner: str, source: Mapping[str, str], name: str, folder: Path) -> tup
     `name`: of the deployment; `folder`: where sources are kept.
     """
     home = folder / re.sub(r"[^A-Za-z0-9_.-]", "_", name).lstrip(".")
-    home.mkdir(parents=True, exist_ok=True)
+    make_private_folder(home)
     making = Path(tempfile.mkdtemp(prefix=".making-", dir=home))
     try:
         _git(owner, making, "init", "--quiet")

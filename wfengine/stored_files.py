@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -19,6 +20,8 @@ from wfengine_journal.clock import SystemClock
 
 #: Seconds for which a file stays after it was written or used again: a row that refers to it may be on its way.
 YOUNG_SECONDS = 3600.0
+#: What the names of files that result_storage writes look like.
+_CHECKSUM = re.compile("[0-9a-f]{32}")
 
 _logger = logging.getLogger("wfengine.stored_files")
 
@@ -51,9 +54,9 @@ def _path_of(reference: str) -> Path | None:
     try:
         fields = json.loads(reference)
         at, name, checksum = str(fields["at"]), str(fields["path"]), str(fields["hash"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
-    if not at.startswith("file:") or name != checksum or not name.isalnum():
+    if not at.startswith("file:") or name != checksum or not _CHECKSUM.fullmatch(name):
         return None  # only what is named by a checksum is a file that we wrote: a journal may say anything
     return Path(unquote(urlsplit(at).path)) / name
 

@@ -19,6 +19,7 @@ from wfengine_journal.backing_up import default_target
 from wfengine_journal.clock import seconds_from_text, text_from_seconds
 from wfengine_journal.daemons import SetUpkeep, Upkeep, get_upkeep
 from wfengine_journal.errors import UsageError, WfengineError
+from wfengine_journal.location import make_private_folder
 from wfengine_journal.threads import start_thread
 from wfengine_journal.tickets import WriteRefused
 
@@ -215,7 +216,7 @@ def _backup(journal: Journal, backups: Backups) -> str:
     if not folder.is_absolute():
         folder = journal.path.parent / folder
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private_folder(folder)
     except OSError as error:
         raise UsageError(f"The folder of backups, {folder}, cannot be made: {error.strerror}.") from error
     name = default_target(journal.path, journal.clock).name

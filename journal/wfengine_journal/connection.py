@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import weakref
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
@@ -21,6 +22,7 @@ from wfengine_journal.errors import (
     JournalUnwritableError,
     NewerJournalError,
     NotAJournalError,
+    WfengineError,
 )
 from wfengine_journal.location import prepare_folder, refuse_network_file_system
 
@@ -39,6 +41,8 @@ BUSY_TRIES = 60
 PAGE_BYTES = 2048
 #: The SQLite version in which the WAL-reset bug is mended; `doctor` names it.
 WAL_RESET_FIXED = (3, 51, 3)
+#: Virtual-machine steps of SQLite between two looks at whether Ctrl-C was pressed; about a millisecond.
+STEPS_BETWEEN_LOOKS = 20_000
 
 
 class _Reader(sqlite3.Connection):
@@ -184,6 +188,9 @@ def open_reader(path: Path) -> sqlite3.Connection:
         if Path(f"{path}-wal").exists():
             raise
         connection = _connect_reader(path, uri(path, "ro") + "&immutable=1")
+    except UnicodeDecodeError as error:
+        connection.close()
+        raise explain(error, path) from error
     except sqlite3.Error:
         connection.close()
         raise
@@ -234,6 +241,31 @@ def _attach_reader(connection: sqlite3.Connection, source: Path) -> None:
         connection.execute("ATTACH ? AS source", (uri(source, "ro") + "&immutable=1",))
 
 
+def raise_if_damaged(path: Path, error: Exception) -> None:
+    """Raise JournalCorruptError from an error that came of reading a file, if SQLite finds the file damaged."""
+    if isinstance(error, WfengineError):
+        return
+    try:
+        with closing(sqlite3.connect(uri(path, "ro"), uri=True)) as connection:
+            found = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0]).strip().replace("\n", " ")
+    except sqlite3.Error as damage:
+        raise explain(damage, path) from error
+    if found != "ok":
+        raise JournalCorruptError(
+            f"The journal {path} is damaged ({found}). Keep a copy of it and its -wal file, then run: wfengine doctor"
+        ) from error
+
+
+def heed_signals(connection: sqlite3.Connection) -> None:
+    """Let Ctrl-C end a statement, also one of a view without an end: SQLite then reports SQLITE_INTERRUPT."""
+    connection.set_progress_handler(_look_at_signals, STEPS_BETWEEN_LOOKS)
+
+
+def _look_at_signals() -> int:
+    """Let Python handle a pending Ctrl-C: an exception in here makes SQLite stop."""
+    return 0
+
+
 def _connect_reader(path: Path, address: str) -> sqlite3.Connection:
     connection = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False, factory=_Reader)
     connection.path = path
@@ -246,8 +278,10 @@ def primary_code(error: sqlite3.Error) -> int:
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
-def explain(error: sqlite3.Error, path: Path) -> JournalError:
+def explain(error: sqlite3.Error | UnicodeDecodeError, path: Path) -> JournalError:
     """Return the JournalError that says in plain words what SQLite reported about the file, and what to do."""
+    if isinstance(error, UnicodeDecodeError):  # a report that quotes damaged text, of the tables' definitions for instance
+        return explain(_unreadable_report(), path)
     code = primary_code(error)
     if code == sqlite3.SQLITE_NOTADB:
         return NotAJournalError(f"{path} is not a SQLite database. It was not changed. Name the journal with --journal.")
@@ -274,6 +308,12 @@ def explain(error: sqlite3.Error, path: Path) -> JournalError:
             "Check the disk, then run: wfengine resume --all"
         )
     return JournalError(f"SQLite reported about the journal {path}: {error}")
+
+
+def _unreadable_report() -> sqlite3.DatabaseError:
+    error = sqlite3.DatabaseError("a definition or a text in it is not UTF-8")
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    return error
 
 
 def _free_bytes(path: Path) -> str:

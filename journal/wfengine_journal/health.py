@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from wfengine_journal.codec import value_hash
+from wfengine_journal.codec import is_intact
 from wfengine_journal.connection import WAL_RESET_FIXED, primary_code, uri
 from wfengine_journal.owners import LockFile, host_name, is_alive
 
@@ -124,7 +124,7 @@ def check_broken_file(path: Path) -> Check:
     try:
         with closing(sqlite3.connect(uri(path, "ro"), uri=True)) as connection:
             return _check_pages(connection, thorough=True)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         return Check("pages", Verdict.DAMAGE, f"SQLite cannot read the file: {error}.")
 
 
@@ -154,7 +154,7 @@ def _check_values(connection: sqlite3.Connection, sample: int) -> Check:
     checked, damaged = 0, []
     for place, codec, data, stored_hash in _sampled_values(connection, sample):
         checked += 1
-        if value_hash(codec, data) != bytes(stored_hash):
+        if not is_intact(codec, data, stored_hash):
             damaged.append(place)
     if damaged:
         named = ", ".join(damaged[:LISTED])

@@ -39,7 +39,7 @@ def prepare_folder(path: Path) -> None:
     """Create the folder of a journal; the default folder also tells git to leave it alone."""
     try:
         if not path.parent.is_dir():
-            path.parent.mkdir(parents=True, mode=0o700, exist_ok=True)  # another process may be making it too
+            make_private_folder(path.parent)
             if path.parent.name == FOLDER:
                 (path.parent / ".gitignore").write_text("*\n", encoding="utf-8")
     except OSError as error:
@@ -47,6 +47,15 @@ def prepare_folder(path: Path) -> None:
             f"The folder {path.parent} for the journal cannot be created: {error.strerror}. "
             f"Name another place with --journal or {ENVIRONMENT_VARIABLE}."
         ) from error
+
+
+def make_private_folder(folder: Path) -> None:
+    """Make a folder and those above it that are missing, each for its owner only, whatever the umask.
+
+    Who can write one of them could put files of their own in the place of ours, and code is loaded from what lies there.
+    """
+    for missing in reversed([each for each in (folder, *folder.parents) if not each.is_dir()]):
+        missing.mkdir(mode=0o700, exist_ok=True)  # another process may be making it too
 
 
 def refuse_network_file_system(path: Path) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wfengine_journal.clock import SystemClock
-from wfengine_journal.connection import primary_code
+from wfengine_journal.connection import STEPS_BETWEEN_LOOKS, primary_code
 from wfengine_journal.errors import NotFoundError, UsageError
 from wfengine_journal.queries import MAX_ID, get_run_head, reading
 from wfengine_journal.rows import LogLine, Run, TaskGroup, TaskRun, Transition
@@ -27,8 +27,6 @@ SCANNED_LINES = 50_000
 COUNTED = 10_000
 #: Durations that quantiles are taken from.
 SAMPLE = 4_000
-#: Virtual-machine steps of SQLite between two looks at the time; about a millisecond.
-_STEPS_BETWEEN_LOOKS = 20_000
 
 
 @contextmanager
@@ -37,7 +35,7 @@ def limited_reading(path: Path, limit_seconds: float) -> Iterator[sqlite3.Connec
     clock = SystemClock()
     until = clock.monotonic_seconds() + limit_seconds
     with reading(path) as connection:
-        connection.set_progress_handler(lambda: int(clock.monotonic_seconds() > until), _STEPS_BETWEEN_LOOKS)
+        connection.set_progress_handler(lambda: int(clock.monotonic_seconds() > until), STEPS_BETWEEN_LOOKS)
         try:
             yield connection
         except sqlite3.OperationalError as error:

@@ -342,7 +342,7 @@ def _place(reference: str) -> tuple[object, object]:
     try:
         fields = json.loads(reference)
         return fields["at"], fields["path"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return reference, None
 
 

@@ -16,7 +16,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from wfengine_journal.connection import explain, inspect_file, open_reader
+from wfengine_journal.connection import explain, heed_signals, inspect_file, open_reader, primary_code, raise_if_damaged
 from wfengine_journal.errors import JournalNotFoundError, NotFoundError
 from wfengine_journal.previews import clean
 from wfengine_journal.rows import (
@@ -32,37 +32,37 @@ from wfengine_journal.rows import (
     Transition,
 )
 
-#: The reference that means the run started last.
-LAST = "@last"
-#: Larger than any id SQLite gives.
-MAX_ID = 2**63 - 1
+LAST = "@last"  # the reference that means the run started last
+MAX_ID = 2**63 - 1  # larger than any id SQLite gives
 #: How many names an error about an unknown or ambiguous run lists, and among how many of the newest runs it looks.
 NAMES_LISTED = 5
 NAMES_SEARCHED = 1000
-#: Characters of a name in such a list.
-NAME_WIDTH = 60
+NAME_WIDTH = 60  # characters of a name in such a list
 #: Durations a median is taken from; more would not move it for the eye, and cost time.
 MEDIAN_SAMPLE = 10_000
-#: Levels of subflows in which a call in doubt is looked for.
-DOUBT_DEPTH = 32
-#: Ids per row of the run above which rows are found by the index: the run's ids lie too far apart for a scan.
-SPARSE = 20
+DOUBT_DEPTH = 32  # levels of subflows in which a call in doubt is looked for
+SPARSE = 20  # ids per row of the run above which rows are found by the index: they lie too far apart for a scan
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[sqlite3.Connection]:
     """Open a journal read-only, after checking that it is one; text that is not UTF-8 is read with replacements.
 
-    What SQLite reports inside the block is raised as the JournalError that explains it.
+    What SQLite reports inside the block is raised as the JournalError that explains it; Ctrl-C ends a statement.
     """
     try:
         if inspect_file(path) == 0:
             raise JournalNotFoundError(f"The journal {path} is empty. Run a flow first: wfengine run FILE")
         with closing(open_reader(path)) as connection:
             connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
+            heed_signals(connection)
             yield connection
-    except sqlite3.Error as error:
-        raise explain(error, path) from error
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        interrupted = isinstance(error, sqlite3.Error) and primary_code(error) == sqlite3.SQLITE_INTERRUPT
+        raise (KeyboardInterrupt() if interrupted else explain(error, path)) from error
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        raise_if_damaged(path, error)  # a row of a wrong page, say: then it is no fault of ours
+        raise
 
 
 # ---------------------------------------------------------------------------------------------------- runs
@@ -518,7 +518,7 @@ def list_bars(connection: sqlite3.Connection, run_id: int, *, limit: int = 100, 
         """,
         (run_id, after_id, limit),
     )
-    return [Bar(*row) for row in rows.fetchall()]
+    return [Bar(*row) for row in rows.fetchall() if row[4] is not None]  # None: an instant that is none, in a damaged file
 
 
 def list_failures(connection: sqlite3.Connection, run_id: int, *, limit: int = 20) -> list[Failure]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wfengine_journal.clock import SystemClock
-from wfengine_journal.connection import primary_code
+from wfengine_journal.connection import STEPS_BETWEEN_LOOKS, primary_code
 from wfengine_journal.errors import UsageError
 from wfengine_journal.queries import reading
 
@@ -29,9 +29,6 @@ _TELLING_WITHOUT_VALUE = frozenset(
     | {"user_version"}
 )
 _REFUSED_FUNCTIONS = frozenset({"load_extension", "fts3_tokenizer"})
-#: Virtual-machine steps of SQLite between two looks at whether Ctrl-C was pressed; about a millisecond.
-_STEPS_BETWEEN_LOOKS = 20_000
-
 
 #: Bytes of the largest value that a statement with a time limit may make.
 VALUE_BYTES = 4_000_000
@@ -60,7 +57,6 @@ def sandbox(path: Path, limit_seconds: float | None = None) -> Iterator[sqlite3.
         connection.row_factory = None
         connection.set_authorizer(_authorize)
         if limit_seconds is None:
-            connection.set_progress_handler(_look_at_signals, _STEPS_BETWEEN_LOOKS)
             yield connection
             return
         clock = SystemClock()
@@ -68,7 +64,7 @@ def sandbox(path: Path, limit_seconds: float | None = None) -> Iterator[sqlite3.
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, VALUE_BYTES)
         connection.setlimit(sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, PATTERN_BYTES)
         connection.set_authorizer(_authorize_quick)
-        connection.set_progress_handler(lambda: int(clock.monotonic_seconds() > until), _STEPS_BETWEEN_LOOKS)
+        connection.set_progress_handler(lambda: int(clock.monotonic_seconds() > until), STEPS_BETWEEN_LOOKS)
         try:
             yield connection
         except KeyboardInterrupt as stopped:
@@ -131,8 +127,3 @@ def _authorize_quick(action: int, first: str | None, second: str | None, databas
     if action == sqlite3.SQLITE_FUNCTION and (second or "").lower() in _SLOW_FUNCTIONS:
         return sqlite3.SQLITE_DENY
     return _authorize(action, first, second, database, trigger)
-
-
-def _look_at_signals() -> int:
-    """Let Python handle a pending Ctrl-C, which ends the statement: an exception in here makes SQLite stop."""
-    return 0

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 
 from wfengine_journal import owners, schema
 from wfengine_journal.clock import Clock, SystemClock
-from wfengine_journal.codec import value_hash
+from wfengine_journal.codec import is_intact
 from wfengine_journal.connection import explain, open_writer
 from wfengine_journal.errors import JournalNotFoundError, NotAJournalError, UsageError
 from wfengine_journal.extraction import new_file
@@ -234,16 +234,16 @@ class _Recovery:
         """Drop what does not match its checksum, and what led to it where nothing else needs it."""
         run = self._writing.execute
         for hash_, codec, data in run("SELECT hash, codec, data FROM value").fetchall():
-            if not _holds(codec, data, hash_):
+            if not is_intact(codec, data, hash_):
                 run("DELETE FROM value WHERE hash = ?", (hash_,))
         for id_, codec, data, hash_ in run("SELECT id, codec, data, hash FROM error WHERE data IS NOT NULL").fetchall():
-            if not _holds(codec, data, hash_):  # it comes back by its type, text and traceback
+            if not is_intact(codec, data, hash_):  # it comes back by its type, text and traceback
                 run("UPDATE error SET data = NULL, codec = NULL, hash = NULL WHERE id = ?", (id_,))
         for rowid, codec, data, hash_ in self._kept("cache", "key", "result", "result_codec", "result_hash"):
-            if not _holds(codec, data, hash_):
+            if not is_intact(codec, data, hash_):
                 run("DELETE FROM cache WHERE key = ?", (rowid,))
         for id_, codec, data, hash_ in self._kept("message", "id", "value", "codec", "hash"):
-            if not _holds(codec, data, hash_):
+            if not is_intact(codec, data, hash_):
                 for (run_id,) in run("SELECT flow_run_id FROM message WHERE id = ? AND received_by IS NULL", (id_,)).fetchall():
                     self._blame(run_id, "a message that was sent to it is lost")
                 run("DELETE FROM message WHERE id = ?", (id_,))
@@ -264,7 +264,7 @@ class _Recovery:
                 " WHERE i.flow_run_id = ? AND i.task_run_id = ? AND i.key = ?",
                 (run_id, task_run_id, key),
             ).fetchone()
-            if not _holds(*row):  # what came after it in its stream would be taken for it
+            if not is_intact(*row):  # what came after it in its stream would be taken for it
                 self._writing.execute(
                     "DELETE FROM item WHERE flow_run_id = ? AND task_run_id = ? AND key >= ?", (run_id, task_run_id, key)
                 )
@@ -277,7 +277,7 @@ class _Recovery:
         ).fetchall()
         for id_, run_id, scope, task_id, call_key, occurrence, state, name, codec, data, hash_, error_id, error in rows:
             lost = state == "COMPLETED" and name != "RolledBack" and hash_ is None
-            lost = lost or (hash_ is not None and not _holds(codec, data, hash_))
+            lost = lost or (hash_ is not None and not is_intact(codec, data, hash_))
             lost = lost or (error_id is not None and error is None) or (state == "FAILED" and error is None)
             identity = (run_id, scope, task_id, call_key, occurrence)
             if lost or id_ in items or not self._is_confirmed(identity, id_):
@@ -328,7 +328,7 @@ class _Recovery:
         ).fetchall():
             self._blame(run_id, f"{recorded - there} calls are lost, and would run again")
         for run_id, codec, data, hash_ in self._kept("flow_run", "id", "result", "result_codec", "result_hash"):
-            if hash_ is not None and not _holds(codec, data, hash_):
+            if hash_ is not None and not is_intact(codec, data, hash_):
                 run(
                     "UPDATE flow_run SET result = NULL, result_codec = NULL, result_hash = NULL, result_preview = NULL"
                     " WHERE id = ?",
@@ -381,11 +381,3 @@ class _Recovery:
 
     def _blame(self, run_id: int, reason: str) -> None:
         self._reasons.setdefault(run_id, []).append(reason)
-
-
-def _holds(codec: object, data: object, hash_: object) -> bool:
-    """Tell whether a value is there and matches its checksum."""
-    if not isinstance(codec, str) or not isinstance(hash_, bytes):
-        return False
-    raw = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
-    return isinstance(raw, bytes) and value_hash(codec, raw) == hash_

@@ -46,7 +46,7 @@ def open_damaged(copy: Path, template: Path, source: Path) -> sqlite3.Connection
         elif mend is not None:
             mend()
         connection = _connect(copy)
-        with contextlib.suppress(sqlite3.Error):
+        with contextlib.suppress(sqlite3.Error, UnicodeDecodeError):  # the latter: SQLite quotes a damaged definition
             tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()}
             if {"flow_run", "task_run", "value"} <= tables:
                 return connection
@@ -62,7 +62,7 @@ def _connect(copy: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(copy, isolation_level=None)
     connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
     for pragma in ("writable_schema = ON", "cell_size_check = ON", "trusted_schema = OFF", "mmap_size = 0"):
-        with contextlib.suppress(sqlite3.Error):
+        with contextlib.suppress(sqlite3.Error, UnicodeDecodeError):
             connection.execute("PRAGMA " + pragma)
     return connection
 
@@ -106,7 +106,7 @@ class Reader:
         """Return the names of a table's columns; [] if it cannot be read."""
         try:
             return columns_of(self._connection, table)
-        except sqlite3.Error:
+        except (sqlite3.Error, UnicodeDecodeError):
             return []
 
     def numbered(self, table: str, names: str) -> Iterator[tuple[object, ...]]:
@@ -178,7 +178,7 @@ class Reader:
         """Return whether a question has an answer; None if it cannot be asked."""
         try:
             return self._connection.execute(sql, parameters).fetchone() is not None
-        except sqlite3.Error:
+        except (sqlite3.Error, UnicodeDecodeError):
             return None
 
     def _rows(self, table: str, sql: str, parameters: tuple[object, ...]) -> Iterator[tuple[object, ...] | None]:

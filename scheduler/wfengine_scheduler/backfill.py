@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -13,7 +12,7 @@ from wfengine_journal.names import new_run_name
 from wfengine_journal.queued_runs import RunRequest
 from wfengine_journal.store import Journal
 from wfengine_journal.ticks import BackfillTicks, ScheduleRow, find_started, list_schedule_rows
-from wfengine_scheduler.ticks import rule_of, text_of
+from wfengine_scheduler.ticks import recorded_parameters, rule_of, text_of
 
 #: Instants of one backfill at the most, unless it is told otherwise; and those written in one transaction.
 BACKFILL_LIMIT = 1000
@@ -88,7 +87,7 @@ def _planned(journal: Journal, schedule: ScheduleRow, start: datetime, end: date
 
 
 def _write(journal: Journal, schedule: ScheduleRow, batch: Sequence[PastInstant], after: list[int]) -> dict[str, int]:
-    parameters = json.loads(schedule.parameters)
+    parameters = recorded_parameters(schedule.parameters)
     at = journal.clock.now_text()
     named = [(instant.nominal_at, new_run_name(journal.records.is_run_name_taken)) for instant in batch]
     runs = [

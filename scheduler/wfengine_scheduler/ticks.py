@@ -21,6 +21,7 @@ from typing import NamedTuple
 from xxhash import xxh3_64_intdigest
 
 from wfengine_journal.clock import instant_from_text, text_from_seconds
+from wfengine_journal.errors import ScheduleError
 from wfengine_journal.queued_runs import RunRequest
 from wfengine_journal.ticks import Decision, OpenRun, ScheduleRow, Tick
 from wfengine_scheduler.rules import Rule, make_rule
@@ -51,12 +52,31 @@ def _rule(
 ) -> Rule:  # fmt: skip
     return make_rule(
         kind, rule, timezone=timezone, day_or=bool(day_or), hash_id=hash_id,
-        anchor_at=_instant(anchor_at), starts_at=_instant(starts_at), ends_at=_instant(ends_at),
+        anchor_at=recorded_instant(anchor_at), starts_at=recorded_instant(starts_at), ends_at=recorded_instant(ends_at),
     )  # fmt: skip
 
 
-def _instant(text: str | None) -> datetime | None:
-    return None if text is None else instant_from_text(text)
+def recorded_instant(text: str | None) -> datetime | None:
+    """Return an instant that a schedule's row holds. Raises ScheduleError where it is none, as in a damaged file."""
+    if text is None:
+        return None
+    try:
+        return instant_from_text(text)
+    except ValueError as error:
+        raise ScheduleError(
+            f"{text[:40]!r} is recorded for it, and is no instant. Check the file with: wfengine doctor"
+        ) from error
+
+
+def recorded_parameters(text: str) -> dict[str, object]:
+    """Return the parameters that a schedule's row holds. Raises ScheduleError where they are none."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise ScheduleError(f"{text[:40]!r} is recorded for it, and are no parameters. Check the file with: wfengine doctor")
+    return found
 
 
 def rule_of(schedule: ScheduleRow) -> Rule:
@@ -86,7 +106,7 @@ def _exact_text(instant: datetime) -> str:
 
 def due_instants(schedule: ScheduleRow, rule: Rule, now: datetime) -> Due:
     """Return what is due after the last decided instant and by now, jitter included."""
-    after = instant_from_text(schedule.decided_to) if schedule.decided_to is not None else now
+    after = recorded_instant(schedule.decided_to) or now
     found = _walk(schedule, rule, after, now)
     if len(found.instants) <= INSTANTS_AT_ONCE:
         return found
@@ -168,7 +188,9 @@ def _unlisted(schedule: ScheduleRow, first: datetime, last: datetime) -> Tick:
 
 
 def _request(schedule: ScheduleRow, nominal: datetime, name: str, at: str) -> RunRequest:
-    return RunRequest(schedule.deployment_id, name, at, parameters=json.loads(schedule.parameters), nominal_at=text_of(nominal))
+    return RunRequest(
+        schedule.deployment_id, name, at, parameters=recorded_parameters(schedule.parameters), nominal_at=text_of(nominal)
+    )
 
 
 # ------------------------------------------------------------------------------------------- catch-up

@@ -62,7 +62,10 @@ def _attempt_seconds(connection: sqlite3.Connection, run: Run) -> float | None:
     executions = list_executions(connection, run.id)
     if not executions or run.ended_at is None:
         return run.duration_s
-    return max(0.0, seconds_from_text(run.ended_at) - seconds_from_text(executions[-1].started_at))
+    try:
+        return max(0.0, seconds_from_text(run.ended_at) - seconds_from_text(executions[-1].started_at))
+    except ValueError:  # instants that are none, in a damaged file
+        return run.duration_s
 
 
 def say_ending(connection: sqlite3.Connection, ending: Ending, path: Path, *, verbose: bool, why: bool = True) -> None:

@@ -406,7 +406,10 @@ def _elapsed(run: Run, clock: SystemClock) -> str:
         return ""
     if run.ended_at is not None:
         return duration_text(run.duration_s)
-    seconds = max(0, int(clock.wall_seconds() - seconds_from_text(run.started_at)))
+    try:
+        seconds = max(0, int(clock.wall_seconds() - seconds_from_text(run.started_at)))
+    except ValueError:  # an instant that is none, in a damaged file
+        return ""
     return f"{seconds} s" if seconds < 60 else duration_text(seconds)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import json
 import sqlite3
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
@@ -17,7 +16,7 @@ from wfengine.cli.exits import ExitCode
 from wfengine.cli.journal import journal_path, shown_path
 from wfengine.cli.output import clean, instant_text, json_value, say, table_lines, write, write_json
 from wfengine.ids import typed
-from wfengine_journal.clock import instant_from_text, utc_now
+from wfengine_journal.clock import utc_now
 from wfengine_journal.deployments import (
     ShownSchedule,
     find_deployments,
@@ -33,7 +32,7 @@ from wfengine_journal.ticks import list_schedule_rows
 from wfengine_scheduler import backfill as backfilling
 from wfengine_scheduler.pausing import pause_schedule, unpause_schedule
 from wfengine_scheduler.rules import BoundedRule, describe, make_rule
-from wfengine_scheduler.ticks import text_of
+from wfengine_scheduler.ticks import recorded_instant, recorded_parameters, text_of
 
 SCHEDULE = click.argument("schedule", metavar="SCHEDULE")
 #: Schedules whose next instants are merged at the most, and instants that are shown.
@@ -92,23 +91,19 @@ def _found(connection: sqlite3.Connection, text: str) -> ShownSchedule:
 
 def _rule(row: ShownSchedule) -> BoundedRule:
     return make_rule(
-        row.kind, row.rule, timezone=row.timezone, anchor_at=_instant(row.anchor_at), day_or=bool(row.day_or),
-        starts_at=_instant(row.starts_at), ends_at=_instant(row.ends_at), hash_id=row.deployment,
+        row.kind, row.rule, timezone=row.timezone, anchor_at=recorded_instant(row.anchor_at), day_or=bool(row.day_or),
+        starts_at=recorded_instant(row.starts_at), ends_at=recorded_instant(row.ends_at), hash_id=row.deployment,
     )  # fmt: skip
 
 
 def _words(row: ShownSchedule) -> str:
     try:
         return describe(
-            row.kind, row.rule, row.timezone, anchor_at=_instant(row.anchor_at), day_or=bool(row.day_or),
-            starts_at=_instant(row.starts_at), ends_at=_instant(row.ends_at), hash_id=row.deployment,
+            row.kind, row.rule, row.timezone, anchor_at=recorded_instant(row.anchor_at), day_or=bool(row.day_or),
+            starts_at=recorded_instant(row.starts_at), ends_at=recorded_instant(row.ends_at), hash_id=row.deployment,
         )  # fmt: skip
     except ScheduleError as error:
         return f"{row.kind} {row.rule}: {error}"
-
-
-def _instant(text: str | None) -> datetime | None:
-    return None if text is None else instant_from_text(text)
 
 
 def _local(instant: datetime, zone: str) -> str:
@@ -162,9 +157,9 @@ def _cells(row: ShownSchedule) -> list[str]:
 
 def _upcoming(row: ShownSchedule, now: datetime) -> datetime | None:
     """Return what is due next: what the scheduler wrote down, else, before it has looked, what the rule says."""
-    if row.next_at is not None:
-        return instant_from_text(row.next_at)
     try:
+        if row.next_at is not None:
+            return recorded_instant(row.next_at)
         return _rule(row).next_after(now)
     except ScheduleError:
         return None
@@ -359,7 +354,7 @@ def trigger(settings: Settings, schedule: str) -> int:
         known.deployment_id,
         new_run_name(journal.records.is_run_name_taken),
         journal.clock.now_text(),
-        parameters=json.loads(row.parameters),
+        parameters=recorded_parameters(row.parameters),
     )
     change = QueueRun(request)
     try:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from wfengine.cli import execution
@@ -142,5 +140,5 @@ def _json(row: VariableRow) -> dict[str, object]:
 
 
 def _tags(row: VariableRow) -> list[object]:
-    found = json.loads(row.tags) if row.tags else []
+    found = json_value(row.tags) if row.tags else []
     return found if isinstance(found, list) else [found]

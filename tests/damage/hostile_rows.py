@@ -1,0 +1,90 @@
+"""What a hostile writer may put into a journal, one statement each."""
+
+# ruff: noqa: E501 - one statement a line is what can be read here
+
+from __future__ import annotations
+
+#: Text that would recolour, retitle, erase and reorder what a terminal shows, with a byte that is not UTF-8.
+STEERING = "CAST(x'611b5b33316d621b5d303b7469746c6507c29b324a0d62e280ae63ff0a666f72676564' AS TEXT)"
+DEEP = "replace(hex(zeroblob(20000)), '00', '[')"
+HUGE = "replace(hex(zeroblob(1500000)), '00', 'xy')"
+#: Each makes rows that no wfengine would write: wrong types, loops, what is missing, texts that steer, nest or are huge.
+HOSTILE: dict[str, str] = {
+    "names that steer a terminal": f"UPDATE flow_run SET name = {STEERING}, state_message = {STEERING}, tags = {STEERING}",
+    "task names that steer a terminal": f"UPDATE task SET name = {STEERING}, key = {STEERING} || id",
+    "flow names that steer a terminal": f"UPDATE flow SET name = {STEERING} || id",
+    "previews that steer a terminal": f"UPDATE task_run SET result_preview = {STEERING}, inputs = {STEERING}",
+    "log lines that steer a terminal": f"UPDATE log SET message = {STEERING}, logger = {STEERING}",
+    "errors that steer a terminal": f"UPDATE error SET type = {STEERING}, message = {STEERING}, traceback = {STEERING}",
+    "owners that steer a terminal": f"UPDATE owner SET host = {STEERING}, role = {STEERING}, ended_at = NULL",
+    "events that steer a terminal": f"UPDATE event SET name = {STEERING}, resource = {STEERING}, payload = {STEERING}",
+    "artifacts that steer a terminal": f"UPDATE artifact SET key = {STEERING}, description = {STEERING}, data = {STEERING}",
+    "variables that steer a terminal": f"UPDATE variable SET name = {STEERING}, value = {STEERING}, tags = {STEERING}",
+    "deployments that steer a terminal": f"UPDATE deployment SET name = {STEERING}, entrypoint = {STEERING}",
+    "schedules that steer a terminal": f"UPDATE schedule SET rule = {STEERING} || id, timezone = {STEERING}, slug = {STEERING}",
+    "automations that steer a terminal": f"UPDATE automation SET name = {STEERING}, description = {STEERING}",
+    "limits that steer a terminal": f"UPDATE quota SET name = 'tag:' || {STEERING}, description = {STEERING} WHERE name LIKE 'd%'",
+    "a journal id that steers a terminal": f"UPDATE meta SET value = {STEERING}",
+    "states that there are not": "UPDATE flow_run SET state = 'SLEEPING', state_name = 'Dozing'",
+    "task states that there are not": "UPDATE task_run SET state = 'SLEEPING' WHERE id % 2",
+    "instants that are none": "UPDATE flow_run SET created_at = 'yesterday', started_at = '', ended_at = 'nan'",
+    "task instants that are none": "UPDATE task_run SET started_at = 'yesterday', ended_at = '-'",
+    "instants of year 0 and 99999": "UPDATE flow_run SET created_at = '0000-00-00T00:00:00Z', ended_at = '99999-12-31T00:00:00Z'",
+    "schedules that are none": "UPDATE schedule SET kind = 'cron', rule = '* * * * * * *', timezone = 'Not/There' WHERE id = 1",
+    "intervals of nothing": "UPDATE schedule SET rule = '0', kind = 'interval', anchor_at = 'never'",
+    "intervals of less": "UPDATE schedule SET rule = '-1e300', kind = 'interval', jitter_seconds = -1e308",
+    "a rule without an end": "UPDATE schedule SET kind = 'rrule', rule = 'FREQ=SECONDLY;BYMONTH=2;BYMONTHDAY=30'",
+    "json that is none": "UPDATE flow_run SET parameters = '{', tags = '{\"a\": 1}'",
+    "json of another kind": "UPDATE flow_run SET parameters = '[1, 2]', tags = '7'",
+    "json that nests": f"UPDATE flow_run SET parameters = {DEEP}, tags = {DEEP}",
+    "events with json that nests": f"UPDATE event SET payload = {DEEP}, labels = {DEEP}, related = {DEEP}",
+    "events with json of another kind": "UPDATE event SET payload = '7', labels = '[]', related = '{}'",
+    "artifacts with json that nests": f"UPDATE artifact SET data = {DEEP}",
+    "artifacts of no kind": "UPDATE artifact SET type = 'poison', data = '{\"a\": [1'",
+    "variables with json that nests": f"UPDATE variable SET value = {DEEP}, tags = {DEEP}",
+    "automations with json that nests": f"UPDATE automation SET definition = {DEEP}, state = {DEEP}",
+    "automations of another kind": "UPDATE automation SET definition = '[]', state = '7'",
+    "deployments with json that nests": f"UPDATE deployment SET parameters = {DEEP}, tags = {DEEP}, parameter_schema = {DEEP}",
+    "deployments of another kind": "UPDATE deployment SET parameters = '7', tags = '7', parameter_schema = '[]', source = '1'",
+    "huge names": f"UPDATE flow_run SET name = {HUGE} WHERE id = 1",
+    "huge messages": f"UPDATE log SET message = {HUGE} WHERE id = 1",
+    "huge errors": f"UPDATE error SET message = {HUGE}, traceback = {HUGE} WHERE id = 1",
+    "huge inputs": f"UPDATE task_run SET inputs = {HUGE}, result_preview = {HUGE} WHERE id = 1",
+    "no inputs where there must be some": "NULL task_run inputs",
+    "no names where there must be some": "NULL flow_run name",
+    "no instants where there must be some": "NULL flow_run created_at",
+    "no versions where there must be some": "NULL flow_run version",
+    "no event names where there must be some": "NULL event name",
+    "no keys of calls": "NULL task_run call_key",
+    "no checksums": "UPDATE task_run SET result_hash = NULL",
+    "checksums of no length": "UPDATE task_run SET result_hash = x''",
+    "codecs that there are not": "UPDATE task_run SET result_codec = 'evil'",
+    "no codecs": "UPDATE task_run SET result_codec = NULL",
+    "negative ids": "UPDATE task_run SET id = -id",
+    "ids at the end of the numbers": "UPDATE log SET id = 9223372036854775807 - id",
+    "negative versions": "UPDATE flow_run SET version = -9223372036854775808, epoch = -1, tasks_total = -5, tasks_done = 9e18",
+    "a run that is its own parent": "UPDATE flow_run SET parent_task_run_id = (SELECT min(id) FROM task_run t WHERE t.flow_run_id = 1)"
+    " WHERE id = 1",
+    "runs whose parents are a loop": "UPDATE flow_run SET parent_task_run_id ="
+    " (SELECT min(t.id) FROM task_run t WHERE t.flow_run_id = flow_run.id % 3 + 1) WHERE id <= 3",
+    "runs that wait for each other": "INSERT INTO dependency SELECT a.id, b.id, 1 FROM flow_run a, flow_run b",
+    "calls of no task": "UPDATE task_run SET task_id = 999999 + id",
+    "runs of no flow": "UPDATE flow_run SET flow_id = -1",
+    "errors that are not there": "UPDATE task_run SET error_id = 4242, state = 'FAILED'",
+    "arguments of nothing": "UPDATE argument SET hash = x'00'",
+    "scopes that are a loop": "UPDATE task_run SET scope = id",
+    "swapped results": "UPDATE task_run SET result = (SELECT result FROM task_run o WHERE o.result IS NOT NULL AND o.result_codec ="
+    " task_run.result_codec AND o.result <> task_run.result LIMIT 1) WHERE result IS NOT NULL AND result_codec = 'json'",
+    "swapped values": "UPDATE value SET data = (SELECT o.data FROM value o WHERE o.hash <> value.hash AND o.codec = value.codec"
+    " ORDER BY o.hash LIMIT 1) WHERE codec IN (SELECT codec FROM value GROUP BY codec HAVING count(*) > 1)",
+    "a bomb that inflates": "UPDATE value SET codec = 'pickle+zlib', data = x'ffffffffffffff7f' || zeroblob(100)",
+    "a table that is gone": "DROP TABLE log",
+    "a view that is gone": "DROP VIEW runs",
+    "a view of other columns": "VIEW tasks SELECT 1 AS id, 2 AS other",
+    "a view that loads code": "VIEW runs SELECT load_extension('./evil') AS id, 'x' AS name",
+    "a view that writes a file": "VIEW runs SELECT writefile('written', 'x') AS id, 'x' AS name",
+    "a trigger on each insert": "CREATE TRIGGER evil AFTER INSERT ON meta BEGIN DELETE FROM flow_run; END",
+    "a trigger that loads code": "CREATE TRIGGER evil AFTER INSERT ON owner BEGIN SELECT load_extension('./evil'); END",
+    "an index on an expression": "CREATE INDEX evil ON log (upper(message))",
+    "a virtual table": "CREATE VIRTUAL TABLE evil USING fts3(a)",
+}
