@@ -7,6 +7,6 @@ with their runs. `workloads.py` holds what is recorded: plain SQLite, which cali
 
     python -m tests.power_loss.program --images 20000 --seed 7
 
-is the long form; `--keep FOLDER` keeps the recordings, and `--from FOLDER --image N` repeats one image of them.
+is the long form. A violation keeps the recordings and prints the command that repeats its image.
 Needs Linux and gcc.
 """
