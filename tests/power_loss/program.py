@@ -21,6 +21,7 @@ from pathlib import Path
 from tests.crash.effects import VARIABLE
 from tests.crash.harness import ROOT, Case, environment
 from tests.crash.harness import ZOO as ZOO_PROGRAM
+from tests.crash.nursery import Nursery
 from tests.power_loss.judging import LOST, Plan, Resumer, Tally, judge_all, judge_journal, judge_plain
 from tests.power_loss.recording import MARKS, Operation, compile_recorder, read, record
 
@@ -85,8 +86,12 @@ class Laboratory:
         expected = Case(self.folder / f"{subject.name}-expected", subject.flow, (), subject.program)
         result = expected.run().result if plan.resume_each else None
         shutil.rmtree(expected.folder, ignore_errors=True)
-        resumer = Resumer(subject.flow, subject.program, result, subject.durability)
-        tally = judge_all(operations, plan, judge_journal, self.folder / "images", resumer)
+        nursery = Nursery(subject.program, environment())
+        try:
+            resumer = Resumer(subject.flow, subject.program, result, subject.durability, nursery)
+            tally = judge_all(operations, plan, judge_journal, self.folder / "images", resumer)
+        finally:
+            nursery.close()
         assert tally.images == len(plan.images)
         if subject.durability == "process":
             tally.violations = [each for each in tally.violations if not each.partition(": ")[2].startswith(LOST)]

@@ -83,7 +83,7 @@ def test_a_sync_that_comes_before_its_writes_is_caught(laboratory: Laboratory, s
 def test_no_disk_left_by_a_power_cut_breaks_what_the_durability_promises(
     laboratory: Laboratory, subject: Subject, seed: int
 ) -> None:
-    tally = laboratory.judge(subject, Plan(seed, range(54), resume_each=5))
+    tally = laboratory.judge(subject, Plan(seed, range(54), resume_each=9))
     print(f"{subject.name}: {tally}")
     assert tally.violations == []
     assert tally.resumed > 0

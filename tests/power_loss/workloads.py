@@ -9,11 +9,12 @@ import os
 import sqlite3
 import sys
 from pathlib import Path
+from typing import Any
 
-from tests.crash.effects import VARIABLE, acknowledged, append
+from tests.crash.effects import acknowledged, append
+from tests.crash.nursery import FLAG, serve
 from tests.crash.zoo import add
-from wfengine import Flow, flow
-from wfengine import journals
+from wfengine import Flow, flow, journals
 
 #: Rows that the plain program commits and acknowledges one by one, enough to fold the log several times.
 ROWS = 60
@@ -46,14 +47,16 @@ def folded() -> int:
     return total
 
 
-FLOWS: dict[str, Flow[[], object]] = {"folded": folded}
+FLOWS: dict[str, Flow[[], Any]] = {"folded": folded}
 
 
 def main() -> None:
     """Do what the command line asks for: the plain program, or to be a child of the crash harness."""
-    assert VARIABLE in os.environ
     if sys.argv[1] == "plain":
         plain(Path(sys.argv[2]), sys.argv[3], sys.argv[4])
+        return
+    if sys.argv[1:] == [FLAG]:
+        serve(main)
         return
     from tests.crash.child import main as child
 
