@@ -7,7 +7,6 @@ import random
 import shutil
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 
@@ -36,14 +35,15 @@ def seed() -> int:
     return chosen
 
 
-@pytest.fixture
-def laboratory(tmp_path: Path) -> Laboratory:
-    return Laboratory(tmp_path)
+@pytest.fixture(scope="module")
+def laboratory(tmp_path_factory: pytest.TempPathFactory) -> Laboratory:
+    """One for all tests, so that each flow is recorded once."""
+    return Laboratory(tmp_path_factory.mktemp("power"))
 
 
 def judge(laboratory: Laboratory, operations: Sequence[Operation], seed: int) -> Tally:
     """Judge images of a flow, and go on from none."""
-    return judge_all(operations, Plan(seed, range(120)), judge_journal, laboratory.folder / "images")
+    return judge_all(operations, Plan(seed, range(60)), judge_journal, laboratory.folder / "images")
 
 
 def test_everything_that_was_done_rebuilds_the_very_files(laboratory: Laboratory) -> None:
@@ -85,5 +85,8 @@ def test_no_disk_left_by_a_power_cut_breaks_what_the_durability_promises(
 ) -> None:
     tally = laboratory.judge(subject, Plan(seed, range(54), resume_each=9))
     print(f"{subject.name}: {tally}")
+    print(
+        f"repeat: python -m tests.power_loss.program --from {laboratory.folder} --seed {seed} --only {subject.name} --image N"
+    )
     assert tally.violations == []
     assert tally.resumed > 0
