@@ -1,0 +1,68 @@
+"""Programs that are recorded: plain SQLite, whose documented promises calibrate the harness, and flows.
+
+python -m tests.power_loss.workloads plain JOURNAL JOURNAL_MODE SYNCHRONOUS
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.crash.effects import acknowledged, append
+from tests.crash.nursery import FLAG, serve
+from tests.crash.zoo import add
+from wfengine import Flow, flow, journals
+
+#: Rows that the plain program commits and acknowledges one by one, enough to fold the log several times.
+ROWS = 60
+
+
+def plain(path: Path, journal_mode: str, synchronous: str) -> None:
+    """Commit rows by plain SQLite and acknowledge each after its commit."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute(f"PRAGMA journal_mode = {journal_mode}")
+    connection.execute(f"PRAGMA synchronous = {synchronous}")
+    connection.execute("PRAGMA wal_autocheckpoint = 40")
+    connection.execute("CREATE TABLE plain (number INTEGER PRIMARY KEY, filling BLOB, UNIQUE (filling))")
+    for number in range(ROWS):
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("INSERT INTO plain VALUES (?, ?)", (number, os.urandom(1500)))
+        connection.execute("DELETE FROM plain WHERE number = ?", (number - 30,))
+        connection.execute("COMMIT")
+        append("ack", str(number))
+    connection.close()
+
+
+@flow
+def folded() -> int:
+    """Have the log folded into the file in the middle, again and again."""
+    total = 0
+    for number in range(60):
+        total = acknowledged(f"add/{number}", add(f"add/{number}", total, number))
+        if number % 7 == 6:
+            journals.default_journal().fold_log()
+    return total
+
+
+FLOWS: dict[str, Flow[[], Any]] = {"folded": folded}
+
+
+def main() -> None:
+    """Do what the command line asks for: the plain program, or to be a child of the crash harness."""
+    if sys.argv[1] == "plain":
+        plain(Path(sys.argv[2]), sys.argv[3], sys.argv[4])
+        return
+    if sys.argv[1:] == [FLAG]:
+        serve(main)
+        return
+    from tests.crash.child import main as child
+
+    append("start", str(os.getpid()))
+    child(FLOWS)
+
+
+if __name__ == "__main__":
+    main()
