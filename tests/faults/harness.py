@@ -109,9 +109,7 @@ def after_end(case: Case) -> list[str]:
     return after_fault(case) + invariants.after_end(case.journal, case.effects(), 3, is_ordered=False)
 
 
-def strike_all(
-    program: Program, folder: Path, library: Path, faults: Iterable[Fault], children: int = 2
-) -> list[Struck]:
+def strike_all(program: Program, folder: Path, library: Path, faults: Iterable[Fault], children: int = 2) -> list[Struck]:
     """Let each of these faults happen to a case of its own; those that came too late for it are left out."""
     struck: list[Struck] = []
     problems: list[BaseException] = []

@@ -22,9 +22,7 @@ from tests.faults.small_flow import EXPECTED, FLOW
 
 #: No kind of call is made so often by the small flow.
 MOST_CALLS = 3000
-SMALL_FLOW = harness.Program(
-    Path(__file__).with_name("small_flow.py"), FLOW, EXPECTED, harness.after_fault, harness.after_end
-)
+SMALL_FLOW = harness.Program(Path(__file__).with_name("small_flow.py"), FLOW, EXPECTED, harness.after_fault, harness.after_end)
 
 
 def series(kinds: Sequence[str], stride: int, seed: int) -> Iterator[Fault]:

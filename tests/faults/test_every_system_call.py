@@ -1,4 +1,7 @@
-"""A sample of the system calls of a small flow, each of which goes wrong once; `python -m tests.faults.program --all` does all."""
+"""A sample of the system calls of a small flow, each of which goes wrong.
+
+`python -m tests.faults.program --all` does all.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ def test_a_failing_sync_or_open_is_told_plainly(tmp_path: Path, library: Path) -
 def test_a_process_killed_at_any_system_call_loses_nothing(tmp_path: Path, library: Path) -> None:
     struck = harness.strike_all(SMALL_FLOW, tmp_path, library, series(KILL_KINDS, 31, SEED))
     assert harness.all_violations(struck) == []
-    assert len(struck) > 20
+    assert {one.fault.kind for one in struck} == set(KILL_KINDS)
 
 
 @pytest.mark.parametrize(
@@ -53,12 +56,10 @@ def test_a_process_killed_at_any_system_call_loses_nothing(tmp_path: Path, libra
         ("deaf", ["enospc"], ["acknowledged-is-recorded"]),
     ],
 )
-def test_the_harness_finds_a_planted_bug(
-    tmp_path: Path, library: Path, flow: str, kinds: list[str], found: list[str]
-) -> None:
+def test_the_harness_finds_a_planted_bug(tmp_path: Path, library: Path, flow: str, kinds: list[str], found: list[str]) -> None:
     def recorded(case: Case) -> list[str]:
         given = {effect.call for effect in case.effects() if effect.kind == "ack"}
-        tables = case.journal.exists() and case.journal.stat().st_size
+        tables = case.journal.exists() and not invariants.is_unborn(case.journal)
         rows = _steps(case) if tables else 0
         return [f"acknowledged-is-recorded: {len(given)} were given, {rows} are there" for _ in range(rows < len(given))]
 
