@@ -1,5 +1,7 @@
-"""Two engines with a planted bug, to see the harness find them out: `hasty` acknowledges before it commits, `deaf` goes on after
-a write that failed. `careful` has no bug."""
+"""Two engines with a planted bug, to see the harness find them out.
+
+`hasty` acknowledges before it commits, `deaf` goes on after a write that failed; `careful` has no bug.
+"""
 
 from __future__ import annotations
 
