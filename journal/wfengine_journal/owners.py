@@ -14,6 +14,8 @@ import os
 import sys
 from pathlib import Path
 
+from wfengine_journal.errors import JournalUnwritableError
+
 if sys.platform == "win32":
     import msvcrt
 
@@ -55,7 +57,14 @@ class LockFile:
     """The side file of one journal, as opened once by this process."""
 
     def __init__(self, journal_path: Path) -> None:
-        self._descriptor = os.open(f"{journal_path}-lock", os.O_CREAT | os.O_RDWR | getattr(os, "O_CLOEXEC", 0), 0o600)
+        flags = os.O_CREAT | os.O_RDWR | getattr(os, "O_CLOEXEC", 0)
+        try:
+            self._descriptor = os.open(f"{journal_path}-lock", flags, 0o600)
+        except OSError as error:
+            raise JournalUnwritableError(
+                f"The side file {journal_path}-lock of the journal cannot be opened: {error.strerror}. Nothing was written. "
+                "See to its folder, its permissions and `ulimit -n`, then try again."
+            ) from error
 
     def close(self) -> None:
         """Give every byte back. Only when nothing else of this process uses the journal."""

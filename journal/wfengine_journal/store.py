@@ -46,7 +46,8 @@ class _Statement:
         connection.execute(self.sql, self.parameters)
 
     def landed(self, connection: sqlite3.Connection) -> bool:
-        return True
+        """Say no: who waits for it goes on to use what it wrote, and a failed commit may have left nothing of it."""
+        return False
 
 
 class Journal:
@@ -59,6 +60,7 @@ class Journal:
                 schema.create(connection, clock, owners.role())
             elif version < FORMAT_VERSION:
                 schema.upgrade(connection, path, version)
+            self._lock_file = owners.LockFile(path)
         except sqlite3.Error as error:
             connection.close()
             raise explain(error, path) from error
@@ -67,7 +69,6 @@ class Journal:
             raise
         self.path = path
         self.clock = clock
-        self._lock_file = owners.LockFile(path)
         self._writer = Writer(path, connection, clock, self._checkpoint_alone)
         self.write = self._writer.write
         self.post = self._writer.post
