@@ -464,7 +464,8 @@ def flow(fn: Callable[P, R] | None = None, /, **options: object) -> Flow[P, R] |
     - `idempotency_key` (a template over the parameters, or a function): a second start with the same key resumes the first
       run, or returns its recorded result.
     - `durability`: "power" (a result the flow was given survives a pulled plug) or "process" (survives any crash of the
-      process; a power cut may take up to the last second). Default: the journal's, see `use_journal`.
+      process; a power cut may take what was committed since the last sync, which the first commit after a second brings).
+      Default: the journal's, see `use_journal`.
     - `result_serializer`, `result_storage`: how the results of the run, its tasks and its subflows are written unless they say
       it themselves, see `task`. `persist_result` and `cache_result_in_memory` are accepted: results are recorded in any case.
     - `on_drift`: what a resumed run does where a call's inputs differ from the recorded ones, unless `wfengine resume` says it:
