@@ -181,8 +181,16 @@ def new_call(callee: Callee, scope: Scope, args: tuple[object, ...], kwargs: dic
 def issue(call: Call) -> Outcome | None:
     """Give the call its identity (hop 2) and look it up (hop 3); return the recorded outcome if there is one.
 
-    All arguments must be values by now. Raises RunHalted where the run has to be parked.
+    All arguments must be values by now. Raises RunHalted where the run has to be parked, or its journal failed.
     """
+    try:
+        return _issued(call)
+    except JournalError as error:
+        # Not for the flow to catch: it must not go on as if the task had failed, for which it may have another way.
+        raise call.run.halt(RunHalted(error)) from None
+
+
+def _issued(call: Call) -> Outcome | None:
     callee, run = call.callee, call.run
     known = run.callees.get((callee.kind, callee.key))
     if known is None:
@@ -252,19 +260,15 @@ def _look_up(call: Call, task_id: int) -> Outcome | None:
     if row is None:
         return None
     take_over_row(call, row)
-    try:
-        outcome = answer(call, row)
-        if outcome is not None and has_untold(call, call.live_state, row.version):
-            call.answered = outcome  # `live` calls the hooks before it gives the answer
-            return None
-        if outcome is not None and call.transaction is not None:
-            call.transaction.take(call, outcome.error)
-        if outcome is None:
-            recorded.note_lived(row)
-        return outcome
-    except JournalError as error:
-        # Not for the flow to catch: what it was given once cannot be had, so it must not go on as if the task had failed.
-        raise run.halt(RunHalted(error)) from None
+    outcome = answer(call, row)
+    if outcome is not None and has_untold(call, call.live_state, row.version):
+        call.answered = outcome  # `live` calls the hooks before it gives the answer
+        return None
+    if outcome is not None and call.transaction is not None:
+        call.transaction.take(call, outcome.error)
+    if outcome is None:
+        recorded.note_lived(row)
+    return outcome
 
 
 def _once_without_key(call: Call) -> UsageError:

@@ -314,14 +314,6 @@ def value_hash(codec: str, data: bytes) -> bytes:
     return state.digest()
 
 
-def is_intact(codec: object, data: object, hash_: object) -> bool:
-    """Tell whether columns of a row hold a value that matches its checksum, whatever a damaged file has in their place."""
-    if not isinstance(codec, str) or not isinstance(hash_, bytes):
-        return False
-    raw = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
-    return isinstance(raw, bytes) and value_hash(codec, raw) == hash_
-
-
 def _compress(raw: bytes) -> tuple[str, bytes]:
     """Return codec and payload. A compressed payload begins with the raw length, 8 bytes, least significant first."""
     if len(raw) > COMPRESS_ABOVE_BYTES:

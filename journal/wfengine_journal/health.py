@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from wfengine_journal.codec import is_intact
+from wfengine_journal.codec import value_hash
 from wfengine_journal.connection import WAL_RESET_FIXED, primary_code, uri
 from wfengine_journal.owners import LockFile, host_name, is_alive
 
@@ -261,3 +261,11 @@ def _check_sqlite() -> Check:
             "damage a file; wfengine lets one process at a time do that. Do not checkpoint it with other programs",
         )
     return Check("SQLite", Verdict.OK, f"version {sqlite3.sqlite_version}")
+
+
+def is_intact(codec: object, data: object, hash_: object) -> bool:
+    """Tell whether columns of a row hold a value that matches its checksum, whatever a damaged file has in their place."""
+    if not isinstance(codec, str) or not isinstance(hash_, bytes):
+        return False
+    raw = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
+    return isinstance(raw, bytes) and value_hash(codec, raw) == hash_

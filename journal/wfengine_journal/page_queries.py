@@ -379,7 +379,8 @@ def task_quantiles(connection: sqlite3.Connection, run_id: int) -> dict[tuple[st
     ).fetchall()
     durations: dict[tuple[str, str], list[float]] = {}
     for kind, name, seconds in rows:
-        durations.setdefault((kind, name), []).append(seconds)
+        if seconds is not None:  # None: an instant that is none, in a damaged file
+            durations.setdefault((kind, name), []).append(seconds)
     found = {}
     for key, values in durations.items():
         values.sort()

@@ -475,7 +475,8 @@ def _medians(connection: sqlite3.Connection, run_id: int, first_id: int, last_id
     ).fetchall()
     durations: dict[int, list[float]] = {}
     for task_id, seconds in rows:
-        durations.setdefault(task_id, []).append(seconds)
+        if seconds is not None:  # None: as in `list_bars`
+            durations.setdefault(task_id, []).append(seconds)
     return {task_id: _median(seconds) for task_id, seconds in durations.items()}
 
 

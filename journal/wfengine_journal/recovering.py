@@ -17,10 +17,10 @@ from tempfile import TemporaryDirectory
 
 from wfengine_journal import owners, schema
 from wfengine_journal.clock import Clock, SystemClock
-from wfengine_journal.codec import is_intact
 from wfengine_journal.connection import explain, open_writer
 from wfengine_journal.errors import JournalNotFoundError, NotAJournalError, UsageError
 from wfengine_journal.extraction import new_file
+from wfengine_journal.health import is_intact
 from wfengine_journal.run_rows import ERROR_REFERENCES, VALUE_REFERENCES, columns_of
 from wfengine_journal.salvage import Reader, looks_like_a_journal, open_damaged, private_copy
 from wfengine_journal.task_events import keep_task_events

@@ -83,6 +83,7 @@ WORKS: dict[str, tuple[Callable[[], object], list[str]]] = {
         lambda: (variables.Variable.set("v", 5).value, variables.Variable.get("v"), variables.Variable.unset("v")),
         ["variables", "variables.Variable"],
     ),
+    "secrets": (lambda: (_raised(W.secrets.get, "nobody"), W.secrets.Secret("name").name), ["secrets"]),
     "markdown": (lambda: type(artifacts.create_markdown_artifact("# a")), ["artifacts", "artifacts.create_markdown_artifact"]),
     "table": (lambda: type(artifacts.create_table_artifact([{"a": 1}])), ["artifacts.create_table_artifact"]),
     "link": (lambda: type(artifacts.create_link_artifact("https://a.b")), ["artifacts.create_link_artifact"]),
@@ -230,6 +231,7 @@ REFUSES: dict[str, tuple[Callable[[], object], list[str]]] = {
 #: What has nothing to do with a journal, or is no function.
 NEEDS_NONE = {
     "Flow", "ThreadTaskRunner", "WfengineError", "__version__", "allow_failure", "exponential_backoff", "flow", "unmapped",
+    "logging.JsonFormatter",
     "artifacts.StoredArtifact", "artifacts.stored_artifact", "variables.T", "flow_runs.T", "concurrency.Limit",
     "input.receive_input", "results.ResultRecord", "results.ResultRecordMetadata", "results.should_persist_result",
     "deployments.ConcurrencyLimitConfig", "deployments.ConcurrencyLimitStrategy", "deployments.Deployment",

@@ -37,6 +37,7 @@ from wfengine.automations.definitions import automation_of
 from wfengine.automations.service import Automations
 from wfengine.deployments import Deployment
 from wfengine.events import emit_event
+from wfengine.journals import default_journal
 from wfengine.schedules import Cron
 from wfengine_journal import store
 from wfengine_journal.errors import NotFoundError, UsageError
@@ -68,8 +69,7 @@ def settle(journal: store.Journal | None = None) -> None:
 
 
 def use_journal_again() -> store.Journal:
-    (journal,) = store._OPEN.values()
-    return journal
+    return default_journal()
 
 
 def results(rows: Rows) -> list[list[dict[str, Any]]]:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.engine.conftest import FakeClock, Rows
 from wfengine.file_watch import FileWatch, Folder
+from wfengine.journals import default_journal
 from wfengine_journal import store
 from wfengine_journal.errors import UsageError
 from wfengine_journal.pruning import Rule, prune
@@ -24,7 +25,7 @@ def folder(tmp_path: Path, clock: FakeClock) -> Path:
 
 
 def watch(folder: Path, **options: str) -> FileWatch:
-    (journal,) = store._OPEN.values()
+    journal = default_journal()
     return FileWatch(journal, [Folder(folder, **options)])
 
 
@@ -107,7 +108,7 @@ def test_only_files_that_fit_count(folder: Path, clock: FakeClock, rows: Rows) -
         (folder / name).write_text("x")
     assert look_twice(watch(folder, pattern="*.csv"), clock) == 2
     assert sorted(events(rows)) == [("file.added", "a.csv"), ("file.added", "b.csv")]
-    (journal,) = store._OPEN.values()
+    journal = default_journal()
     assert look_twice(FileWatch(journal, [Folder(folder, "*.txt", recursive=False)]), clock) == 1
 
 
@@ -122,7 +123,7 @@ def test_any_name_of_a_file_is_taken(folder: Path, clock: FakeClock, rows: Rows)
 
 
 def test_pruning_forgets_no_file_that_is_there(folder: Path, clock: FakeClock, rows: Rows) -> None:
-    (journal,) = store._OPEN.values()
+    journal = default_journal()
     for name in ("kept", "gone"):
         (folder / name).write_text(name)
     look_twice(watch(folder), clock)

@@ -19,6 +19,7 @@ from wfengine.automations.outgoing import ActionFailed, Delivery, is_public, pos
 from wfengine.automations.service import Automations
 from wfengine.automations.signatures import is_recent, is_signed, sign
 from wfengine.events import emit_event
+from wfengine.journals import default_journal
 from wfengine_journal import store
 
 
@@ -63,8 +64,7 @@ def url(server: Server) -> str:
 
 
 def settle() -> None:
-    (journal,) = store._OPEN.values()
-    service = Automations(journal)
+    service = Automations(default_journal())
     while service.step():
         pass
 
@@ -272,7 +272,7 @@ def test_the_service_does_slow_actions_beside_quick_ones_and_stops_in_time(
     Automation(
         name="quick", trigger=EventTrigger(expect={"quick"}), actions=[RunCommand(command=[sys.executable, "-c", quick])]
     ).create()
-    service = Automations(journal)
+    service = Automations(default_journal())
     service.start()
     emit_event("slow", "r")
     emit_event("quick", "r")

@@ -15,6 +15,7 @@ from wfengine.automations import Automation, CallWebhook, EventTrigger
 from wfengine.automations.service import Automations
 from wfengine.automations.signatures import sign
 from wfengine.events import emit_event
+from wfengine.journals import default_journal
 from wfengine.webhook_receiver import BODY_LIMIT, Hook, WebhookReceiver
 from wfengine_journal import store
 from wfengine_journal.errors import UsageError
@@ -38,7 +39,7 @@ def deliver(
     receiver: WebhookReceiver, body: bytes = b'{"id": 7}', *, path: str = "/hooks/orders", delivery: str = "d1",
     age: float = 0.0, secret: str = SECRET, method: str = "POST", **changed: str | None,
 ) -> tuple[int, dict[str, object]]:  # fmt: skip
-    (journal,) = store._OPEN.values()
+    journal = default_journal()
     timestamp = str(int(journal.clock.wall_seconds() - age))
     headers: dict[str, str | None] = {
         "X-Wfengine-Delivery": delivery,
@@ -85,7 +86,7 @@ def test_what_is_not_signed_rightly_is_refused_and_nothing_written(receiver: Web
 
 
 def test_a_delivery_that_was_caught_cannot_be_sent_again_under_another_id(receiver: WebhookReceiver, rows: Rows) -> None:
-    (journal,) = store._OPEN.values()
+    journal = default_journal()
     timestamp = str(int(journal.clock.wall_seconds()))
     caught = sign(SECRET.encode(), "d1", timestamp, b'{"id": 7}')
     assert deliver(receiver, delivery="d2", timestamp=timestamp, signature=caught)[0] == 401
