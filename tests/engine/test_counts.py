@@ -22,7 +22,9 @@ from tests.engine.counting import Counts, Recorder
 from wfengine import Flow, current_flow_run, flow, receive, send, sleep, task
 from wfengine.cache_policies import INPUTS
 from wfengine.recovery import resume_run
+from wfengine.redaction import KEEPER
 from wfengine.runners.threads import DEFAULT_MAX_WORKERS
+from wfengine_journal.guarding import POST
 from wfengine_journal.store import Journal, open_journal
 
 Durability = Literal["power", "process"]
@@ -170,17 +172,17 @@ class Case:
 # Statements, commits, syncs, threads; at most so many bytes of the log and Python calls. Where a unit is synced once, two
 # statements switch the way of syncing there and back.
 CASES = {
-    "a task": Case(chain, Counts(8, 2, 0, 0, 12_850, 89), Counts(10, 2, 1, 0, 12_850, 89)),
-    "an async task": Case(async_chain, Counts(8, 2, 0, 0, 12_850, 98), Counts(10, 2, 1, 0, 12_850, 235)),
-    "a hit of the cache": Case(cache_hits, Counts(8, 1, 0, 0, 13_310, 129), Counts(8, 1, 1, 0, 13_310, 129)),
+    "a task": Case(chain, Counts(8, 2, 0, 0, 12_850, 92), Counts(10, 2, 1, 0, 12_850, 92)),
+    "an async task": Case(async_chain, Counts(8, 2, 0, 0, 12_850, 101), Counts(10, 2, 1, 0, 12_850, 238)),
+    "a hit of the cache": Case(cache_hits, Counts(8, 1, 0, 0, 13_310, 132), Counts(8, 1, 1, 0, 13_310, 132)),
     # Its traceback is as long as the paths of this checkout, and its warning goes to whoever listens to logging here.
-    "a task that fails once": Case(retries, Counts(19, 4, 0, 0, 40_000, 400), Counts(23, 4, 2, 0, 40_000, 400)),
-    "a message sent and received": Case(messages, Counts(21, 3, 0, 0, 38_300, 279), Counts(23, 3, 2, 0, 38_300, 279)),
-    "a durable sleep": Case(sleeps, Counts(10, 2, 0, 0, 15_500, 114), Counts(12, 2, 1, 0, 15_500, 114)),
+    "a task that fails once": Case(retries, Counts(19, 4, 0, 0, 40_000, 406), Counts(23, 4, 2, 0, 40_000, 406)),
+    "a message sent and received": Case(messages, Counts(21, 3, 0, 0, 38_300, 285), Counts(23, 3, 2, 0, 38_300, 285)),
+    "a durable sleep": Case(sleeps, Counts(10, 2, 0, 0, 15_500, 117), Counts(12, 2, 1, 0, 15_500, 117)),
 }
-FLOW_OF_3 = Counts(42, 8, 0, 0, 76_400, 532), Counts(48, 8, 5, 0, 76_400, 532)
+FLOW_OF_3 = Counts(42, 8, 0, 0, 76_400, 541), Counts(48, 8, 5, 0, 76_400, 541)
 #: What a call costs that is answered from the records of an earlier execution, in either durability.
-REPLAYED = Counts(0, 0, 0, 0, 0, 53)
+REPLAYED = Counts(0, 0, 0, 0, 0, 56)
 #: Upper bounds for a task of a map, whatever the threads do: tasks that end at the same time share a commit.
 OF_A_MAP = Counts(7.2, 0.5, 0.5, 0, 8_000, 140)
 
@@ -188,6 +190,8 @@ OF_A_MAP = Counts(7.2, 0.5, 0.5, 0, 8_000, 140)
 @pytest.fixture
 def still(tmp_path: Path, clock: FakeClock) -> Journal:
     """The test's journal, with a clock that stands still: it is synced only where a commit asks for it."""
+    KEEPER.__init__()  # type: ignore[misc]  # a process that knows secrets looks for them in what it writes
+    POST.is_alert = False
     return open_journal(tmp_path / "journal.db")
 
 

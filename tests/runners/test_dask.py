@@ -103,20 +103,25 @@ def test_tasks_that_wait_for_tasks_lend_their_threads(runner: DaskTaskRunner) ->
 def test_a_place_that_is_given_up_while_its_thread_waits_to_have_it_back_is_free_for_others() -> None:
     executor = ThreadPoolExecutor(1)  # Dask's own, as on a worker with one thread
     places: list[_Place] = []
-    is_lent, may_end = threading.Event(), threading.Event()
+    is_lent, is_busy, may_end = threading.Event(), threading.Event(), threading.Event()
 
     def lends_and_comes_back() -> None:
         place = _Place("key", None)  # type: ignore[arg-type]  # a worker is told of it from elsewhere only
         places.append(place)
         place.lend()
         is_lent.set()
+        is_busy.wait(PATIENCE_SECONDS)
         place.take_back()
         place.end()
+
+    def keeps_the_thread_busy() -> bool:
+        is_busy.set()
+        return may_end.wait(PATIENCE_SECONDS)
 
     try:
         executor.submit(lends_and_comes_back)
         assert is_lent.wait(PATIENCE_SECONDS)
-        other = executor.submit(may_end.wait, PATIENCE_SECONDS)
+        other = executor.submit(keeps_the_thread_busy)
         until = time.monotonic() + PATIENCE_SECONDS
         while not executor._rejoin_list and time.monotonic() < until:  # it waits for the thread of `other`
             time.sleep(0.01)
