@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, NoReturn, cast
+from typing import TYPE_CHECKING, Literal, NoReturn, cast
 
 from wfengine.loading import is_loading
 from wfengine.redaction import KEEPER
@@ -15,6 +15,9 @@ from wfengine_journal.errors import UsageError
 from wfengine_journal.guarding import post_guard
 from wfengine_journal.location import find_path
 from wfengine_journal.store import Journal, open_journal
+
+if TYPE_CHECKING:
+    from wfengine.scopes import Scope
 
 #: "power": a result the flow was given survives a pulled plug. "process": it survives any crash of the process; a power cut
 #: may take what is younger than the last synced commit, of which there is one a second while there are writes.
@@ -98,3 +101,21 @@ def _checked(durability: str) -> Durability:
     if durability not in ("power", "process"):
         raise UsageError(f"durability must be 'power' or 'process', not {durability!r} (see {ENVIRONMENT_VARIABLE}).")
     return cast(Durability, durability)
+
+
+# ---- for what may be called inside a run and outside of any
+
+
+def journal_of(scope: Scope | None) -> Journal:
+    """Return the journal of the run, or outside of any that of the process."""
+    return default_journal() if scope is None else scope.run.journal
+
+
+def waits_for_disk(journal: Journal, scope: Scope | None) -> bool:
+    """Tell whether to wait for the disk; in a run the outcome of the enclosing call does, and takes this along."""
+    return scope is None and default_durability(journal) == "power"
+
+
+def is_executed_again(scope: Scope | None) -> bool:
+    """Tell whether this is not the first execution of the enclosing run, nor of the task that calls."""
+    return scope is not None and (scope.run.epoch > 1 or (scope.call is not None and scope.call.attempt > 1))

@@ -24,18 +24,17 @@ import json
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from wfengine.awaiting import awaited_in_async_code
-from wfengine.journals import default_durability, default_journal
+from wfengine.journals import is_executed_again, journal_of, waits_for_disk
 from wfengine.loading import leaves_no_trace
 from wfengine.plain_json import plain_json
 from wfengine.redaction import KEEPER
 from wfengine.references import Late
 from wfengine.runners.away import asks_the_flow
-from wfengine.scopes import Scope, current_scope
+from wfengine.scopes import current_scope
 from wfengine.secret_sources import VALUE_LIMIT, checked_name, checked_reference, read_secret
 from wfengine_journal.errors import SecretError
 from wfengine_journal.guarding import hide
 from wfengine_journal.secrets import SetSecret, UnsetSecret, find_secret
-from wfengine_journal.store import Journal
 from wfengine_journal.tickets import WriteRefused
 
 if TYPE_CHECKING:
@@ -189,12 +188,12 @@ def set(name: str, value: object = _NOTHING, *, source: str | None = None, overw
     scope = current_scope()
     if scope is None and leaves_no_trace():
         return
-    journal = _journal_of(scope)
+    journal = journal_of(scope)
     change = SetSecret(name, ciphertext, key_id, source, overwrite=overwrite, at=journal.clock.now_text())
     try:
-        journal.write(change, synced=_synced(journal, scope))
+        journal.write(change, synced=waits_for_disk(journal, scope))
     except WriteRefused:
-        if _is_executed_again(scope) and source is None and read_secret(name, journal) == json.loads(text):
+        if is_executed_again(scope) and source is None and read_secret(name, journal) == json.loads(text):
             return
         raise SecretError(
             f"Secret '{name}' exists already. To change it: wfengine secrets set {name} --overwrite, or overwrite=True"
@@ -208,20 +207,20 @@ def unset(name: str) -> bool:
     scope = current_scope()
     if scope is None and leaves_no_trace():
         return False
-    journal = _journal_of(scope)
+    journal = journal_of(scope)
     change = UnsetSecret(name)
-    journal.write(change, synced=_synced(journal, scope))
+    journal.write(change, synced=waits_for_disk(journal, scope))
     return change.existed
 
 
 @asks_the_flow
 def _read(reference: str) -> object:
-    return read_secret(reference, _journal_of(current_scope()))
+    return read_secret(reference, journal_of(current_scope()))
 
 
 @asks_the_flow
 def _exists(name: str) -> bool:
-    return _journal_of(current_scope()).records.read(lambda connection: find_secret(connection, name)) is not None
+    return journal_of(current_scope()).records.read(lambda connection: find_secret(connection, name)) is not None
 
 
 def _plain(value: object) -> object:
@@ -241,16 +240,3 @@ def _checked_text(name: str, value: object) -> str:
     if len(text) > VALUE_LIMIT:
         raise SecretError(f"Secret '{name}' was not set: its value has more than {VALUE_LIMIT:,} characters.")
     return text
-
-
-def _journal_of(scope: Scope | None) -> Journal:
-    return default_journal() if scope is None else scope.run.journal
-
-
-def _synced(journal: Journal, scope: Scope | None) -> bool:
-    """Tell whether to wait for the disk; in a run the outcome of the enclosing call does, and takes this along."""
-    return scope is None and default_durability(journal) == "power"
-
-
-def _is_executed_again(scope: Scope | None) -> bool:
-    return scope is not None and (scope.run.epoch > 1 or (scope.call is not None and scope.call.attempt > 1))

@@ -16,13 +16,12 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar, cast
 
 from wfengine.awaiting import awaited_in_async_code
-from wfengine.journals import default_durability, default_journal
+from wfengine.journals import is_executed_again, journal_of, waits_for_disk
 from wfengine.loading import leaves_no_trace
 from wfengine.plain_json import plain_json
 from wfengine.runners.away import asks_the_flow
-from wfengine.scopes import Scope, current_scope
+from wfengine.scopes import current_scope
 from wfengine_journal.errors import InvalidValueError
-from wfengine_journal.store import Journal
 from wfengine_journal.tickets import WriteRefused
 from wfengine_journal.transitions import tags_text
 from wfengine_journal.variables import SetVariable, UnsetVariable, find_variable
@@ -97,13 +96,13 @@ def _set(name: str, value: T, tags: Iterable[str] | None, overwrite: bool) -> Va
     made = Variable(name, cast(T, json.loads(text)), listed)
     if scope is None and leaves_no_trace():
         return made
-    journal = _journal_of(scope)
+    journal = journal_of(scope)
     change = SetVariable(name, text, tags_text(listed), overwrite=overwrite, at=journal.clock.now_text())
     try:
-        journal.write(change, synced=_synced(journal, scope))
+        journal.write(change, synced=waits_for_disk(journal, scope))
     except WriteRefused:
         existing = journal.records.read(lambda connection: find_variable(connection, name))
-        if existing is None or existing.value != text or not _is_executed_again(scope):
+        if existing is None or existing.value != text or not is_executed_again(scope):
             raise InvalidValueError(
                 f"Variable '{name}' exists already. To change it: Variable.set('{name}', ..., overwrite=True)"
             ) from None
@@ -112,7 +111,7 @@ def _set(name: str, value: T, tags: Iterable[str] | None, overwrite: bool) -> Va
 
 @asks_the_flow
 def _get(name: str, default: T | None) -> T | None:
-    row = _journal_of(current_scope()).records.read(lambda connection: find_variable(connection, name))
+    row = journal_of(current_scope()).records.read(lambda connection: find_variable(connection, name))
     return default if row is None else cast(T, json.loads(row.value))
 
 
@@ -121,9 +120,9 @@ def _unset(name: str) -> bool:
     scope = current_scope()
     if scope is None and leaves_no_trace():
         return False
-    journal = _journal_of(scope)
+    journal = journal_of(scope)
     change = UnsetVariable(name)
-    journal.write(change, synced=_synced(journal, scope))
+    journal.write(change, synced=waits_for_disk(journal, scope))
     return change.existed
 
 
@@ -134,16 +133,3 @@ def _checked_name(name: object) -> str:
             f"{NAME_LIMIT} of them."
         )
     return name
-
-
-def _journal_of(scope: Scope | None) -> Journal:
-    return default_journal() if scope is None else scope.run.journal
-
-
-def _synced(journal: Journal, scope: Scope | None) -> bool:
-    """Tell whether to wait for the disk; in a run the outcome of the enclosing call does, and takes this along."""
-    return scope is None and default_durability(journal) == "power"
-
-
-def _is_executed_again(scope: Scope | None) -> bool:
-    return scope is not None and (scope.run.epoch > 1 or (scope.call is not None and scope.call.attempt > 1))

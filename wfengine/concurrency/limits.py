@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Literal, cast
 
 from wfengine.concurrency.acquiring import NAME_LIMIT, OCCUPY_LIMIT, checked_name
-from wfengine.journals import default_durability, default_journal
+from wfengine.journals import default_journal, waits_for_disk
 from wfengine.scopes import current_scope
 from wfengine.tag_limits import forget_limited_tags
 from wfengine_journal.errors import UsageError
@@ -218,7 +218,7 @@ def _journal() -> Journal:
 
 def _written(change: Change, full_name: str) -> Limit | None:
     journal = _journal()
-    journal.write(change, synced=current_scope() is None and default_durability(journal) == "power")
+    journal.write(change, synced=waits_for_disk(journal, current_scope()))
     forget_limited_tags(journal)
     row = journal.read(lambda connection: find_quota(connection, full_name))
     return None if row is None else limit_of(row)
