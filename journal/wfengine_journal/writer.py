@@ -154,7 +154,7 @@ class Writer:
             if hold.is_mine():
                 return
             hold.await_end(self._path)
-        if self._queue:
+        for _ in range(0, len(self._queue), BATCH_LIMIT):
             self._lead()
 
     def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
