@@ -124,7 +124,8 @@ class Writer:
                 return True
         finally:
             self._leading = False
-            self._hand_over()
+            if self._queue:
+                self._hand_over()
             after_commit = self.after_commit  # read once: the last who waits may go away just now
             if after_commit is not None:
                 after_commit()
