@@ -37,7 +37,7 @@ def outcome_change(call: Call, outcome: Outcome) -> tuple[CompleteCall | FailAtt
     run = call.run
     kept = call.callee.results or run.results
     if kept is None:
-        result = encode(outcome.value, f"the result of {call}")
+        result = encode(outcome.value, call.result_text)
     else:
         result, value = kept.encode_call(call, outcome.value)
         outcome = outcome._replace(value=value)

@@ -482,8 +482,8 @@ async def _perform_async(step: Step) -> object:
 async def _commit_async(write: Write) -> None:
     """Wait for the disk without stopping the loop: what is due in the same turn of the loop shares one commit.
 
-    Where nothing waits for the disk, a write that need not be synced is done at once. Beside one that does, it would
-    lead a commit that syncs the other's, and stop the loop for that.
+    A write that need not be synced is done at once by the only asyncio task that writes. Beside one that waits for the disk
+    it would lead a commit that syncs the other's, and stop the loop for that.
     """
     import asyncio
 
@@ -491,14 +491,18 @@ async def _commit_async(write: Write) -> None:
     turn = write.run.turns.get(loop)
     if turn is None:
         turn = write.run.turns[loop] = LoopCommits(loop, write.run.journal)
-    if not write.synced and not turn.waiting:
+    if not write.synced and turn.is_alone(asyncio.current_task()):
         _commit(write)
         return
     try:
-        future = turn.commit(write.change, write.synced)
-        await (future if write.final else uncancelled(future))
+        if write.final:
+            await turn.commit(write.change, write.synced)
+        else:
+            await uncancelled(turn.commit_surely(write.change, write.synced))
     except (WriteRefused, JournalError) as error:
         raise _halting(write.run, error) from error
+    except sqlite3.Error as error:
+        raise _faulty(write.run, error) from error
 
 
 async def _invoke_async(step: Invoke) -> Outcome:

@@ -154,6 +154,10 @@ class Call(ToldOfCall):
         self.live_state = StateType.PENDING
         self.verdict: State[object] | None = None  # as what it ended, where value and error do not say it all
 
+    def result_text(self) -> str:
+        """Name its result in an error."""
+        return f"the result of {self}"
+
     def add_tags(self) -> None:
         """Add the tags of the `with tags(...)` blocks around the call, and around the start of its run."""
         self.tags = self.callee.tags | current_tags() | self.run.outer_tags

@@ -26,7 +26,7 @@ from wfengine_journal.errors import JournalCorruptError, RecordedError, ValueNot
 from wfengine_journal.pickling import register_script_module as register_script_module
 from wfengine_journal.pickling import stored_type_name
 from wfengine_journal.previews import preview as preview
-from wfengine_journal.previews import type_name
+from wfengine_journal.previews import text_of, type_name
 
 #: Bytes of one value before compression. A row of SQLite ends at 10**9 bytes, so the round number below is the most
 #: that is sure to fit; it also bounds what decompression may produce.
@@ -183,20 +183,20 @@ def _load_json(text: str, what: str) -> object:
 # ------------------------------------------------------------------------------------------------------- encode, decode
 
 
-def encode(value: object, what: str) -> Encoded:
-    """Return a value as it is written. `what` names it in errors: "the result of task run 'load-12'".
+def encode(value: object, what: str | Callable[[], str]) -> Encoded:
+    """Return a value as it is written. `what`, or what that returns, names it in errors: "the result of task run 'load-12'".
 
     Raises ValueNotStorableError, now rather than on resume, for a value that would not come back. The check loads what
     was pickled once; it is left out for builtin and stdlib types that are known to come back.
     """
     form = _json_form(value)
     if form is None:
-        return _encode_pickle(value, what)
+        return _encode_pickle(value, text_of(what))
     text, data = form
     if len(data) > MAX_VALUE_BYTES:
-        raise _too_large(value, what, MAX_VALUE_BYTES)
+        raise _too_large(value, text_of(what), MAX_VALUE_BYTES)
     if guarding.holds(data):
-        return _sealed("json", data, value, what)
+        return _sealed("json", data, value, text_of(what))
     return Encoded("json", text, xxh3_128_digest(b"json\0" + data), None, type(value).__name__)
 
 

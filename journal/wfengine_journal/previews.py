@@ -202,3 +202,8 @@ def _shape(value: object, kind: type) -> str | None:
     dtype = getattr(value, "dtype", None)
     of = f" of {dtype}" if dtype is not None else ""
     return f"{type_name(kind)}{of}, shape {tuple(shape)}"
+
+
+def text_of(what: str | Callable[[], str]) -> str:
+    """Return what names something in errors, which need not be made as long as all goes well."""
+    return what if isinstance(what, str) else what()

@@ -124,7 +124,8 @@ class Writer:
                 return True
         finally:
             self._leading = False
-            self._hand_over()
+            if self._queue:
+                self._hand_over()
             after_commit = self.after_commit  # read once: the last who waits may go away just now
             if after_commit is not None:
                 after_commit()
@@ -154,7 +155,7 @@ class Writer:
             if hold.is_mine():
                 return
             hold.await_end(self._path)
-        if self._queue:
+        for _ in range(0, len(self._queue), BATCH_LIMIT):
             self._lead()
 
     def read(self, query: Callable[[sqlite3.Connection], T]) -> T:

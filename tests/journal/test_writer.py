@@ -183,6 +183,27 @@ def test_a_batch_has_a_limit(setup: Setup) -> None:
     assert setup.commits == 4
 
 
+def test_flush_commits_all_that_is_queued_though_it_is_more_than_a_batch(setup: Setup) -> None:
+    for number in range(2 * BATCH_LIMIT + 1):
+        setup.writer.add(Insert(f"k{number}"))
+    setup.writer.flush()
+    assert len(setup.written()) == 2 * BATCH_LIMIT + 1
+    assert setup.commits == 3
+
+
+def test_who_came_first_is_written_first_and_nobody_is_passed(setup: Setup) -> None:
+    names = [f"k{number}" for number in range(40)]
+    applied: list[str] = []
+
+    class Noted(Insert):
+        def apply(self, connection: sqlite3.Connection) -> None:
+            super().apply(connection)
+            applied.append(self.key)
+
+    assert behind(setup, [Noted(name) for name in names]) == [None] * len(names)
+    assert applied == names
+
+
 def test_what_was_written_is_in_the_file_when_write_returns(setup: Setup) -> None:
     for synced in (False, True):
         setup.writer.write(Insert(f"k-{synced}"), synced=synced)

@@ -303,13 +303,15 @@ def _filled(made: Any, state: tuple[Callable[..., object], dict[str, object]]) -
 
 
 def pack_arguments(
-    args: tuple[object, ...], kwargs: Mapping[str, object], names: Names, owner: str, labels: tuple[str, ...]
+    args: tuple[object, ...], kwargs: Mapping[str, object], names: Names, owner: Callable[[], str], labels: tuple[str, ...]
 ) -> tuple[bytes, dict[str, bytes]]:
-    """Return pickled arguments, and the large ones among them as parcels. Raises UnsendableError naming the one that cannot."""
+    """Return pickled arguments, and the large ones among them as parcels. Raises UnsendableError naming the one that cannot,
+    and what `owner` returns.
+    """
     try:
         whole = dump((args, kwargs), names)
     except Exception as error:
-        raise _unsendable(args, kwargs, names, owner, labels, error) from error
+        raise _unsendable(args, kwargs, names, owner(), labels, error) from error
     if len(whole) <= PARCEL_BYTES:
         return whole, {}
     parcels: dict[str, bytes] = {}

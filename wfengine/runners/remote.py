@@ -193,7 +193,7 @@ class _RunningRemotely(Running):
         callee = _callee_of(step)
         function, data = self._function(step)
         labels = () if callee is None else callee.parameters.names
-        arguments, parcels = pack_arguments(step.args, step.kwargs, self.names, _owner(step), labels)
+        arguments, parcels = pack_arguments(step.args, step.kwargs, self.names, lambda: _owner(step), labels)
         log_prints = step.scope.run.log_prints if callee is None or callee.log_prints is None else callee.log_prints
         order = Order(function, arguments, tuple(parcels), step.is_async, log_prints, current_tags())
         return order, {function: data, **parcels}
