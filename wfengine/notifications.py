@@ -228,7 +228,8 @@ def _told(run: FlowRun | TaskRun, state: State[object]) -> tuple[str, str, str, 
         what, run_id, kind = f"Task run {run.id} '{run.name}'", cast("TaskRun", run).flow_run_id, "task-run"
     lines = [f"{what} is {state.name}."]
     if state.message:
-        lines.append(state.message)
+        kind_of_error = "" if state.error is None else f"{type(state.error).__name__}: "
+        lines.append(state.message if state.message.startswith(kind_of_error) else f"{kind_of_error}{state.message}")
     lines.append(f"Look: wfengine runs show {run_id}")
     key = f"{kind}:{run.id}:{run.run_count}:{state.type.value}:{state.name}"
     return f"{what} is {state.name}", "\n".join(lines), key, run_id

@@ -97,7 +97,10 @@ def _notify(plugin: NotifyBase, order: Mapping[str, Any]) -> bool:
     from apprise import NotifyFormat, OverflowMode
 
     subject, body, footer = str(order["subject"] or ""), str(order["body"]), str(order["footer"])
-    if not _LITERAL & _schemas(plugin):
+    schemas = _schemas(plugin)
+    if not subject and "mailto" in schemas:
+        subject = f"wfengine: {order['level']}"
+    if not _LITERAL & schemas:
         subject, body, footer = harmless(subject), harmless(body), harmless(footer)
     room = int(plugin.body_maxlen) - len(footer) - 4
     if int(plugin.title_maxlen) <= 0:

@@ -244,8 +244,10 @@ def with_message_id(message: str | bytes, message_id: str) -> str | bytes:
         return message
     head, blank, body = message.replace("\r\n", "\n").partition("\n\n")
     head = _MESSAGE_ID.sub("", head + "\n").rstrip("\n")
-    head += f"\nMessage-ID: <{message_id}@notifications.wfengine>\nX-Wfengine-Delivery: {message_id}\nAuto-Submitted: auto-generated"
-    return head + blank + body
+    ours = (
+        f"Message-ID: <{message_id}@notifications.wfengine>\nX-Wfengine-Delivery: {message_id}\nAuto-Submitted: auto-generated"
+    )
+    return f"{head}\n{ours}{blank}{body}"
 
 
 def mail_trouble(wire: Wire) -> Exchange | None:
