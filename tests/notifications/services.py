@@ -56,7 +56,8 @@ def make_certificate(folder: Path) -> Path:
 
 
 class HttpService(http.server.ThreadingHTTPServer):
-    """Takes what is posted. `answers`: what the next ones are answered, each (status, headers), or 'reset'."""
+    """Takes what is posted. `answers`: what the next ones are answered, each (status, headers), 'reset', or 'hold': nothing,
+    until the other end is gone."""
 
     daemon_threads = True
 
@@ -65,6 +66,7 @@ class HttpService(http.server.ThreadingHTTPServer):
         self.answers: list[tuple[int, dict[str, str]] | str] = []
         self.got: list[tuple[str, dict[str, str], Any]] = []
         self.refused: list[str] = []
+        self.held, self.let_go = threading.Event(), threading.Event()
         self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.tls.load_cert_chain(certificate, certificate.with_name("key.pem"))
         self.environment = {
@@ -105,6 +107,12 @@ class _HttpHandler(http.server.BaseHTTPRequestHandler):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.close_connection = True
             self.connection.close()
+            return
+        if answer == "hold":
+            self.server.held.set()
+            self.close_connection = True
+            if not self.connection.recv(1):
+                self.server.let_go.set()
             return
         status, headers, text = 200, {}, "ok"
         if isinstance(answer, tuple):

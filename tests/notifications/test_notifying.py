@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from tests.notifications.services import SLACK, TEAMS, HttpService, MailService
 from wfengine import flow, secrets, task
 from wfengine.automations import Automation, EventTrigger, SendNotification
 from wfengine.automations.service import Automations
+from wfengine.blocks.notifications import SlackWebhook
 from wfengine.events import emit_event
 from wfengine.journals import default_journal
 from wfengine.notifications import notify, notify_hook, set_target, unset_target
@@ -42,8 +44,8 @@ def test_slack_teams_and_mail_take_hostile_text_as_text(
     assert rows(STATES) == [(name, "sent", 1, None) for name in ("slack", "teams", "mail")]
     (slack, slack_headers, payload), (teams, _, card) = service.got
     assert (slack, teams) == ("hooks.slack.com", "prod-161.westeurope.logic.azure.com")
-    assert "‹!channel›" in payload["attachments"][0]["text"]
-    assert payload["attachments"][0]["title"] == "run '‹!channel›' [x] (https://evil.example) Bcc: all@example.com"
+    assert "\u2039!channel\u203a" in payload["attachments"][0]["text"]
+    assert payload["attachments"][0]["title"] == "run '\u2039!channel\u203a' [x] (https://evil.example) Bcc: all@example.com"
     ids = [value for (value,) in rows("SELECT message_id FROM notifications ORDER BY id")]
     assert len(set(ids)) == 3
     assert slack_headers["Idempotency-Key"] == ids[0]
@@ -249,7 +251,8 @@ def test_an_address_of_this_machine_or_a_private_network_is_not_connected_to(
 
 def test_a_target_that_makes_no_sense_is_refused_before_anything_is_written(rows: Rows, journal: object) -> None:
     for options in (
-        {"url": "slack://a/b/c"}, {"url": "mailto://me:open@mail.example.com"}, {"url": "json://h/x?token=abc"}, {"url": "nonsense"},
+        {"url": "slack://a/b/c"}, {"url": "mailto://me:open@mail.example.com"}, {"url": "json://h/x?token=abc"},
+        {"url": "nonsense"},
         {"url": "json://h/{{ secrets.x"}, {}, {"url": "json://h", "url_secret": "x"}, {"url": "json://h", "digest_seconds": -1},
         {"url": "json://h", "allow_private": 1}, {"url": 7},
     ):  # fmt: skip
@@ -282,3 +285,22 @@ def test_what_waits_for_a_target_that_is_gone_fails_and_says_so(rows: Rows, cloc
     unset_target("ops")
     send_all()
     assert rows(STATES) == [("ops", "failed", 1, "there is no notification target 'ops' any more")]
+
+
+def test_a_block_of_prefects_name_is_a_target(rows: Rows, journal: object) -> None:
+    with pytest.raises(NotificationError, match="no notification target 'ops'"):
+        SlackWebhook.load("ops")
+    set_target("ops", url="json://192.0.2.1/hook")
+
+    @flow
+    def main() -> None:
+        SlackWebhook.load("ops").notify("hello", subject="Greeting")
+
+    @flow
+    async def waits() -> None:
+        block = await SlackWebhook.load("ops")  # type: ignore[misc]  # awaited in async code
+        await block.notify("hello")  # type: ignore[func-returns-value]
+
+    main()
+    asyncio.run(waits())  # type: ignore[arg-type]  # a coroutine
+    assert rows("SELECT subject, body, run_id FROM notifications") == [("Greeting", "hello", 1), (None, "hello", 2)]

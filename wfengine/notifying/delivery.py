@@ -111,7 +111,7 @@ def _sent_by_a_process(order: dict[str, object]) -> Verdict:
         if inherits:
             order = {**order, "lifeline": theirs}
         done = subprocess.run(
-            [sys.executable, "-P", "-c", _BOOTSTRAP],
+            [sys.executable, "-P", "-W", "ignore", "-c", _BOOTSTRAP],  # what libraries warn of is no matter of the user's code
             input=json.dumps(order).encode() + b"\n", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment,
             timeout=SEND_SECONDS + GRACE_SECONDS, check=False, **inherits,  # type: ignore[call-overload]
         )  # fmt: skip
