@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -304,3 +306,44 @@ def test_a_block_of_prefects_name_is_a_target(rows: Rows, journal: object) -> No
     main()
     asyncio.run(waits())  # type: ignore[arg-type]  # a coroutine
     assert rows("SELECT subject, body, run_id FROM notifications") == [("Greeting", "hello", 1), (None, "hello", 2)]
+
+
+REBINDING = """
+import itertools, socket
+from wfengine.automations.outgoing import is_public
+from wfengine.notifying.wire import ForbiddenAddress, Wire, watch
+
+answers = itertools.chain([("93.184.215.14", 80)], itertools.repeat(("127.0.0.1", PORT)))
+socket.getaddrinfo = lambda *_, **__: [(socket.AF_INET, socket.SOCK_STREAM, 6, "", next(answers))]
+watch(Wire("id", False))
+assert is_public(socket.getaddrinfo("evil.example", 80)[0][4][0])
+for connect in (lambda: socket.create_connection(("evil.example", 80)), lambda: socket.socket().connect(("evil.example", 80))):
+    try:
+        connect()
+    except ForbiddenAddress as error:
+        print(error)
+"""
+
+
+def test_a_name_that_leads_elsewhere_the_second_time_leads_nowhere(service: HttpService) -> None:
+    program = REBINDING.replace("PORT", str(service.server_port))
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == 2 * "127.0.0.1 is an address of this machine or a private network\n"
+
+
+def test_a_proxy_is_not_asked_to_connect_where_nobody_may(rows: Rows, clock: FakeClock, service: HttpService) -> None:
+    set_target("ops", url="jsons://192.0.2.1/hook")
+    notify("ops", "hello")
+    send_all()
+    ((_, state, _, reason),) = rows(STATES)
+    assert state == "failed"
+    assert str(reason).startswith("the URL leads to 192.0.2.1, an address")
+
+
+def test_a_secret_that_the_process_knows_is_not_told(rows: Rows, clock: FakeClock, service: HttpService) -> None:
+    target("ops", service.url)
+    secrets.set("db", "hunter2-and-more")
+    notify("ops", f"with {secrets.get('db')}", f"It is {secrets.get('db')}")
+    send_all()
+    assert rows("SELECT subject, body, state FROM notifications") == [("It is ***", "with ***", "sent")]
+    assert "hunter2" not in str(service.got)
