@@ -373,6 +373,15 @@ def count_by_state(connection: sqlite3.Connection, target: str) -> dict[str, int
     return {str(state): int(count) for state, count in rows}
 
 
+def count_open(connection: sqlite3.Connection) -> tuple[int, int]:
+    """Return how many notifications wait to be sent, and how many failed."""
+    row = connection.execute(
+        "SELECT (SELECT count(*) FROM notification WHERE state = 'pending'),"
+        " (SELECT count(*) FROM notification WHERE state = 'failed')"
+    ).fetchone()
+    return int(row[0]), int(row[1])
+
+
 def list_notifications(
     connection: sqlite3.Connection, *, target: str | None = None, state: str | None = None, limit: int = 50
 ) -> list[NotificationRow]:

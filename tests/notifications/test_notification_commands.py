@@ -53,6 +53,7 @@ def test_a_target_is_set_tried_told_and_looked_at_and_its_token_is_found_nowhere
     assert "0 messages are sent, 1 are given up, 0 notifications wait." in run("notifications", "send")
     (failed,) = json.loads(run("notifications", "outbox", "--state", "failed", "--json"))["notifications"]
     assert (failed["reason"], failed["attempts"]) == ("hooks.slack.com answered 404: no, ***", 1)
+    assert "1 notifications failed: wfengine notifications outbox --state failed" in run("status", code=3)
     assert "1 notifications are tried again." in run("notifications", "retry", "--all")
     assert "1 messages are sent" in run("notifications", "send", code=0)
     assert "state           sent" in run("notifications", "show", "1")

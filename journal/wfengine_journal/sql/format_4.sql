@@ -200,5 +200,6 @@ CREATE TABLE notification (                   -- the outbox: what somebody is to
 ) STRICT;
 CREATE UNIQUE INDEX notification_key ON notification (target, idempotency_key) WHERE idempotency_key IS NOT NULL;
 CREATE INDEX notification_pending ON notification (target, id) WHERE state = 'pending';
+CREATE INDEX notification_failed ON notification (id) WHERE state = 'failed';
 CREATE INDEX notification_begun ON notification (target, begun_at) WHERE begun_at IS NOT NULL;
 CREATE INDEX notification_message ON notification (message_id) WHERE message_id IS NOT NULL;
