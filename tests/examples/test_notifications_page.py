@@ -10,4 +10,4 @@ PAGE = Path(__file__).parents[2] / "docs" / "notifications.md"
 
 
 def test_every_line_of_the_page_prints_what_the_page_shows(tmp_path: Path) -> None:
-    assert assert_page_is_true(PAGE, tmp_path) == 8
+    assert assert_page_is_true(PAGE, tmp_path) == 9

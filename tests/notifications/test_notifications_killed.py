@@ -95,10 +95,10 @@ def test_what_sends_for_a_process_ends_when_that_is_killed(tmp_path: Path, servi
     folder = prepared(tmp_path / "folder", service)
     service.answers.append("hold")
     process = subprocess.Popen([sys.executable, "send.py", ""], cwd=folder, env=environment(), stdout=subprocess.DEVNULL)
-    assert service.held.wait(60)
+    assert service.held.wait(120)
     process.kill()
     process.wait()
-    assert service.let_go.wait(60)  # the connection was closed by the other end
+    assert service.let_go.wait(120)  # the connection was closed by the other end
     assert send(folder, "") == 0
     assert [row[:3] for row in outbox(folder)] == [("one", "sent", 2), ("two", "sent", 2)]
     assert "this may be a repeat" in service.got[-1][2]["message"]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from wfengine_journal.store import Journal
 
 #: How long sending one message may take, in seconds, its process's start included.
-SEND_SECONDS = 30.0
+SEND_SECONDS = 60.0
 #: How long its process has to end by itself when that is over, in seconds.
 GRACE_SECONDS = 5.0
 #: Characters of a part of a URL from which on it is kept out of everything this process writes.

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 _LITERAL = frozenset({"mailto", "mailtos", "json", "jsons", "xml", "xmls", "form", "forms"})
 #: Memory of the process, in bytes: an answer without end must not take the machine's.
 MEMORY_BYTES = 2 << 30
+#: How long a connection and an answer may take, in seconds, unless the URL allows longer: who gives up early sends a repeat.
+CONNECT_SECONDS = 15.0
+ANSWER_SECONDS = 30.0
 #: Characters of a part of a URL from which on it is taken out of whatever is said.
 _SHORTEST = 4
 
@@ -81,6 +84,8 @@ def send(order: Mapping[str, Any]) -> dict[str, object]:
     if plugin is None:
         reason = "apprise cannot read the URL of the target. See https://github.com/caronc/apprise/wiki for what it may be."
         return _failed(reason, url)
+    plugin.socket_connect_timeout = max(float(plugin.socket_connect_timeout or 0), CONNECT_SECONDS)
+    plugin.socket_read_timeout = max(float(plugin.socket_read_timeout or 0), ANSWER_SECONDS)
     wire = wires.Wire(str(order["message_id"]), bool(order["allow_private"]))
     wires.watch(wire)
     try:
