@@ -14,7 +14,7 @@ LEFT_OUT = {
     "server": "there is no server; everything is in one SQLite file",
     "orion": "the server of Prefect 2; there is none here",
     "settings": "there are no settings or profiles; options are given in code, WFENGINE_JOURNAL names the file",
-    "blocks": "of the blocks there is Secret only; keep settings in variables, and build clients in your tasks",
+    "blocks": "there are Secret and the blocks of notifications; keep settings in variables, and build clients in your tasks",
     "workers": "there are no work pools and workers; runs are executed by the process that starts them",
     "infrastructure": "there is no infrastructure to start; run the file where you want it to run",
     "docker": "no images are built here; put the file and wfengine into an image of yours and run it there",

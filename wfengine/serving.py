@@ -28,6 +28,7 @@ from wfengine.isolation import Children
 from wfengine.journals import default_journal, default_path, use_journal
 from wfengine.loading import is_loading, load_namespace, load_target, note_skipped_call
 from wfengine.logging import get_logger
+from wfengine.notifying.courier import daemon_courier
 from wfengine.run_worker import DEFAULT_LIMIT, checked_limit
 from wfengine.scopes import current_scope
 from wfengine.source_tables import Sources, configured_sources, services_of
@@ -313,6 +314,7 @@ def make_daemon(journal: Journal, served: Served, options: ServeOptions) -> Daem
     """Return the daemon of what is to be served: which services it has, and what each is told."""
     # What it starts, the executor finds in its queue: it is woken by the commit. So nothing has to be launched.
     services: list[Service] = [Scheduler(journal, deployment_ids=served.deployment_ids), Automations(journal)]
+    services.append(daemon_courier(journal))
     services += services_of(journal, options.sources)
     if options.ui is not None:
         services.append(_page(journal, *options.ui))

@@ -21,6 +21,7 @@
     │   ├── InvalidInputError         WF150  an input does not fit what a waiting flow run asked for (a ValueError too)
     │   ├── ConcurrencySlotAcquisitionError WF160 a limit that does not exist (strict=True), or that can never give as much
     │   ├── SecretError               WF170  a secret that is not there, or that cannot be read or kept (a ValueError too)
+    │   ├── NotificationError         WF171  a notification, or a target of some, that makes no sense (a ValueError too)
     │   ├── UserTableError            WF190  a transactional task would touch what is not its own, or outlives its connection
     │   └── FlowVisualizationError    WF180  a flow cannot be drawn: its code needs the result of a task
     │       ├── GraphvizImportError              WF181  the package graphviz is not installed
@@ -221,6 +222,12 @@ class SecretError(UsageError, ValueError):
     """A secret is not there, or it cannot be read or kept: there is no key, a wrong one, or what keeps it does not answer."""
 
     code = "WF170"
+
+
+class NotificationError(UsageError, ValueError):
+    """A notification makes no sense, its target is not there, or what is said of a target is not allowed."""
+
+    code = "WF171"
 
 
 class UserTableError(UsageError):

@@ -49,6 +49,8 @@ else:
 CHECKPOINT_BYTE = 0
 #: The byte that the process holds which does what automations say: far beyond those of owners.
 AUTOMATIONS_BYTE = 1 << 40
+#: The byte that the process holds which sends notifications.
+NOTIFICATIONS_BYTE = AUTOMATIONS_BYTE + 1
 #: How often a held byte is asked about again before its holder counts as alive.
 LIVENESS_TRIES = 20
 

@@ -26,7 +26,7 @@ BATCH_CALLS = 1000
 BATCH_RUNS = 200
 #: Values, or errors, deleted in one transaction: each of these looks at all rows that may refer to one.
 BATCH_VALUES = 10_000
-#: Events, firings and ticks deleted in one transaction, of each.
+#: Events, firings, notifications and ticks deleted in one transaction, of each.
 BATCH_EVENTS = 10_000
 #: Pages given back in one transaction.
 BATCH_PAGES = 1000
@@ -53,7 +53,7 @@ class Pruned:
     task_runs: int = 0
     values: int = 0
     errors: int = 0
-    events: int = 0  # events outside of runs, firings of automations, and ticks of schedules
+    events: int = 0  # events outside of runs, firings of automations, notifications, and ticks of schedules
     bytes: int = 0
     kept_for_open: int = 0  # fit the rule, but an open run needs them or may ask, or an automation has not seen their events
     unreferenced_files: list[str] = field(default_factory=list)  # references (JSON) to stored results that no row has any more
@@ -275,6 +275,7 @@ _EVENTS = (
     "SELECT max(id) FROM event WHERE name IN ('file.added', 'file.changed', 'file.deleted') AND idempotency_key IS NOT NULL"
     " GROUP BY resource HAVING count(*) > 1 OR max(name) <> 'file.deleted') LIMIT ?)",
     "DELETE FROM firing WHERE id IN (SELECT id FROM firing WHERE state <> 'pending' AND fired_at < ? LIMIT ?)",
+    "DELETE FROM notification WHERE id IN (SELECT id FROM notification WHERE state <> 'pending' AND created_at < ? LIMIT ?)",
     "DELETE FROM tick WHERE (schedule_id, nominal_at) IN (SELECT t.schedule_id, t.nominal_at FROM tick t"
     " JOIN schedule s ON s.id = t.schedule_id AND t.nominal_at <= s.decided_to"
     " WHERE t.nominal_at < ? AND NOT EXISTS (SELECT 1 FROM flow_run r WHERE r.id = t.flow_run_id) LIMIT ?)",
@@ -292,7 +293,7 @@ def _delete_events(journal: Journal, before: str) -> int:
 
 
 class _DeleteEvents:
-    """Delete some of the events, firings and ticks from before an instant. Sets `deleted`."""
+    """Delete some of the events, firings, notifications and ticks from before an instant. Sets `deleted`."""
 
     def __init__(self, before: str) -> None:
         self._before = before

@@ -42,10 +42,11 @@ NUMBERED = (
     "event",
     "automation",
     "firing",
+    "notification",
 )
 KEYED = (
     *("execution", "transition", "task_code", "argument", "item", "hook_run", "cache_use", "dependency", "cache", "variable"),
-    *("tick", "quota", "secret"),
+    *("tick", "quota", "secret", "notification_target"),
 )
 LOST = "its result was lost when the file was damaged; a resume runs it again"
 

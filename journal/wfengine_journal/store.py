@@ -142,6 +142,14 @@ class Journal:
         """Let another process do what automations say."""
         self._lock_file.release(owners.AUTOMATIONS_BYTE)
 
+    def lead_notifications(self) -> bool:
+        """Become, or stay, the one process of this journal that sends notifications; tell whether it is so."""
+        return self._lock_file.hold(owners.NOTIFICATIONS_BYTE)
+
+    def leave_notifications(self) -> None:
+        """Let another process send notifications."""
+        self._lock_file.release(owners.NOTIFICATIONS_BYTE)
+
     def probe_commits(self, probe: CommitProbe) -> None:
         """Have a function called just before and just after each commit from now on: for tests that crash there."""
         self._writer.probe = probe

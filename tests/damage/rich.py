@@ -89,6 +89,8 @@ COMMANDS = (
     *(["limits", "set", "database", "--slots", "2"], ["queues", "set", "default", "--slots", "3"]),
     ["automations", "apply", "automations.toml"],
     ["deployments", "run", "parent/hourly"],
+    ["notifications", "set", "ops", "--url", "json://127.0.0.1:9/hook"],
+    ["notifications", "notify", "ops", "told", "--subject", "Tell"],
     ["send", "14", '"hello"', "--topic", "later"],
 )
 AUTOMATIONS = """
@@ -105,7 +107,13 @@ def environment(folder: Path) -> dict[str, str]:
     """Return the environment of a user who set nothing of wfengine but where the journal is."""
     sources = os.pathsep.join(str(ROOT / name) for name in (".", "journal", "scheduler"))
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("WFENGINE_")}
-    return {**inherited, "PYTHONPATH": sources, "WFENGINE_JOURNAL": str(folder / "journal.db"), "NO_COLOR": "1"}
+    return {
+        **inherited,
+        "PYTHONPATH": sources,
+        "WFENGINE_JOURNAL": str(folder / "journal.db"),
+        "NO_COLOR": "1",
+        "WFENGINE_NOTIFICATIONS": "off",
+    }
 
 
 def make_rich(folder: Path) -> Path:

@@ -33,6 +33,8 @@ VIEWS = [
         "events",
         "automations",
         "firings",
+        "notifications",
+        "notification_targets",
         "daemons",
         "flow_stats",
         "slowest_tasks",

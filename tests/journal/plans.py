@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 #: Tables with a row per definition, process or name: they stay small while runs come and go.
 SMALL = frozenset({
-    "_sqlite_migrations", "automation", "code", "daemon", "deployment", "flow", "meta", "owner", "quota", "schedule", "slot",
+    "_sqlite_migrations", "automation", "code", "daemon", "deployment", "flow", "meta",
+    "notification_target", "owner", "quota", "schedule", "slot",
     "secret", "sqlite_master", "sqlite_sequence", "task", "variable",
 })  # fmt: skip
 

@@ -357,7 +357,16 @@ def test_events_firings_and_ticks_go_by_age_but_none_that_is_still_needed(path: 
     for nominal_at, run in (("2020-01-01", None), ("2020-01-02", run_id), ("2020-01-03", 10**6), ("2026-01-01", None)):
         change(path, "INSERT INTO tick VALUES (1, ?, 'started', NULL, ?, ?)", f"{nominal_at}T00:00:00.000000Z", run, old)
 
-    assert pruned(path, Rule(ended_before="2026-06-01T00:00:00.000000Z")).events == 4
+    for state, at in (("sent", old), ("pending", old), ("failed", young)):
+        change(
+            path,
+            "INSERT INTO notification (target, level, body, state, created_at, ended_at)"
+            " VALUES ('ops', 'info', 'x', ?, ?, iif(? = 'pending', NULL, ?))",
+            state, at, state, at,
+        )  # fmt: skip
+
+    assert pruned(path, Rule(ended_before="2026-06-01T00:00:00.000000Z")).events == 5
+    assert query(path, "SELECT state, created_at FROM notification ORDER BY id") == [("pending", old), ("failed", young)]
     assert query(path, "SELECT name FROM event WHERE flow_run_id IS NULL ORDER BY id") == [("order.placed",), ("not.seen",)]
     assert query(path, "SELECT state, fired_at FROM firing ORDER BY id") == [("pending", old), ("done", young)]
     assert query(path, "SELECT substr(nominal_at, 1, 10) FROM tick") == [("2020-01-02",), ("2026-01-01",)]

@@ -28,6 +28,7 @@ from wfengine.automations.actions import (
     RunCommand,
     RunDeployment,
     SendMessage,
+    SendNotification,
     SuspendFlowRun,
 )
 from wfengine.automations.definitions import Automation, apply_automations
@@ -52,6 +53,7 @@ __all__ = [
     "RunCommand",
     "RunDeployment",
     "SendMessage",
+    "SendNotification",
     "SequenceTrigger",
     "SuspendFlowRun",
     "apply_automations",

@@ -204,6 +204,27 @@ class SendMessage(Action):
         Action.__post_init__(self)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SendNotification(Action):
+    """Tell a notification target, as `notify` does. Put into the outbox exactly once, and sent from there."""
+
+    type: ClassVar[str] = "send-notification"
+    target: str
+    body: str
+    subject: str | None = None
+    level: str = "info"
+
+    def __post_init__(self) -> None:
+        _text(self.target, "target", needed=True)
+        _text(self.body, "body", needed=True)
+        _text(self.subject, "subject")
+        if self.level not in ("info", "success", "warning", "failure"):
+            raise UsageError(f"`level` of action 'send-notification' is info, success, warning or failure, not {self.level!r}.")
+        if "{{" in self.target:
+            raise UsageError("`target` of action 'send-notification' is no template: an event must not choose who is told.")
+        Action.__post_init__(self)
+
+
 class _OfAutomation(Action):
     automation: str | int | None
 
@@ -290,7 +311,7 @@ KINDS: dict[str, type[Action]] = {
     kind.type: kind
     for kind in (
         DoNothing, RunDeployment, PauseDeployment, ResumeDeployment, CancelFlowRun, PauseFlowRun, SuspendFlowRun, ResumeFlowRun,
-        EmitEvent, SendMessage, PauseAutomation, ResumeAutomation, CallWebhook, RunCommand,
+        EmitEvent, SendMessage, SendNotification, PauseAutomation, ResumeAutomation, CallWebhook, RunCommand,
     )
 }  # fmt: skip
 

@@ -22,6 +22,8 @@ from wfengine.cancellation import after_cancel, change_to_wait_again, requested
 from wfengine.event_values import event_columns
 from wfengine.halts import notice
 from wfengine.messages import checked_topic
+from wfengine.notifications import put_of_action
+from wfengine.notifying.courier import wake_courier
 from wfengine.ownership import sweep
 from wfengine.plain_json import plain_json
 from wfengine.recovery import find_run_id
@@ -41,6 +43,7 @@ from wfengine_journal.errors import JournalError, UsageError, ValueNotStorableEr
 from wfengine_journal.events import FIRING_KEY, PutEvent
 from wfengine_journal.messages import PutMessage
 from wfengine_journal.names import new_run_name
+from wfengine_journal.notifications import PutNotification
 from wfengine_journal.queued_runs import QueueRun, RunRequest
 from wfengine_journal.requests import RequestCancel, RequestPause
 from wfengine_journal.tickets import Change, WriteRefused
@@ -131,6 +134,8 @@ class Performer:
                 return self._emit(firing, action, context, at), None
             case kinds.SendMessage():
                 return self._send(firing, action, context, result, at), None
+            case kinds.SendNotification():
+                return self._notify(firing, action, context, result), lambda: wake_courier(self._journal)
             case kinds.CancelFlowRun():
                 return self._cancel(self._run_of(action, context, result), _reason(firing, action, context), at)
             case kinds.PauseFlowRun() | kinds.SuspendFlowRun():
@@ -211,6 +216,18 @@ class Performer:
             raise ActionFailed(str(error)) from error
         return PutMessage(run_id, topic, encoded, at=at, idempotency_key=_key(firing))
 
+    def _notify(
+        self, firing: FiringRow, action: kinds.SendNotification, context: Mapping[str, object], result: ActionResult
+    ) -> Change:
+        body, subject = (templates.fill(text, context, "text") for text in (action.body, action.subject))
+        run = templates.find_in_event(context, "flow_run") or {}
+        run_id = run.get("id")
+        result.more["target"] = action.target
+        return put_of_action(
+            self._journal, action.target, _as_text(body), None if subject is None else _as_text(subject), level=action.level,
+            key=_key(firing), run_id=run_id if isinstance(run_id, int) else None,
+        )  # fmt: skip
+
     def _cancel(self, run_id: int, reason: str, at: str) -> tuple[Change, Callable[[], None]]:
         sweep(self._journal)
         request = RequestCancel(run_id, message=requested("cancelled", reason), at=at)
@@ -288,6 +305,8 @@ class Performer:
             return (
                 "the deployment was removed" if carried.existing_id is None else f"it is flow run {carried.existing_id} already"
             )
+        if isinstance(carried, PutNotification):
+            return f"there is no notification target '{carried.columns.target}' any more"
         if isinstance(carried, PutMessage):
             return f"flow run {carried.flow_run_id} has ended and receives nothing more"
         if isinstance(carried, RequestCancel | RequestPause):
@@ -440,6 +459,10 @@ def _advanced(firing: FiringRow, result: ActionResult, last: bool) -> FiringRow 
 
 def _key(firing: FiringRow) -> str:
     return f"{FIRING_KEY}{firing.id}:{firing.actions_done}"
+
+
+def _as_text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _reason(

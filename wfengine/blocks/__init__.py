@@ -1,1 +1,1 @@
-"""The one block of Prefect's that is there: `blocks.system.Secret`."""
+"""The blocks of Prefect's that are there: `blocks.system.Secret`, and those of `blocks.notifications`."""

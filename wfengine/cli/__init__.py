@@ -54,6 +54,7 @@ __all__ = ["main", "root"]
         "schedules": ("wfengine.cli.schedules:schedules", "When deployments are due."),
         "events": ("wfengine.cli.events:events", "What happened, and what is made an event."),
         "automations": ("wfengine.cli.automations:automations", "What is done when events happen."),
+        "notifications": ("wfengine.cli.notifications:notifications", "Whom to tell, and what was told."),
         "limits": ("wfengine.cli.limits:limits", "How many may do something at a time, or in a time."),
         "queues": ("wfengine.cli.queues:queues", "Queues of runs, and what limits them."),
         "variables": ("wfengine.cli.variables:variables", "Named values that flows share."),

@@ -12,6 +12,7 @@ from wfengine.cli.journal import journal_path, shown_path, sweep_if_needed
 from wfengine.cli.output import ago_text, clean, instant_text, json_value, say, size_text, write, write_json
 from wfengine_journal.clock import SystemClock, seconds_from_text
 from wfengine_journal.daemons import DaemonRow, Situation, Upkeep, get_situation, list_daemons
+from wfengine_journal.notifications import count_open
 from wfengine_journal.queries import reading
 
 #: A daemon that says how it is every 10 s, and has not for so long, is shown as silent.
@@ -28,7 +29,7 @@ DEAD_SHOWN = 3
         'JSON:\n  {"schema_version", "command", "journal", "daemons": [{"name", "pid", "host", "state", "lives", "silent",\n'
         '   "started_at", "beat_at", "report"}], "next_due": [{"at", "deployment", "schedule"}],\n'
         '   "queues": [{"name", "waiting", "running", "paused", "slots"}], "runs": {STATE: number}, "bytes", "wal_bytes",\n'
-        '   "last_backup", "last_prune"}',
+        '   "last_backup", "last_prune", "notifications": {"pending", "failed"}}',
         "Exit codes:\n  0    a daemon lives\n  3    none does\n  5    trouble with the journal",
     ),
 )
@@ -43,11 +44,15 @@ def status(settings: Settings) -> int:
         sweep_if_needed(connection, path)
         daemons = list_daemons(connection, path)
         situation = get_situation(connection, path)
+        pending, failed = count_open(connection)
     lives = any(daemon.lives for daemon in daemons)
     if settings.as_json:
-        write_json("status", {"journal": str(path), **_fields(daemons, situation)})
+        told = {"notifications": {"pending": pending, "failed": failed}}
+        write_json("status", {"journal": str(path), **_fields(daemons, situation), **told})
     elif not settings.quiet:
         _show(path, daemons, situation)
+        if failed:
+            write(f"{'told':<10}  {failed} notifications failed: wfengine notifications outbox --state failed")
     return ExitCode.OK if lives else ExitCode.NOT_FOUND
 
 

@@ -170,7 +170,7 @@ def put_change(
         at=journal.clock.now_text(),
         slots=_checked_slots(slots, shown),
         partition_slots=_checked_slots(partition_slots, shown),
-        rate=_checked_rate(rate, shown),
+        rate=checked_rate(rate, shown),
         description=description,
         applied_from=applied_from,
     )
@@ -192,7 +192,8 @@ def _checked_slots(slots: object, shown: str) -> int | Literal[Keep.KEEP] | None
     return slots
 
 
-def _checked_rate(rate: object, shown: str) -> tuple[int, float] | Literal[Keep.KEEP] | None:
+def checked_rate(rate: object, shown: str) -> tuple[int, float] | Literal[Keep.KEEP] | None:
+    """Return a rate as (count, seconds). Raises UsageError."""
     if rate is None or rate is KEEP:
         return rate
     count: object = None

@@ -1,4 +1,4 @@
--- What format 4 adds to format 3: schedules that fire, queues and limits, events, automations, daemons. Never edited once released.
+-- What format 4 adds to format 3: schedules that fire, queues and limits, events, automations, notifications, daemons. Never edited once released.
 
 CREATE TABLE schedule_4 (                     -- when a deployment is due
     id            INTEGER PRIMARY KEY,
@@ -164,3 +164,42 @@ CREATE TABLE secret (                         -- a named secret, encrypted, or w
     updated_at TEXT NOT NULL,                 -- when it was set last
     CHECK ((ciphertext IS NULL) = (key_id IS NULL) AND (ciphertext IS NULL) <> (source IS NULL))
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE notification_target (            -- whom notifications go to
+    name       TEXT PRIMARY KEY,
+    url        TEXT NOT NULL,                 -- an apprise URL; what is secret in it stands as a reference, {{ secrets.NAME }}
+    rate_count INTEGER,                       -- so many messages in rate_seconds; what is more waits, and goes out together; null: any number
+    rate_seconds REAL,
+    digest_seconds REAL NOT NULL DEFAULT 0,   -- what is asked for so long after the first goes out with it, as one message
+    allow_private INTEGER NOT NULL CHECK (allow_private IN (0, 1)),  -- 1: it may be on this machine or in a private network
+    held_to    TEXT,                          -- nothing is sent before, since it asked for that; null: at any time
+    created_at TEXT NOT NULL,
+    updated_at TEXT NOT NULL,
+    CHECK ((rate_count IS NULL) = (rate_seconds IS NULL))
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE notification (                   -- the outbox: what somebody is to be told, and whether that was sent
+    id              INTEGER PRIMARY KEY AUTOINCREMENT,
+    target          TEXT NOT NULL,            -- name of the target; it may be gone
+    idempotency_key TEXT,                     -- a second notification of this target and key is not recorded; null: none
+    flow_run_id     INTEGER,                  -- the run that it is of; null: of none. The run may be pruned
+    level           TEXT NOT NULL CHECK (level IN ('info', 'success', 'warning', 'failure')),
+    subject         TEXT,
+    body            TEXT NOT NULL,
+    state           TEXT NOT NULL CHECK (state IN ('pending', 'sent', 'failed')),
+    message_id      TEXT,                     -- of the message that carries it, alone or with others, in every try; null: not tried yet
+    attempts        INTEGER NOT NULL DEFAULT 0,
+    unsure          INTEGER NOT NULL DEFAULT 0 CHECK (unsure IN (0, 1)),  -- 1: a try that was cut off, or had no clear answer, may have arrived
+    next_attempt_at TEXT,                     -- null: as soon as the target's rate and digest let it
+    reason          TEXT,                     -- why the last try failed
+    created_at      TEXT NOT NULL,
+    begun_at        TEXT,                     -- when the first try began; null: not yet
+    ended_at        TEXT,                     -- when it was sent, or given up; null: it is pending
+    CHECK ((state = 'pending') = (ended_at IS NULL)),
+    CHECK ((message_id IS NULL) = (begun_at IS NULL))
+) STRICT;
+CREATE UNIQUE INDEX notification_key ON notification (target, idempotency_key) WHERE idempotency_key IS NOT NULL;
+CREATE INDEX notification_pending ON notification (target, id) WHERE state = 'pending';
+CREATE INDEX notification_failed ON notification (id) WHERE state = 'failed';
+CREATE INDEX notification_begun ON notification (target, begun_at) WHERE begun_at IS NOT NULL;
+CREATE INDEX notification_message ON notification (message_id) WHERE message_id IS NOT NULL;

@@ -339,6 +339,16 @@ SELECT x.id, a.name AS automation, x.state, x.actions_done, x.results, x.event_i
 FROM firing x
 JOIN automation a ON a.id = x.automation_id;
 
+CREATE VIEW notifications AS
+SELECT id, target, state, level, subject, body, attempts, reason, next_attempt_at, message_id, unsure, flow_run_id AS run_id,
+       idempotency_key, created_at, begun_at, ended_at
+FROM notification;
+
+CREATE VIEW notification_targets AS
+SELECT t.name, t.url, t.rate_count, t.rate_seconds, t.digest_seconds, t.allow_private, t.held_to,
+       (SELECT count(*) FROM notification n WHERE n.target = t.name AND n.state = 'pending') AS pending, t.created_at, t.updated_at
+FROM notification_target t;
+
 CREATE VIEW daemons AS
 SELECT d.owner_id, d.name, CASE WHEN o.ended_at IS NOT NULL THEN 'stopped' ELSE d.state END AS state, o.pid, o.host, o.started_at,
        d.beat_at, o.ended_at, d.report
@@ -371,6 +381,8 @@ SELECT column1 AS name, column2 AS shows, column3 AS try FROM (VALUES
     ('events', 'what happened, state changes of flow runs included', 'SELECT id, name, resource, occurred_at FROM events ORDER BY id DESC LIMIT 20'),
     ('automations', 'what is done when events happen', 'SELECT name, active, firings, last_fired_at FROM automations'),
     ('firings', 'each time an automation fired, and what came of its actions', 'SELECT automation, state, results, fired_at FROM firings ORDER BY id DESC LIMIT 20'),
+    ('notifications', 'what somebody is to be told, and whether it was sent', 'SELECT target, state, subject, attempts, reason FROM notifications ORDER BY id DESC LIMIT 20'),
+    ('notification_targets', 'whom notifications go to', 'SELECT name, pending, rate_count, rate_seconds FROM notification_targets'),
     ('daemons', 'processes that serve this journal, and since when', 'SELECT name, state, pid, beat_at FROM daemons'),
     ('flow_stats', 'per flow: runs, failures, mean duration', 'SELECT * FROM flow_stats'),
     ('slowest_tasks', 'per task: number, mean, longest, total seconds', 'SELECT * FROM slowest_tasks LIMIT 10'),

@@ -1,0 +1,1 @@
+"""How notifications are sent. What users import is `wfengine.notifications`."""
