@@ -38,6 +38,8 @@ PLACES = {
     "examples/kubernetes": "examples/kubernetes.md",
     "examples/monitoring": "examples/monitoring.md",
 }
+#: Many tables of the pages have no words in their head; it need not be shown then.
+STYLE = ".md-typeset table:not([class]) thead:not(:has(th:not(:empty))) { display: none }\n"
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".json": "json"}
 LINK = re.compile(r"\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
@@ -121,6 +123,7 @@ def generated() -> Iterator[tuple[str, str]]:
             yield page, _folder(path.name)
         else:
             yield page, _example(path)
+    yield "assets/wfengine.css", STYLE
     yield "examples/index.md", _examples()
     yield "reference/cli.md", cli_reference.page()
     yield "reference/python.md", python_reference.page()

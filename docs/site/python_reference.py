@@ -30,6 +30,9 @@ MODULES = (
     "wfengine.variables",
 )
 
+#: Characters of a signature that stand in one line.
+WIDTH = 90
+
 
 def page() -> str:
     """Return the page."""
@@ -66,7 +69,7 @@ def public_names(module: ModuleType) -> list[str]:
 def _described(path: str, name: str, thing: object) -> list[str]:
     if not callable(thing):
         return [f"### {path}", "", f"`{type(thing).__name__}`", ""]
-    lines = [f"### {path}", "", f"```python\n{_signature(name, thing)}\n```", "", _text(thing), ""]
+    lines = [f"### {path}", "", f"```python\n{_in_lines(_signature(name, thing))}\n```", "", _text(thing), ""]
     if inspect.isclass(thing):
         for member, value in vars(thing).items():
             if not member.startswith("_") and (entry := _member(member, value)):
@@ -99,6 +102,23 @@ def _signature(name: str, thing: object, bound: bool = False) -> str:
     shown = re.sub(r"<([\w.]+) object at 0x[0-9a-f]+>", "...", shown)
     shown = re.sub(r"<function (\w+)[^>]*>", r"\1", shown)
     return name + shown.replace("wfengine_journal.", "").replace("collections.abc.", "")
+
+
+def _in_lines(signature: str) -> str:
+    """Return a signature that is too long for a line with a line for each parameter."""
+    if len(signature) <= WIDTH:
+        return signature
+    name, _, rest = signature.partition("(")
+    depth, parameters = 1, [""]
+    for place, sign in enumerate(rest):
+        depth += (sign in "([{") - (sign in ")]}")
+        if depth == 0:
+            return "\n".join([f"{name}(", *(f"    {each.strip()}," for each in parameters), rest[place:]])
+        if sign == "," and depth == 1:
+            parameters.append("")
+        else:
+            parameters[-1] += sign
+    return signature
 
 
 class _Bare:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import importlib
 import os
 import re
+import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -27,6 +31,9 @@ pytest.importorskip("mkdocs", reason="install the extra docs")
 ROOT = Path(__file__).parents[2]
 SITE = ROOT / "docs" / "site"
 BUILD_SECONDS = 240
+BROWSER_SECONDS = 60
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-dev-shm-usage"]
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +69,13 @@ def references() -> Iterator[dict[str, str]]:
 
 #: What a browser fetches by itself when it shows a page, by the attribute that says where from.
 LOADS = {"link": "href", "script": "src", "img": "src", "iframe": "src", "source": "src", "video": "src", "use": "href"}
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Serves a folder, and says nothing of requests."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
 
 
 class Reader(HTMLParser):
@@ -102,6 +116,29 @@ def test_the_site_is_whole_and_asks_nothing_of_others(built: Path) -> None:
     assert broken == []
     assert foreign == []
     assert re.findall(r"(?:url\(\s*['\"]?|@import\s+['\"])(?:https?:)?//[^)]*", styles) == []
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium: apt install chromium")
+def test_a_browser_that_reads_and_searches_the_site_asks_nobody_but_its_server(built: Path) -> None:
+    playwright = pytest.importorskip("playwright.sync_api", reason="install the extra tests")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(built)))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    asked: list[str] = []
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS, timeout=BROWSER_SECONDS * 1000)
+        tab = browser.new_page()
+        tab.set_default_timeout(BROWSER_SECONDS * 1000)
+        tab.on("request", lambda request: asked.append(request.url))
+        tab.goto(f"http://127.0.0.1:{server.server_port}/start.html")
+        tab.fill("[data-md-component=search-query]", "drift")
+        tab.wait_for_selector(".md-search-result__item")
+        browser.close()
+    server.shutdown()
+    thread.join(BROWSER_SECONDS)
+    server.server_close()
+
+    assert {urlsplit(url).netloc for url in asked if urlsplit(url).netloc} == {f"127.0.0.1:{server.server_port}"}
 
 
 def test_every_page_of_the_folder_docs_is_in_the_lists_for_people_and_for_programs(built: Path) -> None:
