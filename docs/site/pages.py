@@ -5,7 +5,6 @@ A hook of MkDocs. Nothing that it makes is kept in the repository, so nothing of
 
 from __future__ import annotations
 
-import os
 import posixpath
 import re
 import sys
@@ -186,7 +185,7 @@ def llms(groups: list[tuple[str, list[str]]], texts: dict[str, str], base: str) 
     for title, uris in groups:
         lines += [f"## {title}", ""]
         for uri in uris:
-            name = texts[uri].partition("\n")[0].removeprefix("# ")
-            lines.append(f"- [{name}]({base}{uri}): {first_sentence(texts[uri].partition(os.linesep)[2])}")
+            title, _, text = texts[uri].partition("\n")
+            lines.append(f"- [{title.removeprefix('# ')}]({base}{uri}): {first_sentence(text)}")
         lines.append("")
     return "\n".join(lines)

@@ -10,6 +10,7 @@ import pytest
 from pages import assert_page_is_true
 
 from wfengine.cli import root
+from wfengine_journal import codec
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -53,3 +54,12 @@ def test_every_command_that_a_page_names_in_its_text_exists_with_those_options(p
     text = re.sub(r"^```.*?^```$", "", (DOCS / page).read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
 
     assert _mistakes(text) == []
+
+
+def test_the_page_that_compares_says_of_us_what_the_code_and_the_page_on_capacity_say() -> None:
+    text = (DOCS / "comparison.md").read_text(encoding="utf-8")
+    capacity = (DOCS / "capacity.md").read_text(encoding="utf-8")
+    ((count, size),) = re.findall(r"a map of ([\d,]+) in (\d+ MB)", text)
+
+    assert f"a value of {codec.MAX_VALUE_BYTES // 2**20} MiB" in text
+    assert re.search(rf"maps {count} tasks .*\| {size} \|", capacity)
