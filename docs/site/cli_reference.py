@@ -17,7 +17,8 @@ def page() -> str:
     lines = [
         "# Command line",
         "",
-        "Every command, with its options, as `--help` has it. A RUN is an id, a name, the beginning of a name, or `@last`.",
+        "Every command, with its options, as `--help` has it. A RUN is an id, a name, the beginning of a name, or `@last`:",
+        "the newest that somebody started, not one out of a queue.",
         "",
         "These options are taken by each command, before its name and after it:",
         "",
