@@ -55,10 +55,13 @@ def _run(folder: Path, arguments: list[str], variables: dict[str, str]) -> subpr
     )
 
 
-def python(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run Python in `folder`, with the journal `folder`/journal.db, to its end, whatever that is."""
+def python(folder: Path, *arguments: object, warnings: str = "error") -> subprocess.CompletedProcess[str]:
+    """Run Python in `folder`, with the journal `folder`/journal.db, to its end, whatever that is.
+
+    `warnings`: what becomes of one; 'default' where packages of others are used that may warn on a newer Python.
+    """
     journal = {"WFENGINE_JOURNAL": str(folder / "journal.db")}
-    return _run(folder, [sys.executable, "-W", "error", *map(str, arguments)], journal)
+    return _run(folder, [sys.executable, "-W", warnings, *map(str, arguments)], journal)
 
 
 def shell(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
@@ -66,15 +69,15 @@ def shell(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
     return _run(folder, ["sh", "-c", command], {})
 
 
-def run_until_killed(folder: Path, target: str, task: str, limit: int, *arguments: object) -> None:
+def run_until_killed(folder: Path, target: str, task: str, limit: int, *arguments: object, warnings: str = "error") -> None:
     """Run a flow until `limit` calls of `task` are completed; its process is then killed by SIGKILL."""
-    ended = python(folder, "-c", KILLED, target, task, limit, *map(repr, arguments))
+    ended = python(folder, "-c", KILLED, target, task, limit, *map(repr, arguments), warnings=warnings)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
 
 
-def resume(folder: Path) -> None:
+def resume(folder: Path, warnings: str = "error") -> None:
     """Resume the last run in a new process, to its successful end."""
-    ended = python(folder, "-m", "wfengine", "resume", "@last")
+    ended = python(folder, "-m", "wfengine", "resume", "@last", warnings=warnings)
     assert ended.returncode == 0, ended.stderr
 
 

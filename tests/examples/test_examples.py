@@ -32,6 +32,8 @@ def test_every_example_has_a_main_guard_and_is_run_here() -> None:
         "approval.py",
         "file_drop.py",
         "endless_stream.py",
+        "grid_search.py",
+        "scrape.py",
     }
 
     assert {path.name for path in EXAMPLES.glob("*.py")} == known

@@ -80,7 +80,7 @@ __all__ = ["main", "root"]
         "  wfengine run etl.py -p day=2026-11-22\n"
         "  wfengine resume @last\n"
         "  wfengine sql 'SELECT name, state FROM runs'",
-        "A RUN is an id, a name, the beginning of a name, or @last.",
+        "A RUN is an id, a name, the beginning of a name, or @last: the newest that somebody started, not one of a queue.",
     )
     + "\n\n"
     + EXPLANATION,
