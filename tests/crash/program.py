@@ -2,7 +2,7 @@
 
     python -m tests.crash.program --kills 10000 --seed 7
 
-is the long form; it prints one line of summary, and a line for each violation.
+is the long form; it prints one line of summary, and a line for each violation. Ctrl-C ends it after the runs it is at.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 from tests.crash import invariants
 from tests.crash.harness import Case, in_parallel
 from tests.crash.zoo import ZOO
+from tests.interrupting import end_early_on_interrupt, is_interrupted
 
 #: What is killed: a long flow over threads and subflows, one over asyncio, one in which transactions of user code, messages,
 #: sleeps and nested tasks cross; in both durabilities.
@@ -70,7 +71,7 @@ class Torture:
 
     def _work(self) -> None:
         try:
-            while self.tally.kills < self._kills and not self._problems:
+            while self.tally.kills < self._kills and not self._problems and not is_interrupted():
                 with self._lock:
                     number = next(self._numbers)
                 self._torture_one_run(number)
@@ -119,6 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1_000_000))
     options = parser.parse_args(arguments)
+    end_early_on_interrupt()
     folder = Path(tempfile.mkdtemp(prefix="wfengine-crash-"))
     tally = Torture(folder, options.kills, options.seed).run()
     for violation in tally.violations:

@@ -16,6 +16,7 @@ from tests.crash.harness import ZOO as ZOO_PROGRAM
 from tests.crash.harness import Case
 from tests.crash.nursery import Nursery
 from tests.crash.zoo import ZOO
+from tests.interrupting import until_interrupted
 from tests.power_loss.disks import KINDS, Disk, write_out
 from tests.power_loss.recording import MARKS, Operation
 
@@ -114,7 +115,7 @@ def judge_all(operations: Sequence[Operation], plan: Plan, judge: Judge, folder:
     done = 0
     numbers = {number: plan.dice(number) for number in plan.images}
     cuts = sorted((dice.randint(0, len(operations)), number) for number, dice in numbers.items())
-    for cut, number in cuts:
+    for cut, number in until_interrupted(cuts):
         for each in operations[done:cut]:
             disk.do(each)
         done = max(done, cut)

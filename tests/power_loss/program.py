@@ -3,7 +3,7 @@
     python -m tests.power_loss.program --images 20000 --seed 7
 
 is the long form: so many images of flows in both durabilities, the calibration by plain SQLite before. It prints a line of
-summary, a line for each violation with the command that repeats it, and keeps the recordings then.
+summary, a line for each violation with the command that repeats it, and keeps the recordings then. Ctrl-C ends it early.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from tests.crash.effects import VARIABLE
 from tests.crash.harness import ROOT, Case, environment
 from tests.crash.harness import ZOO as ZOO_PROGRAM
 from tests.crash.nursery import Nursery
+from tests.interrupting import end_early_on_interrupt, is_interrupted
 from tests.power_loss.judging import LOST, Plan, Resumer, Tally, judge_all, judge_journal, judge_plain
 from tests.power_loss.recording import MARKS, Operation, compile_recorder, read, record
 
@@ -92,7 +93,7 @@ class Laboratory:
             tally = judge_all(operations, plan, judge_journal, self.folder / "images", resumer)
         finally:
             nursery.close()
-        assert tally.images == len(plan.images)
+        assert tally.images == len(plan.images) or is_interrupted()
         if subject.durability == "process":
             tally.violations = [each for each in tally.violations if not each.partition(": ")[2].startswith(LOST)]
         return tally
@@ -108,6 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", help="one recording, such as long_chain-power")
     parser.add_argument("--image", type=int, help="one image, and go on from it")
     options = parser.parse_args(arguments)
+    end_early_on_interrupt()
     folder = options.kept or Path(tempfile.mkdtemp(prefix="wfengine-power-", dir=MEMORY))
     laboratory = Laboratory(folder)
     if options.image is None:

@@ -8,14 +8,18 @@ from __future__ import annotations
 import os
 import sqlite3
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 from tests.crash.effects import acknowledged, append
 from tests.crash.nursery import FLAG, serve
 from tests.crash.zoo import add
+from tests.power_loss.recording import read
 from wfengine import Flow, flow, journals
 
+#: What is marked once nothing is left to be synced, and the variable that says where the recorder writes.
+QUIET, RECORDING = "quiet", "POWER_LOSS_LOG"
 #: Rows that the plain program commits and acknowledges one by one, enough to fold the log several times.
 ROWS = 60
 
@@ -47,7 +51,23 @@ def folded() -> int:
     return total
 
 
-FLOWS: dict[str, Flow[[], Any]] = {"folded": folded}
+@flow
+def falls_quiet() -> int:
+    """Do a little, and then nothing, until what was done last is synced without anything that follows it."""
+    total = 0
+    for number in range(5):
+        total = acknowledged(f"add/{number}", add(f"add/{number}", total, number))
+    while RECORDING in os.environ and _has_unsynced_log(Path(os.environ[RECORDING])):
+        threading.Event().wait(0.02)
+    append(QUIET, "nothing follows")
+    return total
+
+
+def _has_unsynced_log(recording: Path) -> bool:
+    return [each.kind for each in read(recording) if each.name.endswith("-wal")][-1] != "S"
+
+
+FLOWS: dict[str, Flow[[], Any]] = {"folded": folded, "falls_quiet": falls_quiet}
 
 
 def main() -> None:
