@@ -22,7 +22,7 @@ from wfengine_journal.errors import JournalError
 from wfengine_journal.syncing import sync_log
 from wfengine_journal.threads import start_thread
 
-#: In mode "process" one commit is synced at least this often while there are writes, and the last ones so long after, in seconds.
+#: In mode "process" one commit is synced at least this often while there are writes, in seconds; the last ones so long after.
 SYNC_INTERVAL_SECONDS = 1.0
 #: How long a change that nobody waits for may lie before it is committed, in seconds.
 POST_DELAY_SECONDS = 0.05
@@ -70,7 +70,7 @@ class Flusher:
                 self._stop(error)
 
     def begin_close(self) -> None:
-        """Start no thread from here on, and wait for nothing: from Python 3.12 on no thread starts while the interpreter ends."""
+        """Start no thread from here on: from Python 3.12 on none can be while the interpreter goes down. Wait for nothing."""
         self._closing.set()
 
     def end_close(self) -> None:

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from tests.faults import harness, injector
 from tests.faults.injector import DISK_KINDS, HARMLESS_KINDS, KILL_KINDS, Fault
-from tests.interrupting import end_early_on_interrupt, until_interrupted
 from tests.faults.small_flow import EXPECTED, FLOW
+from tests.interrupting import end_early_on_interrupt, until_interrupted
 
 #: No kind of call is made so often by the small flow.
 MOST_CALLS = 3000
