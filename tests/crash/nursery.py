@@ -78,21 +78,22 @@ def serve(main: Callable[[], None]) -> None:
             main()
             return
         if life is not None:
-            _kill_after(pid, Life(**life))
+            kill_after(pid, Life(**life))
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         print(status, flush=True)
 
 
-def _kill_after(pid: int, life: Life) -> None:
-    """Send SIGKILL to a child that lives longer, whatever it is doing then. Needs Linux."""
+def kill_after(pid: int, life: Life) -> None:
+    """Send SIGKILL to a child that lives longer from now on, whatever it is doing then. Needs Linux."""
     worked = (~pid << 3) | 2  # the kernel's number for the clock of another process's work
+    before = time.clock_gettime(worked)
     child = os.pidfd_open(pid)
     try:
         left = life.seconds
         while left > 0.0:
             if select.select([child], [], [], max(left, LOOK_SECONDS))[0]:
                 return
-            left = life.seconds - time.clock_gettime(worked) if life.is_work else 0.0
+            left = life.seconds - (time.clock_gettime(worked) - before) if life.is_work else 0.0
         os.kill(pid, signal.SIGKILL)
     finally:
         os.close(child)

@@ -22,7 +22,7 @@ from pathlib import Path
 from tests.crash import invariants
 from tests.crash.harness import ZOO as ZOO_PROGRAM
 from tests.crash.harness import Case, Ending, environment, in_parallel
-from tests.crash.nursery import Life, Nursery
+from tests.crash.nursery import Life, Nursery, kill_after
 from tests.crash.zoo import ZOO
 from tests.interrupting import end_early_on_interrupt, is_interrupted
 
@@ -126,7 +126,10 @@ def _live(case: Case, life: Life, nursery: Nursery | None) -> Ending:
         return case.run(nursery=nursery, life=life)
     child = case.start()
     child.wait_for("ready")
-    child.kill_after(life.seconds)
+    if hasattr(os, "pidfd_open"):
+        kill_after(child.pid, life)
+    else:
+        child.kill_after(life.seconds)
     return child.end()
 
 
