@@ -23,7 +23,7 @@ from tests.crash.harness import ROOT, Case, environment
 from tests.crash.harness import ZOO as ZOO_PROGRAM
 from tests.crash.nursery import Nursery
 from tests.interrupting import end_early_on_interrupt, is_interrupted
-from tests.power_loss.judging import LOST, Plan, Resumer, Tally, judge_all, judge_journal, judge_plain
+from tests.power_loss.judging import LOST, Plan, Resumer, Tally, judge_all, judge_journal, judge_plain, judge_upkeep
 from tests.power_loss.recording import MARKS, Operation, compile_recorder, read, record
 
 #: Where images are written when there is such a place: nothing of them has to outlive this machine's own power.
@@ -76,6 +76,10 @@ class Laboratory:
         words = [str(WORKLOADS), "plain", "{folder}/journal.db", journal_mode, synchronous]
         return self.record(f"plain-{journal_mode}-{synchronous}", words)
 
+    def upkeep(self) -> list[Operation]:
+        """Record pruning, a backup and an extract."""
+        return self.record("upkeep", [str(WORKLOADS), "upkeep", "{folder}/journal.db"])
+
     def flow(self, subject: Subject) -> list[Operation]:
         """Record a flow."""
         words = [str(subject.program), subject.flow, "--journal", "{folder}/journal.db", "--durability", subject.durability]
@@ -115,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.image is None:
         calibrate(laboratory, options.seed)
     share = -(-options.images // len(SUBJECTS))
-    bad = 0
+    bad = judge_commands(laboratory, options.seed, share, options.image) if options.only in (None, "upkeep") else 0
     for subject in SUBJECTS:
         if options.only not in (None, subject.name):
             continue
@@ -133,6 +137,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not bad and options.kept is None:
         shutil.rmtree(folder)
     return 1 if bad else 0
+
+
+def judge_commands(laboratory: Laboratory, seed: int, share: int, image: int | None) -> int:
+    """Judge images of pruning, a backup and an extract; return how many violations there were."""
+    plan = Plan(seed, range(share) if image is None else [image])
+    tally = judge_all(laboratory.upkeep(), plan, judge_upkeep, laboratory.folder / "images")
+    for violation in tally.violations:
+        print(violation)
+    print(f"prune, backup, extract: {tally}; {len(tally.violations)} violations (seed {seed})", flush=True)
+    return len(tally.violations)
 
 
 def calibrate(laboratory: Laboratory, seed: int, images: int = 600) -> dict[str, Tally]:

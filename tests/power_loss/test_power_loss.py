@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import pytest
 
 from tests.power_loss.disks import KINDS, Disk, write_out
-from tests.power_loss.judging import Plan, Tally, judge_all, judge_journal
+from tests.power_loss.judging import Plan, Tally, judge_all, judge_journal, judge_upkeep
 from tests.power_loss.program import SUBJECTS, WORKLOADS, Laboratory, Subject, calibrate
 from tests.power_loss.recording import MARKS, Operation, acknowledged_early, synced_before_written, without_syncs
 
@@ -116,3 +116,10 @@ def found_after(laboratory: Laboratory, operations: Sequence[Operation], kind: s
         return judge_journal(image)
     finally:
         shutil.rmtree(image)
+
+
+def test_pruning_a_backup_and_an_extract_outlive_a_power_cut(laboratory: Laboratory, seed: int) -> None:
+    tally = judge_all(laboratory.upkeep(), Plan(seed, range(60)), judge_upkeep, laboratory.folder / "images")
+    assert tally.violations == []
+    unsynced = judge_all(without_syncs(laboratory.upkeep()), Plan(seed, range(30)), judge_upkeep, laboratory.folder / "images")
+    assert unsynced.violations != [], "the harness does not see skipped syncs"

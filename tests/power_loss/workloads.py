@@ -16,8 +16,38 @@ from tests.crash.effects import acknowledged, append
 from tests.crash.nursery import FLAG, serve
 from tests.crash.zoo import add
 from tests.power_loss.recording import read
-from wfengine import Flow, flow, journals
+from wfengine import Flow, flow, journals, task
 
+
+def upkeep(path: Path) -> None:
+    """Let runs end, prune all but the newest, copy the file and one run of it; mark what a command says is done."""
+    from wfengine.cli import _run
+
+    journals.use_journal(path, durability="power")
+    for _ in range(RUNS):
+        many()
+    append("ack", "runs")
+    assert _run(["prune", "--older-than", "0s", "--keep", str(KEPT), "--journal", str(path), "-q"]) == 0
+    append("ack", "pruned")
+    assert _run(["backup", str(path.with_name("copy.db")), "--journal", str(path), "-q"]) == 0
+    append("ack", "copied")
+    assert _run(["extract", "@last", str(path.with_name("small.db")), "--journal", str(path), "-q"]) == 0
+    append("ack", "extracted")
+
+
+@flow
+def many() -> int:
+    """Leave rows, values and events enough for pruning to take several transactions."""
+    return sum(len(blow_up(number)) for number in range(8))
+
+
+@task
+def blow_up(number: int) -> str:
+    return f"{number}" * 5000
+
+
+#: Runs that end, and those of them that pruning leaves.
+RUNS, KEPT = 8, 2
 #: What is marked once nothing is left to be synced, and the variable that says where the recorder writes.
 QUIET, RECORDING = "quiet", "POWER_LOSS_LOG"
 #: Rows that the plain program commits and acknowledges one by one, enough to fold the log several times.
@@ -74,6 +104,9 @@ def main() -> None:
     """Do what the command line asks for: the plain program, or to be a child of the crash harness."""
     if sys.argv[1] == "plain":
         plain(Path(sys.argv[2]), sys.argv[3], sys.argv[4])
+        return
+    if sys.argv[1] == "upkeep":
+        upkeep(Path(sys.argv[2]))
         return
     if sys.argv[1:] == [FLAG]:
         serve(main)
