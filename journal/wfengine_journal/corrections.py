@@ -256,7 +256,8 @@ class NoteTaskCode:
         )
 
     def landed(self, connection: sqlite3.Connection) -> bool:
-        return True
+        noted = "SELECT 1 FROM task_code WHERE flow_run_id = ? AND task_id = ? AND epoch = ?"
+        return connection.execute(noted, (self.flow_run_id, self.task_id, self.epoch)).fetchone() is not None
 
 
 # ---------------------------------------------------------------------------------------------------- which calls are meant

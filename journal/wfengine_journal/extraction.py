@@ -100,10 +100,10 @@ def new_file(target: Path, *, overwrite: bool, synced: bool = True) -> Iterator[
     try:
         yield building
         if synced:
-            _sync(building)
+            _sync_file(building, target)
         _put_in_place(building, target, overwrite)
         if synced:
-            _sync(target.parent)
+            _sync_folder(target.parent)
     finally:
         for left in (building, *(Path(f"{building}{end}") for end in ("-wal", "-shm", "-journal"))):
             left.unlink(missing_ok=True)
@@ -133,9 +133,22 @@ def _put_in_place(building: Path, target: Path, overwrite: bool) -> None:
         building.rename(target)
 
 
-def _sync(path: Path) -> None:
+def _sync_file(building: Path, target: Path) -> None:
+    try:
+        descriptor = os.open(building, os.O_RDWR)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise JournalUnwritableError(
+            f"{target} was not written: the disk failed when it was to be synced ({error.strerror}). Name another place."
+        ) from error
+
+
+def _sync_folder(folder: Path) -> None:
     with contextlib.suppress(OSError):  # a folder cannot be synced on every system
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:

@@ -15,7 +15,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from wfengine_journal.codec import value_hash
-from wfengine_journal.connection import WAL_RESET_FIXED, primary_code, uri
+from wfengine_journal.connection import FORMAT_VERSION, WAL_RESET_FIXED, primary_code, uri
+from wfengine_journal.foreign import find_foreign
 from wfengine_journal.owners import LockFile, host_name, is_alive
 
 #: Size of the write-ahead log from which `doctor` says something: the writer keeps it far below while it runs.
@@ -104,6 +105,7 @@ def run_checks(connection: sqlite3.Connection, path: Path, *, thorough: bool, sa
         ("pages", lambda: _check_pages(connection, thorough)),
         ("references", lambda: _check_references(connection)),
         ("values", lambda: _check_values(connection, sample)),
+        ("definitions", lambda: _check_definitions(connection)),
         ("owners", lambda: _check_owners(connection, path)),
         ("runs", lambda: _check_runs(connection)),
         ("log file", lambda: _check_wal(path)),
@@ -188,6 +190,25 @@ def _sampled_values(connection: sqlite3.Connection, sample: int) -> Iterator[tup
         """,
         {"sample": sample},
     )
+
+
+def _check_definitions(connection: sqlite3.Connection) -> Check:
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if version != FORMAT_VERSION:
+        said = f"not compared: the file has format {version}, and is migrated to {FORMAT_VERSION} when it is written to"
+        return Check("definitions", Verdict.NOTE, said)
+    foreign, own_triggers = find_foreign(connection)
+    if foreign:
+        more = f"; and {len(foreign) - LISTED} more" if len(foreign) > LISTED else ""
+        return Check(
+            "definitions",
+            Verdict.WARNING,
+            f"not as wfengine makes them: {'; '.join(foreign[:LISTED])}{more}. A trigger changes rows while wfengine writes, a "
+            "view shows what it likes. If you did not make them, write nothing more to this file, and save its rows: "
+            "wfengine recover FILE",
+        )
+    own = f"; triggers on tables of your own: {own_triggers}, which run when your code writes there" if own_triggers else ""
+    return Check("definitions", Verdict.OK, f"every table, view and trigger is as wfengine makes it{own}")
 
 
 def _check_owners(connection: sqlite3.Connection, path: Path) -> Check:

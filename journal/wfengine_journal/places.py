@@ -208,7 +208,10 @@ class LineUp:
         self.slot_ids = kept
 
     def landed(self, connection: sqlite3.Connection) -> bool:
-        return True  # whoever is in no line for want of this has only lost its turn
+        """Look for the rows: the ids of some that are not there would be given to others, in whose place it would then be."""
+        left = [slot_id for slot_id in self.line if slot_id not in self.slot_ids]
+        stands = all(_stands_in_line(connection, slot_id, self.claimer.owner_id) for slot_id in self.slot_ids)
+        return stands and not any(_stands_in_line(connection, slot_id, self.claimer.owner_id) for slot_id in left)
 
 
 class LeavePlaces:
@@ -252,7 +255,12 @@ class LeaveLine:
         _leave_line(connection, self.line, self.owner_id)
 
     def landed(self, connection: sqlite3.Connection) -> bool:
-        return True  # rows that are left behind are void with the run, or the process
+        return not any(_stands_in_line(connection, slot_id, self.owner_id) for slot_id in self.line)
+
+
+def _stands_in_line(connection: sqlite3.Connection, slot_id: int, owner_id: int) -> bool:
+    waiting = "SELECT 1 FROM slot WHERE id = ? AND owner_id = ? AND occupies = 0"
+    return connection.execute(waiting, (slot_id, owner_id)).fetchone() is not None
 
 
 def _leave_line(connection: sqlite3.Connection, line: Iterable[int], owner_id: int) -> None:

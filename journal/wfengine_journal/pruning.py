@@ -303,8 +303,8 @@ class _DeleteEvents:
         self.deleted = sum(connection.execute(sql, (self._before, BATCH_EVENTS)).rowcount for sql in _EVENTS)
 
     def landed(self, connection: sqlite3.Connection) -> bool:
-        """Tell that it need not be written again: whatever is left goes with the next batch."""
-        return True
+        """Say no unless there was nothing to do: what is left goes with the next pruning, and none is counted that stayed."""
+        return self.deleted == 0
 
 
 #: Where a reference to a file outside may stand: table, column, column of its codec, column of the run's id.
@@ -431,8 +431,8 @@ class _VacuumSome:
         self.left = _free_pages(connection)
 
     def landed(self, connection: sqlite3.Connection) -> bool:
-        """Say yes: there is nothing to look for, and nothing depends on it."""
-        return True
+        """Tell whether so few pages are free as it said."""
+        return _free_pages(connection) <= self.left
 
 
 def _give_back_pages(journal: Journal) -> None:

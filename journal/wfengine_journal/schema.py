@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,6 +77,17 @@ def create(connection: sqlite3.Connection, clock: Clock, created_by: str) -> Non
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def our_definitions() -> dict[tuple[str, str], str]:
+    """Return the type and name of all that a new journal defines, with its SQL."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        for script in (*map(read_sql, SCRIPTS.values()), read_sql("views.sql"), _BOOKKEEPING):
+            connection.executescript(script)
+        rows = connection.execute(
+            "SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY type, name"
+        )
+        return {(row[0], row[1]): row[2] for row in rows.fetchall()}
 
 
 def _run_script(name: str) -> Callable[[Database], None]:

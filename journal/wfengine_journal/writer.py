@@ -26,14 +26,10 @@ from typing import TypeVar
 from wfengine_journal.clock import Clock
 from wfengine_journal.connection import BUSY_TRIES, explain, open_reader, open_writer, primary_code
 from wfengine_journal.errors import ForkedProcessError, InternalError, JournalError
+from wfengine_journal.flusher import SYNC_INTERVAL_SECONDS, Flusher
 from wfengine_journal.holds import FAULTS_OF_A_CHANGE, INSIDE, Hold
-from wfengine_journal.threads import start_thread
 from wfengine_journal.tickets import Change, CommitProbe, Ticket, WriteRefused, call_back
 
-#: In mode "process" one commit is synced at least this often while there are writes, in seconds.
-SYNC_INTERVAL_SECONDS = 1.0
-#: How long a change that nobody waits for may lie before the flusher commits it, in seconds.
-POST_DELAY_SECONDS = 0.05
 #: Size of the write-ahead log from which a checkpoint is tried, in bytes, and after how many commits it is looked at.
 CHECKPOINT_BYTES = 8 * 1024 * 1024
 CHECKPOINT_LOOK_COMMITS = 256
@@ -61,15 +57,12 @@ class Writer:
         self._lock = threading.Lock()
         self._leading = False  # a thread has, or is about to take, the lock in order to commit
         self._queue: deque[Ticket] = deque()
-        self._posted = threading.Event()
-        self._closing = threading.Event()
-        self._flusher: threading.Thread | None = None
-        self._flusher_lock = threading.Lock()
+        self._flusher = Flusher(path, clock, self._commit_queued, self._stop)
         self._hold: Hold | None = None  # user code runs inside a transaction, or is about to
         self._read_gate = threading.Lock()  # taken before the lock by who reads, and never while user code runs
         self._aside = threading.Lock()  # held by who reads on a connection of its own, and while this process forks
         self._full_sync = False  # what PRAGMA synchronous is set to now
-        self._last_sync = clock.monotonic_seconds()
+        self._last_sync = self._began_at = clock.monotonic_seconds()
         self.commits = 0  # transactions that were committed
         self.after_commit: Callable[[], None] | None = None  # told of each, while somebody waits for changes
         #: Asked just before and just after each COMMIT, while nobody who waits for it was told: for tests of crashes.
@@ -139,10 +132,12 @@ class Writer:
         Inside a transaction of user code it is no part of that: what is logged there stays, whatever becomes of the rest.
         """
         self._queue.append(Ticket(change, synced, on_commit))
-        if self._flusher is None:
-            self._start_flusher()
-        if not self._posted.is_set():
-            self._posted.set()
+        flusher = self._flusher
+        flusher.has_posts = True
+        if flusher.thread is None:
+            flusher.start()
+        if not flusher.awake.is_set():
+            flusher.awake.set()
 
     def add(self, change: Change) -> None:
         """Queue a change that rides along with the next commit, whenever that is: nothing is lost without it."""
@@ -413,8 +408,7 @@ class Writer:
         if full is not self._full_sync:
             self._connection.execute("PRAGMA synchronous = FULL" if full else "PRAGMA synchronous = NORMAL")
             self._full_sync = full
-        if full:
-            self._last_sync = now
+        self._began_at = now
         for attempt in range(1, BUSY_TRIES + 1):
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
@@ -434,6 +428,10 @@ class Writer:
                 raise
             self._settle_unknown_commit(error, changes)
         self.commits += 1
+        if self._full_sync:
+            self._last_sync = self._began_at
+        elif not self._flusher.has_tail:
+            self._flusher.note_tail()
         if self.probe is not None:
             self.probe("after", self.commits, changes)
         if self.commits % CHECKPOINT_LOOK_COMMITS == 0:
@@ -510,24 +508,23 @@ class Writer:
         # A passive checkpoint waits for nobody; what readers still need stays in the log for the next time.
         self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
-    def _start_flusher(self) -> None:
-        with self._flusher_lock:
-            if self._flusher is None and not self._closed:
-                self._flusher = start_thread("wfengine-flusher", self._flush_posted)
+    def _commit_queued(self) -> None:
+        while self._queue and not self.is_forked:
+            self._lead()
 
-    def _flush_posted(self) -> None:
-        while not self._closed:
-            self._posted.wait()
-            self._closing.wait(POST_DELAY_SECONDS)
-            self._posted.clear()
-            while self._queue and not self.is_forked:
-                self._lead()
+    def _stop(self, error: JournalError) -> None:
+        """Write nothing more; who writes next is told why, or the log if nobody can."""
+        if self._broken is None:
+            self._broken = error
+            if self._closed:
+                _logger.warning("%s", error)
 
     def close(self, last: Change | None = None) -> None:
         """Commit what is queued, then `last`, and close the connection; the last process to do so folds the log into the file.
 
-        No thread is started for it: from Python 3.12 on none can be while the interpreter goes down.
+        No thread is started for it. What was not synced is synced here, since another process may have the file open yet.
         """
+        self._flusher.begin_close()
         if last is not None:
             self._queue.append(Ticket(last, False, None))
         while self._queue and self._broken is None and not self.is_forked:
@@ -536,11 +533,9 @@ class Writer:
             if self._closed or self.is_forked:
                 return
             self._closed = True
+            self._flusher.sync_tail()
             self._connection.close()
-        self._closing.set()
-        self._posted.set()
-        if self._flusher is not None and self._flusher is not threading.current_thread():
-            self._flusher.join(timeout=1.0)
+        self._flusher.end_close()
 
     def hold_for_fork(self) -> None:
         """Called before a fork: no statement may be under way, or the child could not close its copy of the connection.
@@ -580,8 +575,7 @@ class Writer:
         self._lock = threading.Lock()  # the parent's may be held by a thread that does not exist here
         self._read_gate = threading.Lock()
         self._aside = threading.Lock()
-        self._flusher_lock = threading.Lock()
+        self._flusher.abandon_in_child()
         self._hold = None
         self._queue.clear()
-        self._flusher = None
         return closed

@@ -185,6 +185,7 @@ def test_doctor_finds_a_sound_journal_sound(cli: Cli, journal: Path) -> None:
     checks = {check["name"]: check["verdict"] for check in answer.object["checks"]}
     assert (answer.code, answer.object["sound"]) == (0, True)
     assert checks["pages"] == checks["references"] == checks["values"] == checks["file mode"] == "ok"
+    assert checks["definitions"] == "ok"
     assert checks["runs"] == "warning"
 
 
@@ -218,6 +219,42 @@ def test_doctor_finds_a_damaged_page_and_other_commands_fail_in_one_line(cli: Cl
     listed = cli("runs", "ls")
     assert (listed.code, len(listed.err.splitlines())) == (5, 1)
     assert listed.err.startswith("error[WF404]: ")
+
+
+@pytest.mark.parametrize(
+    ("planted", "said"),
+    [
+        ("CREATE TRIGGER helpful AFTER UPDATE ON task_run BEGIN DELETE FROM log; END", "trigger helpful on task_run"),
+        ("CREATE TRIGGER user_evil AFTER INSERT ON transition BEGIN SELECT 1; END", "trigger user_evil on transition"),
+        ("CREATE VIEW balances AS SELECT 1", "view balances"),
+        ("DROP TRIGGER transition_stays", "no trigger transition_stays"),
+        ("CREATE INDEX quick ON log (message)", "index quick on log"),
+        ("CREATE TABLE notes (text TEXT)", "table notes"),
+    ],
+)
+def test_doctor_warns_of_what_wfengine_did_not_define(cli: Cli, journal: Path, planted: str, said: str) -> None:
+    _change(journal, planted)
+    answer = cli("doctor")
+    assert answer.code == 0
+    assert said in answer.out
+    assert "wfengine recover FILE" in answer.out
+
+
+def test_doctor_warns_of_a_view_of_ours_that_shows_something_else(cli: Cli, journal: Path) -> None:
+    _change(journal, "DROP VIEW stuck")
+    _change(journal, "CREATE VIEW stuck AS SELECT id, name, state FROM flow_run WHERE 0")
+    assert "another view stuck than wfengine makes" in cli("doctor").out
+
+
+def test_doctor_does_not_warn_of_a_users_own_tables(cli: Cli, journal: Path) -> None:
+    for statement in (
+        "CREATE TABLE user_orders (id INTEGER PRIMARY KEY)",
+        "CREATE VIEW user_open AS SELECT * FROM user_orders",
+        "CREATE TRIGGER user_noted AFTER INSERT ON user_orders BEGIN SELECT 1; END",
+    ):
+        _change(journal, statement)
+    answer = cli("doctor")
+    assert "is as wfengine makes it; triggers on tables of your own: 1," in answer.out
 
 
 def test_doctor_warns_of_a_file_that_others_can_open(cli: Cli, journal: Path) -> None:

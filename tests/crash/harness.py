@@ -19,7 +19,7 @@ from typing import Protocol
 
 from tests.crash import effects, invariants
 from tests.crash.effects import Effect
-from tests.crash.nursery import Nursery
+from tests.crash.nursery import Life, Nursery
 from wfengine_journal import schema
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,14 +57,16 @@ class Case:
         self.folder.mkdir(parents=True, exist_ok=True)
         return Child(self, options)
 
-    def run(self, *options: str, nursery: Nursery | None = None) -> Ending:
-        """Start a child - fresh, or from a nursery - and wait for its end."""
+    def run(self, *options: str, nursery: Nursery | None = None, life: Life | None = None) -> Ending:
+        """Start a child - fresh, or from a nursery, which can kill it after a time - and wait for its end."""
         if nursery is None:
             return self.start(*options).end()
         self.folder.mkdir(parents=True, exist_ok=True)
         said, stderr = self.folder / "stdout.txt", self.folder / "stderr.txt"
-        said.unlink(missing_ok=True)
-        returncode = nursery.run(self.folder, [*self.arguments(), *options], self.variables())
+        for path in (said, stderr):
+            path.touch(0o600)  # a child can be killed before it makes them
+        said.write_text("")
+        returncode = nursery.run(self.folder, [*self.arguments(), *options], self.variables(), life)
         lines = said.read_text(encoding="utf-8").splitlines()
         return Ending(returncode, lines[-1] if lines else "", _tail(stderr))
 

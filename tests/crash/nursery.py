@@ -9,16 +9,29 @@ from __future__ import annotations
 import faulthandler
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 #: What a nursery's command line consists of.
 FLAG = "--nursery"
 #: A child that lives longer is ended by its own alarm, in seconds, and leaves in `stderr.txt` where its threads stood.
 CHILD_LIMIT_SECONDS = 120
+#: How often one looks how much a child has worked, in seconds.
+LOOK_SECONDS = 0.0005
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """How long a child may live before it is killed: seconds on the wall, or, on whatever busy machine, of its own work."""
+
+    seconds: float
+    is_work: bool = False
 
 
 class Nursery:
@@ -30,11 +43,11 @@ class Nursery:
             env=environment,
         )  # fmt: skip
 
-    def run(self, folder: Path, arguments: list[str], variables: dict[str, str]) -> int:
+    def run(self, folder: Path, arguments: list[str], variables: dict[str, str], life: Life | None = None) -> int:
         """Run one child to its end; its output goes to `stdout.txt` and `stderr.txt` of the folder. Return its exit code."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps([str(folder), arguments, variables]) + "\n")
+        self._process.stdin.write(json.dumps([str(folder), arguments, variables, life and asdict(life)]) + "\n")
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
         assert answer, "the nursery process died"
@@ -58,14 +71,32 @@ def serve(main: Callable[[], None]) -> None:
     gc.collect()
     gc.freeze()  # else a child's collector looks at all that was imported, and each page of it has to be copied for that
     while line := sys.stdin.readline():
-        folder, arguments, variables = json.loads(line)
+        folder, arguments, variables, life = json.loads(line)
         pid = os.fork()
         if pid == 0:
             _become(folder, arguments, variables)
             main()
             return
+        if life is not None:
+            kill_after(pid, Life(**life))
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         print(status, flush=True)
+
+
+def kill_after(pid: int, life: Life) -> None:
+    """Send SIGKILL to a child that lives longer from now on, whatever it is doing then. Needs Linux."""
+    worked = (~pid << 3) | 2  # the kernel's number for the clock of another process's work
+    before = time.clock_gettime(worked)
+    child = os.pidfd_open(pid)
+    try:
+        left = life.seconds
+        while left > 0.0:
+            if select.select([child], [], [], max(left, LOOK_SECONDS))[0]:
+                return
+            left = life.seconds - (time.clock_gettime(worked) - before) if life.is_work else 0.0
+        os.kill(pid, signal.SIGKILL)
+    finally:
+        os.close(child)
 
 
 def _become(folder: str, arguments: list[str], variables: dict[str, str]) -> None:

@@ -18,6 +18,7 @@ from tests.damage.damages import Damage, definitions, flips, hostile, logs, page
 from tests.damage.harness import Bench, Tally
 from tests.damage.hostile_rows import HOSTILE
 from tests.damage.rich import make_rich
+from tests.interrupting import end_early_on_interrupt, until_interrupted
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--flips", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1_000_000))
     options = parser.parse_args(arguments)
+    end_early_on_interrupt()
     with tempfile.TemporaryDirectory(prefix="wfengine-damage-") as name:
         tally = judge_all(Path(name), make_rich(Path(name)), options.flips, options.seed)
     for violation in tally.violations:
@@ -40,7 +42,7 @@ def judge_all(folder: Path, sound: Path, count: int, seed: int) -> Tally:
     bench = Bench(folder, sound)
     rest = list(range(2, len(VERBS)))
     turns = itertools.cycle([rest[start::4] for start in range(4)])
-    for damage in every(folder, sound, count, seed):
+    for damage in until_interrupted(every(folder, sound, count, seed)):
         # Doctor, recover and the values each time; of the other verbs a quarter in turn, but all of them on what is hostile.
         bench.judge([damage], [0, 1, *(rest if damage.kind == "hostile" else next(turns))])
     bench.close()

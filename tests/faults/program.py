@@ -3,7 +3,7 @@
     python -m tests.faults.program --all
 
 is the long form; it prints one line of summary for each kind, and a line for each violation. Without `--all` it does a
-sample: every `--stride`-th call, beginning where `--seed` says.
+sample: every `--stride`-th call, beginning where `--seed` says. Ctrl-C ends it after the faults it is at.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from tests.faults import harness, injector
 from tests.faults.injector import DISK_KINDS, HARMLESS_KINDS, KILL_KINDS, Fault
 from tests.faults.small_flow import EXPECTED, FLOW
+from tests.interrupting import end_early_on_interrupt, until_interrupted
 
 #: No kind of call is made so often by the small flow.
 MOST_CALLS = 3000
@@ -53,9 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--kinds", nargs="+", default=[*DISK_KINDS, *HARMLESS_KINDS, *KILL_KINDS])
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1_000_000))
     options = parser.parse_args(arguments)
+    end_early_on_interrupt()
     folder = Path(tempfile.mkdtemp(prefix="wfengine-faults-"))
     faults = series(options.kinds, 1 if options.all else options.stride, options.seed)
-    struck = harness.strike_all(SMALL_FLOW, folder, injector.build(folder), faults)
+    struck = harness.strike_all(SMALL_FLOW, folder, injector.build(folder), until_interrupted(faults))
     violations = harness.all_violations(struck)
     for violation in violations:
         print(violation)

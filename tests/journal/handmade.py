@@ -12,7 +12,7 @@ from pathlib import Path
 from xxhash import xxh3_128_digest
 
 from wfengine_journal.connection import APPLICATION_ID, FORMAT_VERSION
-from wfengine_journal.schema import SCRIPTS, read_sql
+from wfengine_journal.schema import _BOOKKEEPING, SCRIPTS, read_sql
 
 #: Text that would recolour, retitle, erase and reorder what a terminal shows.
 HOSTILE = "a\x1b[31mred\x1b]0;title\x07\x9b2Jb\rc\x08\u202ed\nforged line"
@@ -64,6 +64,7 @@ def make_journal(path: Path) -> Path:
     connection.execute("BEGIN")
     for script in (*SCRIPTS.values(), "views.sql"):
         connection.executescript(read_sql(script))
+    connection.executescript(_BOOKKEEPING)
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
     _insert_names(connection)

@@ -13,8 +13,9 @@ from wfengine_journal import schema
 from wfengine_journal.clock import SystemClock
 from wfengine_journal.connection import open_reader, open_writer
 from wfengine_journal.errors import JournalError, JournalUnwritableError
+from wfengine_journal.flusher import POST_DELAY_SECONDS
 from wfengine_journal.tickets import WriteRefused
-from wfengine_journal.writer import BATCH_LIMIT, POST_DELAY_SECONDS, Writer
+from wfengine_journal.writer import BATCH_LIMIT, Writer
 
 #: Seconds after which a test counts as hanging.
 PATIENCE = 60.0
@@ -292,9 +293,34 @@ def test_closing_commits_what_was_posted_and_refuses_what_comes_later(setup: Set
         setup.writer.write(Insert("later"), synced=False)
 
 
+def test_the_last_commit_is_synced_once_and_the_flusher_sleeps_again(setup: Setup) -> None:
+    flusher = setup.writer._flusher
+    setup.writer.write(Insert("synced by its commit"), synced=True)
+    assert not flusher.has_tail, "what its commit synced is nobody else's to sync"
+    setup.writer.write(Insert("left to the flusher"), synced=False)
+    setup.writer.write(Insert("left to it with the other"), synced=False)
+    until(lambda: not flusher.has_tail)
+    assert not flusher.awake.is_set()
+    assert setup.writer.commits == 3, "to sync is no transaction"
+
+
+def test_a_failed_sync_of_what_was_written_last_stops_the_writer(setup: Setup) -> None:
+    setup.writer.write(Insert("first"), synced=False)
+    log = Path(f"{setup.path}-wal")
+    log.rename(f"{log}-kept")
+    log.mkdir()  # what cannot be opened for writing cannot be synced
+    setup.writer._flusher.has_tail = True  # whether or not a second has gone by
+    setup.writer._flusher.sync_tail()
+    until(lambda: setup.writer._broken is not None)
+    with pytest.raises(JournalUnwritableError, match="could not be synced"):
+        setup.writer.write(Insert("second"), synced=False)
+    log.rmdir()
+    Path(f"{log}-kept").rename(log)
+
+
 def test_the_flusher_thread_ends_with_the_writer(setup: Setup) -> None:
     setup.writer.post(Insert("posted"))
-    flusher = setup.writer._flusher
+    flusher = setup.writer._flusher.thread
     assert flusher is not None
     setup.writer.close()
     flusher.join(PATIENCE)

@@ -91,7 +91,7 @@ def leads_for_the_post_before_it(path: Path) -> bool:
     """Queue a posted change and then a waiting one behind a leader; tell whether the waiting thread committed both."""
     own_writer = make_writer(path, lambda checkpoint: checkpoint())
     own_writer.post(Insert("first"))  # the first post starts the flusher, for which it needs the lock
-    until(lambda: not own_writer._posted.is_set() and not own_writer._queue)
+    until(lambda: not own_writer._flusher.awake.is_set() and not own_writer._queue)
     holding, posted, waiting = Holding("holding"), Insert("posted"), Insert("waiting")
     leader = threading.Thread(target=lambda: own_writer.write(holding, synced=False))
     leader.start()
@@ -121,7 +121,7 @@ def test_an_interrupt_in_one_callback_keeps_no_other_from_being_called(own_write
         told.append("interrupted")
         raise KeyboardInterrupt
 
-    own_writer._flusher = threading.current_thread()  # nobody else leads
+    own_writer._flusher.thread = threading.current_thread()  # nobody else leads
     own_writer.post(Insert("a"), on_commit=lambda error: told.append("a"))
     own_writer.post(Insert("b"), on_commit=interrupt)
     own_writer.post(Insert("c"), on_commit=lambda error: told.append("c"))
@@ -177,7 +177,7 @@ class Interruption:
 def test_an_interrupt_at_any_point_of_the_leader_loses_no_posted_change_and_hinders_no_later_write(
     own_writer: Writer, path: Path
 ) -> None:
-    own_writer._flusher = threading.current_thread()  # nobody else leads: only what this thread does counts
+    own_writer._flusher.thread = threading.current_thread()  # nobody else leads: only what this thread does counts
     number, struck = 0, True
     while struck:
         number += 1

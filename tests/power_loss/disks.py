@@ -63,7 +63,7 @@ class Disk:
             self.marks += operation.data
         elif operation.kind == "S":
             self._sync(name)
-        elif operation.kind in "CRU":
+        elif operation.kind in "CRUL":
             file = File() if operation.kind == "C" else self.names[name]
             pending = Pending(file if operation.kind == "C" else None, names=_change(operation))
             _rename(self.names, pending)
@@ -128,6 +128,8 @@ def _rename(names: Names, change: Pending) -> None:
     if kind == "C":
         assert change.file is not None
         names[name] = change.file
+    elif name in names and kind == "L":
+        names[new] = names[name]
     elif name in names:
         file = names.pop(name)
         if kind == "R":

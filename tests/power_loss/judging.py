@@ -16,8 +16,10 @@ from tests.crash.harness import ZOO as ZOO_PROGRAM
 from tests.crash.harness import Case
 from tests.crash.nursery import Nursery
 from tests.crash.zoo import ZOO
+from tests.interrupting import until_interrupted
 from tests.power_loss.disks import KINDS, Disk, write_out
 from tests.power_loss.recording import MARKS, Operation
+from tests.power_loss.workloads import KEPT, RUNS
 
 #: Prefixes of violations that say that something acknowledged is gone, which durability "process" does not promise.
 LOST = ("lost", "acknowledged-is-recorded", "logs-kept")
@@ -58,6 +60,35 @@ def judge_plain(folder: Path) -> list[str]:
     except sqlite3.DatabaseError as error:
         return [f"file-sound: {error}"]
     return [f"lost: rows {last + 1} to {given[-1]}"] if given and last < given[-1] else []
+
+
+def judge_upkeep(folder: Path) -> list[str]:
+    """Judge what pruning, a backup and an extract left: the runs that stay are there, and what was said to be done is done."""
+    done = {each.call for each in effects.read(folder / MARKS) if each.kind == "ack"}
+    wrong = []
+    for name, mark, least in (("journal.db", "runs", KEPT), ("copy.db", "copied", KEPT), ("small.db", "extracted", 1)):
+        if not (folder / name).exists():
+            wrong += [f"lost: {name}"] if mark in done else []
+            continue
+        try:
+            with closing(sqlite3.connect(folder / name)) as connection:
+                damage = [row[0] for row in connection.execute("PRAGMA integrity_check") if row[0] != "ok"]
+                if damage or (mark not in done and name == "journal.db"):
+                    wrong += [f"file-sound: {name}: {text}" for text in damage[:1]]
+                    continue
+                runs = connection.execute("SELECT id FROM runs WHERE state = 'COMPLETED' ORDER BY id").fetchall()
+                calls = connection.execute(
+                    "SELECT count(*) FROM task_run t WHERE result_hash IS NOT NULL AND (result IS NOT NULL"
+                    " OR EXISTS (SELECT 1 FROM value v WHERE v.hash = t.result_hash))"
+                ).fetchone()[0]
+        except sqlite3.DatabaseError as error:
+            wrong.append(f"file-sound: {name}: {error}")
+            continue
+        if len(runs) < least or runs[-1] != (RUNS if name != "small.db" else runs[-1][0],) or calls != 8 * len(runs):
+            wrong.append(f"lost: {name} has {calls} results of runs {runs}")
+        if name == "journal.db" and "pruned" in done and len(runs) != KEPT:
+            wrong.append(f"lost: what pruning deleted is there again: {runs}")
+    return wrong
 
 
 def judge_journal(folder: Path) -> list[str]:
@@ -114,7 +145,7 @@ def judge_all(operations: Sequence[Operation], plan: Plan, judge: Judge, folder:
     done = 0
     numbers = {number: plan.dice(number) for number in plan.images}
     cuts = sorted((dice.randint(0, len(operations)), number) for number, dice in numbers.items())
-    for cut, number in cuts:
+    for cut, number in until_interrupted(cuts):
         for each in operations[done:cut]:
             disk.do(each)
         done = max(done, cut)

@@ -3,7 +3,7 @@
     python -m tests.power_loss.program --images 20000 --seed 7
 
 is the long form: so many images of flows in both durabilities, the calibration by plain SQLite before. It prints a line of
-summary, a line for each violation with the command that repeats it, and keeps the recordings then.
+summary, a line for each violation with the command that repeats it, and keeps the recordings then. Ctrl-C ends it early.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from tests.crash.effects import VARIABLE
 from tests.crash.harness import ROOT, Case, environment
 from tests.crash.harness import ZOO as ZOO_PROGRAM
 from tests.crash.nursery import Nursery
-from tests.power_loss.judging import LOST, Plan, Resumer, Tally, judge_all, judge_journal, judge_plain
+from tests.interrupting import end_early_on_interrupt, is_interrupted
+from tests.power_loss.judging import LOST, Plan, Resumer, Tally, judge_all, judge_journal, judge_plain, judge_upkeep
 from tests.power_loss.recording import MARKS, Operation, compile_recorder, read, record
 
 #: Where images are written when there is such a place: nothing of them has to outlive this machine's own power.
@@ -75,6 +76,10 @@ class Laboratory:
         words = [str(WORKLOADS), "plain", "{folder}/journal.db", journal_mode, synchronous]
         return self.record(f"plain-{journal_mode}-{synchronous}", words)
 
+    def upkeep(self) -> list[Operation]:
+        """Record pruning, a backup and an extract."""
+        return self.record("upkeep", [str(WORKLOADS), "upkeep", "{folder}/journal.db"])
+
     def flow(self, subject: Subject) -> list[Operation]:
         """Record a flow."""
         words = [str(subject.program), subject.flow, "--journal", "{folder}/journal.db", "--durability", subject.durability]
@@ -92,7 +97,7 @@ class Laboratory:
             tally = judge_all(operations, plan, judge_journal, self.folder / "images", resumer)
         finally:
             nursery.close()
-        assert tally.images == len(plan.images)
+        assert tally.images == len(plan.images) or is_interrupted()
         if subject.durability == "process":
             tally.violations = [each for each in tally.violations if not each.partition(": ")[2].startswith(LOST)]
         return tally
@@ -108,12 +113,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", help="one recording, such as long_chain-power")
     parser.add_argument("--image", type=int, help="one image, and go on from it")
     options = parser.parse_args(arguments)
+    end_early_on_interrupt()
     folder = options.kept or Path(tempfile.mkdtemp(prefix="wfengine-power-", dir=MEMORY))
     laboratory = Laboratory(folder)
     if options.image is None:
         calibrate(laboratory, options.seed)
     share = -(-options.images // len(SUBJECTS))
-    bad = 0
+    bad = judge_commands(laboratory, options.seed, share, options.image) if options.only in (None, "upkeep") else 0
     for subject in SUBJECTS:
         if options.only not in (None, subject.name):
             continue
@@ -131,6 +137,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not bad and options.kept is None:
         shutil.rmtree(folder)
     return 1 if bad else 0
+
+
+def judge_commands(laboratory: Laboratory, seed: int, share: int, image: int | None) -> int:
+    """Judge images of pruning, a backup and an extract; return how many violations there were."""
+    plan = Plan(seed, range(share) if image is None else [image])
+    tally = judge_all(laboratory.upkeep(), plan, judge_upkeep, laboratory.folder / "images")
+    for violation in tally.violations:
+        print(violation)
+    print(f"prune, backup, extract: {tally}; {len(tally.violations)} violations (seed {seed})", flush=True)
+    return len(tally.violations)
 
 
 def calibrate(laboratory: Laboratory, seed: int, images: int = 600) -> dict[str, Tally]:

@@ -4,8 +4,8 @@
  * POWER_LOSS_LOG      where the records go, outside of the folder
  *
  * A record is: kind (1 byte), length of the name (2), offset or size (8), length of the data (4), nanoseconds (8), then name
- * and data, little-endian. Kinds: C created, W written, T truncated, S synced, R renamed (data: the new name), U unlinked,
- * X something the rebuilder does not know. An operation and its record are made under one lock.
+ * and data, little-endian. Kinds: C created, W written, T truncated, S synced, R renamed and L linked (data: the new name), U
+ * unlinked, X something the rebuilder does not know. An operation and its record are made under one lock.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -184,4 +184,22 @@ int rename(const char *from, const char *to) {
     }
     release();
     return answer;
+}
+
+static int link_recorded(const char *from, const char *to, int flags) {
+    const char *old = name_of(from), *new = name_of(to);
+    if (!old && !new) return (int)syscall(SYS_linkat, AT_FDCWD, from, AT_FDCWD, to, flags);
+    hold();
+    int answer = (int)syscall(SYS_linkat, AT_FDCWD, from, AT_FDCWD, to, flags);
+    if (answer == 0) {
+        if (old && new) record('L', old, 0, new, (uint32_t)strlen(new));
+        else record('X', old ? old : new, 0, "", 0);
+    }
+    release();
+    return answer;
+}
+int link(const char *from, const char *to) { return link_recorded(from, to, 0); }
+int linkat(int at, const char *from, int beside, const char *to, int flags) {
+    if (at == AT_FDCWD && beside == AT_FDCWD) return link_recorded(from, to, flags);
+    return (int)syscall(SYS_linkat, at, from, beside, to, flags);
 }

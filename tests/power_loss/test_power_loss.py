@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.power_loss.disks import Disk
-from tests.power_loss.judging import Plan, Tally, judge_all, judge_journal
+from tests.power_loss.disks import KINDS, Disk, write_out
+from tests.power_loss.judging import Plan, Tally, judge_all, judge_journal, judge_upkeep
 from tests.power_loss.program import SUBJECTS, WORKLOADS, Laboratory, Subject, calibrate
 from tests.power_loss.recording import MARKS, Operation, acknowledged_early, synced_before_written, without_syncs
 
@@ -25,6 +25,7 @@ pytestmark = [
 ]
 
 FOLDED = Subject("folded", "power", WORKLOADS)
+FALLS_QUIET = Subject("falls_quiet", "process", WORKLOADS)
 
 
 @pytest.fixture
@@ -90,3 +91,35 @@ def test_no_disk_left_by_a_power_cut_breaks_what_the_durability_promises(
     )
     assert tally.violations == []
     assert tally.resumed > 0
+
+
+def test_what_a_run_in_process_durability_wrote_last_is_synced_though_nothing_follows(laboratory: Laboratory) -> None:
+    operations = laboratory.flow(FALLS_QUIET)
+    quiet = next(place for place, each in enumerate(operations) if each.name == MARKS and each.data.startswith(b"quiet"))
+    for kind in KINDS:
+        assert found_after(laboratory, operations[:quiet], kind) == [], kind
+    first = next(place for place, each in enumerate(operations) if each.name == MARKS and each.data.startswith(b"ack"))
+    unsynced = operations[:first] + without_syncs(operations[first:quiet])
+    assert "acknowledged-is-recorded" in str(found_after(laboratory, unsynced, "none")), (
+        "the harness does not see a skipped sync"
+    )
+
+
+def found_after(laboratory: Laboratory, operations: Sequence[Operation], kind: str) -> list[str]:
+    """Return what is wrong with what is found when the power is cut right after these."""
+    disk = Disk()
+    for each in operations:
+        disk.do(each)
+    image = laboratory.folder / "quiet"
+    write_out(disk.cut(kind, random.Random(0)), bytes(disk.marks), image)
+    try:
+        return judge_journal(image)
+    finally:
+        shutil.rmtree(image)
+
+
+def test_pruning_a_backup_and_an_extract_outlive_a_power_cut(laboratory: Laboratory, seed: int) -> None:
+    tally = judge_all(laboratory.upkeep(), Plan(seed, range(60)), judge_upkeep, laboratory.folder / "images")
+    assert tally.violations == []
+    unsynced = judge_all(without_syncs(laboratory.upkeep()), Plan(seed, range(30)), judge_upkeep, laboratory.folder / "images")
+    assert unsynced.violations != [], "the harness does not see skipped syncs"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
 import sys
+import tomllib
 from contextlib import closing
 from pathlib import Path
 
@@ -273,3 +275,72 @@ def test_a_view_of_a_hostile_writer_can_call_no_function_that_reaches_out(rich: 
     assert done.returncode in (2, 5)
     with pytest.raises(JournalError, match="load_extension"), reading(tmp_path / "journal.db") as connection:
         connection.execute("SELECT * FROM runs").fetchall()
+
+
+def test_a_trigger_that_somebody_left_in_the_file_is_found_by_doctor_and_not_taken_along_by_recover(
+    rich: Path, tmp_path: Path
+) -> None:
+    shutil.copy(rich, tmp_path / "journal.db")
+    with closing(sqlite3.connect(tmp_path / "journal.db")) as connection:
+        connection.execute(
+            "CREATE TRIGGER evil AFTER UPDATE ON flow_run BEGIN UPDATE flow_run SET entrypoint = 'evil.py:f'; END"
+        )
+        connection.commit()
+    assert "trigger evil on flow_run" in python(tmp_path, "-m", "wfengine", "doctor").stdout
+    done = python(tmp_path, "-m", "wfengine", "recover", "journal.db", "-o", "saved.db")
+    assert done.returncode == 0, done.stderr
+    with closing(sqlite3.connect(tmp_path / "saved.db")) as connection:
+        assert connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'evil'").fetchall() == []
+    assert "ok       definitions" in python(tmp_path, "-m", "wfengine", "doctor", "--journal", "saved.db").stdout
+
+
+def test_t10_neither_the_environment_nor_a_local_variable_of_what_failed_is_recorded(tmp_path: Path) -> None:
+    """What is given to a task as `Secret` is searched for, in every form and place, by tests/secrets/test_canary.py."""
+    made = hashlib.sha256(os.urandom(16)).hexdigest()
+    program = """
+import os
+from wfengine import flow, task
+
+@task
+def connect():
+    password = os.environ["CANARY_PASSWORD"]
+    def open_it():
+        inside = [password]
+        raise ConnectionError("refused")
+    open_it()
+
+@flow
+def main():
+    connect()
+
+main()
+"""
+    (tmp_path / "program.py").write_text(program, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "program.py"], cwd=tmp_path, env=environment(tmp_path) | {"CANARY_PASSWORD": made},
+        text=True, capture_output=True, check=False, timeout=240,
+    )  # fmt: skip
+    assert "ConnectionError: refused" in done.stderr
+    assert (tmp_path / "journal.db").exists()
+    holding = [path.name for path in tmp_path.rglob("*") if path.is_file() and made.encode() in path.read_bytes()]
+    assert holding == []
+    assert made not in done.stdout + done.stderr
+
+
+ROOT = Path(__file__).parents[2]
+#: What no release may carry: only text that can be read in the repository is shipped.
+READABLE = {".py", ".sql", ".typed", ".html", ".css", ".js", ".svg", ".md", ".txt", ".toml", ".json", ".LICENSE"}
+
+
+def test_t22_what_is_installed_comes_from_an_index_in_a_range_of_versions_and_nothing_compiled_is_shipped() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    extras = project["project"]["optional-dependencies"]
+    everything = [*project["project"]["dependencies"], *(name for extra in extras.values() for name in extra)]
+    assert [name for name in everything if "@" in name or "://" in name] == [], "from an index only"
+    unbounded = [name for name in everything if not name.startswith("wfengine[") and not re.search(r"[>=]=\d", name)]
+    assert unbounded == [], "each has the oldest version that was tested"
+    assert project["build-system"]["requires"] == [name for name in project["build-system"]["requires"] if ">=" in name]
+    shipped = [ROOT / "wfengine", ROOT / "journal" / "wfengine_journal", ROOT / "scheduler" / "wfengine_scheduler"]
+    files = [path for folder in shipped for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    assert [path.name for path in files if path.suffix not in READABLE] == []
+    assert [path.name for path in files if path.is_symlink()] == []

@@ -7,6 +7,7 @@ Commands are thin: they read through `wfengine_journal.queries`, call the engine
 from __future__ import annotations
 
 import atexit
+import errno
 import signal
 import sys
 from collections.abc import Sequence
@@ -16,10 +17,17 @@ import click
 from wfengine._version import __version__
 from wfengine.cli.base import Group, Settings, color_choice, command_name, epilog, report, settings_of
 from wfengine.cli.exits import EXPLANATION, ExitCode
-from wfengine_journal.errors import InternalError, UsageError
+from wfengine_journal.errors import InternalError, JournalUnwritableError, UsageError
 from wfengine_journal.guarding import POST
 
 __all__ = ["main", "root"]
+
+#: Errors of the system that say something of the machine - its disk, memory, limits - and not of a fault in wfengine.
+OF_THE_MACHINE = frozenset(
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS", "EMFILE", "ENFILE", "ENOMEM", "EACCES", "EPERM")
+    if hasattr(errno, name)
+)
 
 
 @click.group(
@@ -110,14 +118,32 @@ def _run(arguments: list[str]) -> int:
         return report(UsageError(error.format_message()), None, settings_of(None, arguments))
     except (KeyboardInterrupt, click.Abort):
         return ExitCode.INTERRUPTED
+    except OSError as error:
+        if error.errno not in OF_THE_MACHINE:
+            return _report_unexpected(error, arguments)
+        return report(_refused_by_the_machine(error), None, settings_of(None, arguments))
     except Exception as error:
-        unexpected = InternalError(
-            f"{type(error).__name__}: {error}. This is a fault in wfengine: please report it with the output of -v."
-        )
-        unexpected.__cause__ = error
-        settings = settings_of(None, arguments)
-        settings.verbose = settings.verbose or "-v" in arguments or "--verbose" in arguments
-        return report(unexpected, None, settings)
+        return _report_unexpected(error, arguments)
+
+
+def _refused_by_the_machine(error: OSError) -> JournalUnwritableError:
+    where = f" ({error.filename})" if error.filename else ""
+    refused = JournalUnwritableError(
+        f"The system refused what the command asked of it: {error.strerror}{where}. Nothing recorded is lost. Make room, "
+        "or see the limits of this process (ulimit -a), then type it again."
+    )
+    refused.__cause__ = error
+    return refused
+
+
+def _report_unexpected(error: Exception, arguments: list[str]) -> int:
+    unexpected = InternalError(
+        f"{type(error).__name__}: {error}. This is a fault in wfengine: please report it with the output of -v."
+    )
+    unexpected.__cause__ = error
+    settings = settings_of(None, arguments)
+    settings.verbose = settings.verbose or "-v" in arguments or "--verbose" in arguments
+    return report(unexpected, None, settings)
 
 
 def _report_usage(error: click.UsageError, arguments: list[str]) -> int:
