@@ -48,7 +48,7 @@ _TELLING = re.compile(r"password|passwd|pwd|token|secret|private_key|credential"
 class Database:
     """A database: a SQLAlchemy URL without a password, and the secret that holds the password.
 
-    `Database("postgresql+psycopg://etl@db/shop", password=Secret("shop"))`; a URL with etl:{{ secrets.shop }}@db means the same.
+    `Database("postgresql+psycopg://etl@db/shop", password=Secret("shop"))`; etl:{{ secrets.shop }}@db in the URL is the same.
     `connect_args` go to the driver, and may hold secrets too. Raises UsageError for a URL that cannot be read, or that has a
     password in the clear.
     """
