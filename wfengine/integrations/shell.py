@@ -74,12 +74,12 @@ def run_command(
     if code is None:
         raise TaskTimeoutError(
             f"The command {words[0]!r} ran longer than its limit of {timeout_seconds} s, and was ended with all that it "
-            f"started.{_last_words(texts)} Raise timeout_seconds or make it shorter."
+            f"started. Raise timeout_seconds or make it shorter.{_last_words(texts)}"
         )
     shown = [text[-keep_characters:] if keep_characters else "" for text in texts]
     if code not in ok_codes:
         raise CommandFailedError(
-            f"The command {words[0]!r} {_ending(code)}.{_last_words(texts)} Where that is fine: ok_codes=(0, {code})",
+            f"The command {words[0]!r} {_ending(code)}; where that is fine: ok_codes=(0, {code}).{_last_words(texts)}",
             exit_code=code, output=shown[0][-SHOWN_CHARACTERS:], errors=shown[1][-SHOWN_CHARACTERS:],
         )  # fmt: skip
     is_cut = any(each.total > len(text.encode()) for each, text in zip((output, errors), shown, strict=True))
@@ -148,4 +148,4 @@ def _ending(code: int) -> str:
 
 def _last_words(texts: Sequence[str]) -> str:
     said = (texts[1].strip() or texts[0].strip())[-SHOWN_CHARACTERS:]
-    return f" It said: {said}\n" if said else ""
+    return f" It said: {said.strip()}" if said else ""
