@@ -10,7 +10,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "ready-tasks.md"
 
 
 def test_every_line_of_the_page_prints_what_the_page_shows(tmp_path: Path) -> None:
-    assert assert_page_is_true(PAGE, tmp_path) == 7
+    assert assert_page_is_true(PAGE, tmp_path) == 10
     assert not any(b"0123456789" in file.read_bytes() for file in (tmp_path / ".wfengine").glob("journal.db*"))
 
 
