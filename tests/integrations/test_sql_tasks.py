@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy.schema import CreateTable
 
 from tests.engine.conftest import Program, Rows
-from tests.integrations.conftest import PASSWORD, Postgres, Written
+from tests.integrations.conftest import PASSWORD, Postgres, Written, run_long
 from wfengine import flow, task
 from wfengine.integrations.databases import engine_of
 from wfengine.integrations.marks import MARKS
@@ -456,9 +456,7 @@ if __name__ == "__main__":
 def test_a_transaction_takes_effect_once_wherever_its_process_is_killed(program: Program, shop: Postgres) -> None:
     program.environment |= {"SHOP_PASSWORD": PASSWORD, "SHOP_PLAIN_URL": shop.url, "SHOP_DSN": shop.dsn}
     program.write(EXACTLY_ONCE)
-    done = program.run()
-    assert done.code == 0, done
-    lines = [line.split() for line in done.out.splitlines()]
+    lines = [line.split() for line in run_long(program)]
     assert [line for line in lines if line[-1] != "True"] == []
     assert [line[0] for line in lines] == [line[1] for line in lines] == [str(number) for number in range(1, len(lines) + 1)]
     assert len(lines) > 15
