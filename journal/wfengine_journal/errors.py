@@ -44,6 +44,8 @@
     │   ├── DuplicateRunError         WF261  a run that has not ended holds this deduplication key in its queue
     │   ├── DeadlockError             WF262  a flow run would wait for itself
     │   ├── WorkerDiedError           WF270  the worker that ran the task died or was lost
+    │   ├── CommandFailedError        WF280  a shell command ended with another exit code than 0
+    │   ├── RequestFailedError        WF281  an HTTP request had no answer, or one that is a failure
     │   ├── NotPausedError            WF243  an input for a run that waits for none
     │   └── FailedStateError          WF209  the result of a state that did not complete was asked for
     │       ├── FailedRun             WF210  it failed, and has no exception of its own
@@ -395,6 +397,38 @@ class WorkerDiedError(RunError):
     """The worker of a runner died, or was lost, while it ran this task; the task failed, and its retries apply."""
 
     code = "WF270"
+
+
+class CommandFailedError(RunError):
+    """A command of a shell task ended with another exit code than 0. `output` and `errors` are the last of what it printed."""
+
+    code = "WF280"
+
+    def __init__(self, message: str, *, exit_code: int = 1, output: str = "", errors: str = "") -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+        self.output = output
+        self.errors = errors
+
+
+class RequestFailedError(RunError):
+    """A request of an HTTP task had no answer (`status` is None), or one that says failure.
+
+    `body` is the beginning of the answer. `retry_after_seconds`: when the server wants to be asked again. `is_temporary`:
+    another try makes sense.
+    """
+
+    code = "WF281"
+
+    def __init__(
+        self, message: str, *, status: int | None = None, body: str = "", retry_after_seconds: float | None = None,
+        is_temporary: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(message)
+        self.status = status
+        self.body = body
+        self.retry_after_seconds = retry_after_seconds
+        self.is_temporary = is_temporary
 
 
 class DuplicateRunError(RunError):

@@ -73,14 +73,14 @@ def post(delivery: Delivery) -> dict[str, object]:
         text = answer.read(ANSWER_BYTES).decode("utf-8", "replace")[:KEPT_CHARACTERS]
         status = answer.status
     except (OSError, http.client.HTTPException, ValueError, AttributeError) as error:
-        raise ActionFailed(f"{_shown(parts)} could not be reached: {type(error).__name__}: {error}", again=True) from error
+        raise ActionFailed(f"{shown(parts)} could not be reached: {type(error).__name__}: {error}", again=True) from error
     finally:
         answered.set()
         connection.close()
     if 200 <= status < 300:
         return {"status": status, "answer": text[:500]}
     follows = " (redirects are not followed)" if 300 <= status < 400 else ""
-    raise ActionFailed(f"{_shown(parts)} answered {status}{follows}", again=status in _AGAIN, status=status, answer=text[:500])
+    raise ActionFailed(f"{shown(parts)} answered {status}{follows}", again=status in _AGAIN, status=status, answer=text[:500])
 
 
 def _close_after(connection: http.client.HTTPConnection, answered: threading.Event, seconds: float) -> None:
@@ -122,6 +122,12 @@ def _headers(delivery: Delivery) -> dict[str, str]:
             )
         headers[SIGNATURE] = sign(secret.encode(), delivery.delivery_id, str(delivery.timestamp), delivery.body)
     return headers
+
+
+def checked_address(url: str, *, allow_private: bool) -> tuple[SplitResult, str]:
+    """Return the parts of a URL and the one address that may be connected to for it. Raises ActionFailed."""
+    parts = _parts(url)
+    return parts, _address(parts, allow_private=allow_private)
 
 
 def _address(parts: SplitResult, *, allow_private: bool) -> str:
@@ -186,7 +192,7 @@ class _PinnedHTTPS(http.client.HTTPSConnection):
         self.sock = self._tls.wrap_socket(plain, server_hostname=self.host)
 
 
-def _shown(parts: SplitResult) -> str:
+def shown(parts: SplitResult) -> str:
     """Return a URL for records and logs: the query may hold keys."""
     return f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path}"
 
