@@ -8,6 +8,7 @@ stand in the journal. Nothing here reads or writes the journal. The package of e
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -105,11 +106,26 @@ class BucketStorage:
     def list_names(self, age_seconds: float | None = None) -> list[str]:
         """Return the names right below the prefix that `new_name` made, of objects written at least so long ago, in order."""
         listed = _tried_again(lambda: self._file_system().find(self.address, maxdepth=1))
+        if not listed:
+            self._check_there()
         names = (str(path).rsplit("/", 1)[-1] for path in listed)
         own = sorted(name for name in names if is_own_name(name))
         if age_seconds is None:
             return own
         return [name for name in own if _age(self._written_at(name)) >= age_seconds]
+
+    def _check_there(self) -> None:
+        """Raise FileNotFoundError where the bucket is missing, PermissionError where it may not be seen.
+
+        The libraries list nothing then, and say no word of it.
+        """
+        try:
+            _tried_again(lambda: self._file_system().ls(self.address))
+        except FileNotFoundError:  # nothing begins with the prefix, or the bucket is missing
+            parts = urlsplit(self.address)
+            bucket = f"{parts.scheme}://{parts.netloc}"
+            with contextlib.suppress(PermissionError):  # who may only see the prefix has just seen it
+                _tried_again(lambda: self._file_system().ls(bucket))
 
     def _written_at(self, path: str) -> datetime:
         target = self.resolve(path)
