@@ -18,6 +18,7 @@ class Receiver:
         self.spans: list[Span] = []
         self.services: set[str] = set()
         self.refused: list[str] = []
+        self._came = threading.Condition()
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -47,9 +48,17 @@ class Receiver:
         for resource in request.resource_spans:
             names = {each.key: each.value.string_value for each in resource.resource.attributes}
             self.services.add(names.get("service.name", ""))
-            for scope in resource.scope_spans:
-                self.spans.extend(scope.spans)
+            with self._came:
+                for scope in resource.scope_spans:
+                    self.spans.extend(scope.spans)
+                self._came.notify_all()
         return True
+
+    def wait_for(self, name: str) -> Span:
+        """Return a span of that name, once it has come."""
+        with self._came:
+            assert self._came.wait_for(lambda: any(span.name == name for span in self.spans), 60), f"{name} never came"
+            return next(span for span in self.spans if span.name == name)
 
     def __enter__(self) -> Receiver:
         self._thread.start()

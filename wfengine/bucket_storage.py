@@ -8,6 +8,7 @@ stand in the journal. Nothing here reads or writes the journal. The package of e
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -37,6 +38,10 @@ FIRST_WAIT_SECONDS = 0.2
 LONGEST_WAIT_SECONDS = 5.0
 #: What another attempt does not mend: it is missing, forbidden, or no request was made at all.
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, UsageError, ImportError, TypeError)
+#: Status codes that another attempt does not mend, where a library has an error of its own for them.
+_FINAL_STATUS = frozenset({401, 403, 404})
+#: Packages that make a request again by themselves, up to six times within a minute: then once more is enough.
+_TRY_THEMSELVES = frozenset({"gcsfs", "adlfs"})
 #: What is said to a package: that it does not try again by itself, since waits within waits have no limit that can be named.
 _OPTIONS: dict[str, dict[str, Any]] = {"s3fs": {"config_kwargs": {"retries": {"total_max_attempts": 1}}}}
 #: Bytes of the name of an object, which the services allow.
@@ -84,7 +89,7 @@ class BucketStorage:
             if size != len(content):
                 raise OSError(f"{target} has {size} bytes after {len(content)} were written")
 
-        _tried_again(write)
+        self._ask(write)
 
     def read_path(self, path: str) -> bytes:
         """Return the content of an object."""
@@ -97,24 +102,43 @@ class BucketStorage:
         try:
             if _age(self._written_at(path)) < age_seconds:
                 return False
-            _tried_again(lambda: self._file_system().rm_file(target))
+            self._ask(lambda: self._file_system().rm_file(target))
         except FileNotFoundError:
             return False
         return True
 
     def list_names(self, age_seconds: float | None = None) -> list[str]:
         """Return the names right below the prefix that `new_name` made, of objects written at least so long ago, in order."""
-        listed = _tried_again(lambda: self._file_system().find(self.address, maxdepth=1))
+        listed = self._ask(lambda: self._file_system().find(self.address, maxdepth=1))
+        if not listed:
+            self._check_there()
         names = (str(path).rsplit("/", 1)[-1] for path in listed)
         own = sorted(name for name in names if is_own_name(name))
         if age_seconds is None:
             return own
         return [name for name in own if _age(self._written_at(name)) >= age_seconds]
 
+    def _check_there(self) -> None:
+        """Raise FileNotFoundError where the bucket is missing, PermissionError where it may not be seen.
+
+        The libraries list nothing then, and say no word of it.
+        """
+        try:
+            self._ask(lambda: self._file_system().ls(self.address))
+        except FileNotFoundError:  # nothing begins with the prefix, or the bucket is missing
+            parts = urlsplit(self.address)
+            bucket = f"{parts.scheme}://{parts.netloc}"
+            with contextlib.suppress(PermissionError):  # who may only see the prefix has just seen it
+                self._ask(lambda: self._file_system().ls(bucket))
+
     def _written_at(self, path: str) -> datetime:
         target = self.resolve(path)
-        written_at: datetime = _tried_again(lambda: self._file_system().modified(target))
+        written_at: datetime = self._ask(lambda: self._file_system().modified(target))
         return written_at
+
+    def _ask(self, request: Callable[[], T]) -> T:
+        _, package = EXTRAS[urlsplit(self.address).scheme]
+        return _tried_again(request, 2 if package in _TRY_THEMSELVES else ATTEMPTS)
 
     def _package(self) -> Any:
         scheme = urlsplit(self.address).scheme
@@ -131,7 +155,11 @@ class BucketStorage:
         scheme = urlsplit(self.address).scheme
         _, package = EXTRAS[scheme]
         # Listings are not remembered: other processes write. The instance is that of this process and thread.
-        system = self._package().filesystem(scheme, use_listings_cache=False, **_OPTIONS.get(package, {}))
+        options = dict(_OPTIONS.get(package, {}))
+        fsspec = self._package()
+        if package == "adlfs":  # the account stands in the address
+            options |= fsspec.get_filesystem_class(scheme)._get_kwargs_from_urls(self.address)  # noqa: SLF001 - it is fsspec's seam
+        system = fsspec.filesystem(scheme, use_listings_cache=False, **options)
         if package == "s3fs":
             system.retries = 1
         return system
@@ -166,12 +194,19 @@ def _age(written_at: datetime) -> float:
     return SystemClock().wall_seconds() - aware.timestamp()
 
 
-def _tried_again(request: Callable[[], T]) -> T:
+def _is_passing(error: BaseException) -> bool:
+    """Tell whether another attempt may do better."""
+    status = getattr(error, "status_code", None) or getattr(error, "code", None)
+    is_forbidden = type(error) is OSError and str(error).startswith("Forbidden: ")  # as gcsfs says it
+    return isinstance(error, Exception) and not (isinstance(error, _FINAL) or is_forbidden or status in _FINAL_STATUS)
+
+
+def _tried_again(request: Callable[[], T], attempts: int = ATTEMPTS) -> T:
     """Return what a request returns, which is made again after an error that may pass."""
-    from tenacity import Retrying, retry_if_not_exception_type, stop_after_attempt, wait_exponential
+    from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 
     waits = wait_exponential(multiplier=FIRST_WAIT_SECONDS, max=LONGEST_WAIT_SECONDS)
-    again = retry_if_not_exception_type((*_FINAL, KeyboardInterrupt, SystemExit, GeneratorExit))
-    return Retrying(stop=stop_after_attempt(ATTEMPTS), wait=waits, retry=again, reraise=True, sleep=SystemClock().sleep)(
-        request
-    )
+    return Retrying(
+        stop=stop_after_attempt(attempts), wait=waits, retry=retry_if_exception(_is_passing), reraise=True,
+        sleep=SystemClock().sleep,
+    )(request)  # fmt: skip

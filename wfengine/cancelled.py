@@ -51,7 +51,7 @@ def cancelled_end(run: LiveRun, signal: BaseException) -> Steps[Ended]:
         if not ends_as_cancelled(run) or not _is_cancelled(run):
             raise
     run.left_open = False
-    if listeners.LISTENERS:
+    if listeners.LISTENERS or listeners.OF_FLOW_RUNS:
         listeners.tell(listeners.Event(run.id, None, run.flow.name, "CANCELLED", None, end.at))
     end_of_run = ended(run, end, Outcome(None, run.cancelled))
     yield from call_flow_hooks(run, end_of_run.state, run.version)

@@ -507,7 +507,7 @@ def _is_parked(run: LiveRun) -> bool:
 
 
 def _tell(run: LiveRun, state: str, state_name: str | None) -> None:
-    if listeners.LISTENERS:
+    if listeners.LISTENERS or listeners.OF_FLOW_RUNS:
         listeners.tell(listeners.Event(run.id, None, run.flow.name, state, state_name, run.journal.clock.now_text()))
 
 

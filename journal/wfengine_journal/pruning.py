@@ -320,25 +320,26 @@ def without_a_row(journal: Journal, references: set[str]) -> list[str]:
     """Return those references to files outside that no row has any more."""
     if not references:
         return []
-
-    def left(connection: sqlite3.Connection) -> set[str]:
-        found: set[str] = set()
-        for table, column, codec in (
-            *((table, column, codec) for table, column, codec, _ in _STORED),
-            ("cache", "result", "result_codec"),
-            ("value", "data", "codec"),
-        ):
-            rows = connection.execute(f"SELECT {column} FROM {table} WHERE {codec} = 'stored' AND {column} IS NOT NULL")
-            found.update(str(row[0]) for row in rows)
-        return found
-
     still: list[set[str]] = []
-    journal.read_itself(lambda connection: still.append(left(connection)))
-    places = {_place(text) for text in still[0]}
-    return sorted(text for text in references if _place(text) not in places)
+    journal.read_itself(lambda connection: still.append(stored_references(connection)))
+    places = {place_of(text) for text in still[0]}
+    return sorted(text for text in references if place_of(text) not in places)
 
 
-def _place(reference: str) -> tuple[object, object]:
+def stored_references(connection: sqlite3.Connection) -> set[str]:
+    """Return the references to files outside that rows have, as JSON."""
+    found: set[str] = set()
+    for table, column, codec in (
+        *((table, column, codec) for table, column, codec, _ in _STORED),
+        ("cache", "result", "result_codec"),
+        ("value", "data", "codec"),
+    ):
+        rows = connection.execute(f"SELECT {column} FROM {table} WHERE {codec} = 'stored' AND {column} IS NOT NULL")
+        found.update(str(row[0]) for row in rows)
+    return found
+
+
+def place_of(reference: str) -> tuple[object, object]:
     """Return where the file of a reference is: two references that differ in a name for people lead to one file."""
     try:
         fields = json.loads(reference)

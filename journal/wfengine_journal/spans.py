@@ -55,34 +55,48 @@ class RunSpan(NamedTuple):
     message: str | None
 
 
-def find_task_span(connection: sqlite3.Connection, flow_run_id: int, task_run_id: int) -> TaskSpan | None:
-    """Return the last life of a task run that has ended; None: it has not, it is gone, or it is the call of a subflow."""
-    task = connection.execute(
-        "SELECT t.scope, k.name, coalesce(t.name, k.name || '-' || t.id) FROM task_run t JOIN task k ON k.id = t.task_id"
-        " WHERE t.id = ? AND t.flow_run_id = ? AND k.kind = 'task'",
-        (task_run_id, flow_run_id),
-    ).fetchone()
-    rows = connection.execute(
-        "SELECT h.state, h.state_name, h.at, h.attempt, h.epoch, e.type FROM transition h"
-        " LEFT JOIN error e ON e.id = h.error_id WHERE h.flow_run_id = ? AND h.task_run_id = ? ORDER BY h.seq",
-        (flow_run_id, task_run_id),
+#: State, its name, when, attempt, epoch and type of the error of each transition of a task run, in order.
+_Life = list[tuple[str, str | None, str, int, int, str | None]]
+
+
+def find_task_spans(connection: sqlite3.Connection, calls: str) -> list[TaskSpan]:
+    """Return the last life of each task run that has ended. `calls`: a JSON list of [flow run, task run].
+
+    One that has not ended, is gone, or is the call of a subflow is left out.
+    """
+    tasks = connection.execute(
+        "SELECT t.id, t.flow_run_id, t.scope, k.name, coalesce(t.name, k.name || '-' || t.id) FROM json_each(?) c"
+        " CROSS JOIN task_run t ON t.id = c.value ->> 1 AND t.flow_run_id = c.value ->> 0"
+        " JOIN task k ON k.id = t.task_id WHERE k.kind = 'task'",
+        (calls,),
     ).fetchall()
-    life: list[tuple[str, str | None, str, int, int, str | None]] = []
-    for row in rows:
+    lives: dict[int, _Life] = {}
+    for task_run_id, *row in connection.execute(
+        "SELECT h.task_run_id, h.state, h.state_name, h.at, h.attempt, h.epoch, e.type FROM json_each(?) c"
+        " CROSS JOIN transition h ON h.flow_run_id = c.value ->> 0 AND h.task_run_id = c.value ->> 1"
+        " LEFT JOIN error e ON e.id = h.error_id ORDER BY h.task_run_id, h.seq",
+        (calls,),
+    ):
+        life = lives.setdefault(task_run_id, [])
         if life and life[-1][0] in _ENDED:
-            life = []  # it is run again: what was before has a span of its own
+            life.clear()  # it is run again: what was before has a span of its own
         life.append(tuple(row))
-    if task is None or not life or life[-1][0] not in _ENDED:
-        return None
+    found = []
+    for task_run_id, flow_run_id, scope, task, name in tasks:
+        life = lives.get(task_run_id, [])
+        if life and life[-1][0] in _ENDED:
+            found.append(_task_span((task_run_id, flow_run_id), scope, task, name, life))
+    return found
+
+
+def _task_span(ids: tuple[int, int], scope: int, task: str, name: str, life: _Life) -> TaskSpan:
     state, _, ended_at, _, epoch, _ = life[-1]
-    attempts = [
+    attempts = tuple(
         AttemptSpan(begun[3], begun[2], over[2], _OUTCOMES.get(over[1] or "", over[0]), over[5])
         for begun, over in pairwise(life)
         if begun[0] == "RUNNING"
-    ]
-    return TaskSpan(
-        task_run_id, flow_run_id, epoch, int(task[0]), str(task[1]), str(task[2]), state, life[0][2], ended_at, tuple(attempts)
     )
+    return TaskSpan(*ids, epoch, scope, task, name, state, life[0][2], ended_at, attempts)
 
 
 def find_run_span(connection: sqlite3.Connection, flow_run_id: int, epoch: int) -> RunSpan | None:

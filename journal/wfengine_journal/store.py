@@ -22,7 +22,7 @@ from wfengine_journal.connection import FORMAT_VERSION, explain, open_readers, o
 from wfengine_journal.errors import ForkedProcessError, InternalError
 from wfengine_journal.records import OpenRunRow, OwnerRow, Records
 from wfengine_journal.run_transitions import CrashFlowRun
-from wfengine_journal.tickets import BothProbes, CommitProbe, WriteRefused
+from wfengine_journal.tickets import BothProbes, Change, CommitProbe, WriteRefused
 from wfengine_journal.transitions import shown_text, utf8_text
 from wfengine_journal.writer import FORK_WAIT_SECONDS, Writer
 
@@ -158,6 +158,10 @@ class Journal:
         """Tell `probe` too, after whoever is told already. It must neither block nor raise."""
         told = self._writer.probe
         self._writer.probe = probe if told is None else BothProbes(told, probe)
+
+    def witness_commits(self, witness: Callable[[Sequence[Change]], None] | None) -> None:
+        """Tell `witness` of the changes of each commit, just after it; None: no longer. It must neither block nor raise."""
+        self._writer.witness = witness
 
     # ---- names to ids
 

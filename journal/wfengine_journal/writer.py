@@ -18,7 +18,7 @@ import logging
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
@@ -67,6 +67,7 @@ class Writer:
         self.after_commit: Callable[[], None] | None = None  # told of each, while somebody waits for changes
         #: Asked just before and just after each COMMIT, while nobody who waits for it was told: for tests of crashes.
         self.probe: CommitProbe | None = None
+        self.witness: Callable[[Sequence[Change]], None] | None = None  # told of the changes of each commit
         self._began = False  # a transaction of the present leader was begun
         self._broken: JournalError | None = None
         self.is_forked = False  # this is a child of the process that opened the connection
@@ -434,6 +435,9 @@ class Writer:
             self._flusher.note_tail()
         if self.probe is not None:
             self.probe("after", self.commits, changes)
+        witness = self.witness  # read once: it may be taken away meanwhile
+        if witness is not None:
+            witness(changes)
         if self.commits % CHECKPOINT_LOOK_COMMITS == 0:
             self._maybe_checkpoint()
 

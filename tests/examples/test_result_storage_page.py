@@ -19,6 +19,6 @@ def test_every_line_of_the_page_prints_what_the_page_shows(tmp_path: Path, monke
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
         BucketStorage("s3://my-bucket")._file_system().mkdir("my-bucket")
-        assert assert_page_is_true(PAGE, tmp_path) == 4
+        assert assert_page_is_true(PAGE, tmp_path) == 5
     finally:
         server.stop()

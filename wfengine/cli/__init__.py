@@ -78,6 +78,7 @@ OF_THE_MACHINE = frozenset(
         "recover": ("wfengine.cli.files:recover", "Save what can be read of a damaged file."),
         "info": ("wfengine.cli.info:info", "Which journal is used, and what it holds."),
         "doctor": ("wfengine.cli.doctor:doctor", "Check that the journal is sound."),
+        "storage": ("wfengine.cli.storage:storage", "Results in buckets: objects that no row names."),
         "crashtest": ("wfengine.cli.crashtest:crashtest", "Kill a flow around each of its commits, and compare."),
         "migrate-check": ("wfengine.cli.migrate_check:migrate_check", "What in a Prefect file would not run here."),
         "demo": ("wfengine.cli.demo:demo", "See a flow get killed and resumed."),

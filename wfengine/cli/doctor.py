@@ -36,15 +36,18 @@ _COLORS = {Verdict.OK: "green", Verdict.NOTE: "blue", Verdict.WARNING: "yellow",
     show_default=True,
     help="Stored values of each kind whose checksum is verified.",
 )
+@click.option(
+    "--buckets", is_flag=True, help="List the buckets that hold results, and find objects that no row names. Needs credentials."
+)
 @pass_settings
-def doctor(settings: Settings, thorough: bool, values: int) -> int:
+def doctor(settings: Settings, thorough: bool, values: int, buckets: bool) -> int:
     """Check that the journal is sound: pages, references, checksums, owners, file mode. Changes nothing.
 
     The exit code is 5 if anything is damaged; warnings are advice.
     """
     path = journal_path(settings)
     checks: list[Check] = []
-    for check in _checks(path, thorough, values):
+    for check in _checks(path, thorough, values, buckets):
         checks.append(check)
         if not settings.as_json and (not settings.quiet or check.verdict is Verdict.DAMAGE):
             verdict = click.style(f"{check.verdict.value:<8}", fg=_COLORS[check.verdict])
@@ -63,11 +66,15 @@ def doctor(settings: Settings, thorough: bool, values: int) -> int:
     return ExitCode.OK
 
 
-def _checks(path: Path, thorough: bool, values: int) -> Iterator[Check]:
+def _checks(path: Path, thorough: bool, values: int, buckets: bool) -> Iterator[Check]:
     """Yield the checks of a journal; of one so damaged that it cannot be opened, what SQLite finds in its pages."""
     try:
         with reading(path) as connection:
             yield from run_checks(connection, path, thorough=thorough, sample=values)
+        if buckets:
+            from wfengine.cli.storage import bucket_checks  # what reads buckets is loaded where it is asked for
+
+            yield from bucket_checks(path)
     except JournalCorruptError as error:
         found = check_broken_file(path)
         if found.verdict is not Verdict.DAMAGE:

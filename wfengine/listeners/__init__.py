@@ -31,21 +31,23 @@ class Listener(Protocol):
 
 
 LISTENERS: list[Listener] = []
+#: Those that are told of flow runs only: then a task pays nothing for them.
+OF_FLOW_RUNS: list[Listener] = []
 
 
-def add_listener(listener: Listener) -> None:
-    """Tell `listener` of every event of this process from now on."""
-    LISTENERS.append(listener)
+def add_listener(listener: Listener, *, of_tasks: bool = True) -> None:
+    """Tell `listener` of every event of this process from now on, or only of those of flow runs."""
+    (LISTENERS if of_tasks else OF_FLOW_RUNS).append(listener)
 
 
 def remove_listener(listener: Listener) -> None:
     """Stop telling `listener`."""
-    LISTENERS.remove(listener)
+    (LISTENERS if listener in LISTENERS else OF_FLOW_RUNS).remove(listener)
 
 
 def close_listeners() -> None:
     """Let listeners that hold something back hand it on: the process is about to end without the interpreter's own end."""
-    for listener in LISTENERS:
+    for listener in (*LISTENERS, *OF_FLOW_RUNS):
         close = getattr(listener, "close", None)
         if close is not None:
             close()
@@ -53,7 +55,7 @@ def close_listeners() -> None:
 
 def tell(event: Event) -> None:
     """Tell all listeners; one that raises is logged and told again next time."""
-    for listener in LISTENERS:
+    for listener in LISTENERS if event.task_run_id is not None else (*LISTENERS, *OF_FLOW_RUNS):
         try:
             listener(event)
         except Exception:

@@ -162,6 +162,23 @@ def write_textfile(registry: prometheus_client.CollectorRegistry, file: Path) ->
         raise UsageError(f"The metrics could not be written into {file}: {error.strerror or error}.") from error
 
 
+class _CommitSeconds:
+    """How long commits took. They are counted by whoever commits, one at a time, so that no lock is needed for it."""
+
+    def __init__(self) -> None:
+        self.spread = Spread(COMMIT_SECONDS)
+
+    def describe(self) -> Iterable[Metric]:
+        """Say nothing beforehand."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the histogram."""
+        found = HistogramMetricFamily("wfengine_journal_commit_seconds", "How long a commit of this daemon took.")
+        found.add_metric([], *_histogram(self.spread))
+        yield found
+
+
 class MetricsServer:
     """A part of the daemon: answers GET /metrics on a port of its own."""
 
@@ -175,10 +192,8 @@ class MetricsServer:
         self._server: Any = None
         self._thread: threading.Thread | None = None
         self._registry = registry_of(journal.path, journal.clock)
-        self._commits = prometheus_client.Histogram(
-            "wfengine_journal_commit_seconds", "How long a commit of this daemon took.",
-            buckets=COMMIT_SECONDS, registry=self._registry,
-        )  # fmt: skip
+        self._commits = _CommitSeconds()
+        self._registry.register(self._commits)
         self._began = 0.0
 
     @property
@@ -207,7 +222,7 @@ class MetricsServer:
         if moment == "before":
             self._began = now
         else:
-            self._commits.observe(max(0.0, now - self._began))
+            self._commits.spread.add(max(0.0, now - self._began))
 
     def stop_taking(self) -> None:
         """Go on: what is asked while the daemon stops is answered."""

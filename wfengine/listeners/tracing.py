@@ -1,211 +1,110 @@
-"""Traces for OpenTelemetry: a span for each execution of a flow run, each task run, its attempts and their commits.
+"""Traces for OpenTelemetry: the listener that notes what ends, and hands it on to where spans are made of it.
 
-Needs the packages of `pip install 'wfengine[otel]'`. Spans are made of what the journal recorded, on a thread of its own, after
-the commit; the standard variables (OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER ...) say where they go.
+Needs the packages of `pip install 'wfengine[otel]'`. A run pays for a few tuples: what ended, and when its commit began and
+ended. Everything else - reading the journal, making spans, sending them by OTLP as the standard variables say
+(OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER ...) - is done in a process of its own (`span_sender`):
+no thread of this one could do it without taking the time from the runs. With a processor of OpenTelemetry's that the user
+gave, spans are made here, on a thread.
 
-Ids are made of the journal's id and the numbers of run, execution, task run and attempt. So code in a task knows the span it
-belongs to before that is sent, on any thread and in any worker, and all executions of a run are one trace: each has a span of
-its own, linked with the one before. What a killed process had not sent is missing; nothing is sent twice.
+Ids are made of the journal's id and the numbers of run, execution, task run and attempt (`trace_ids`). So code in a task knows
+the span it belongs to before that is sent, on any thread and in any worker, and all executions of a run are one trace: each has
+a span of its own, linked with the one before. What a killed process had not told of is missing; nothing is sent twice.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
+import importlib.util
+import json
 import logging
+import marshal
+import os
+import subprocess
+import sys
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
-import xxhash
-
-from wfengine._version import __version__
-from wfengine.listeners import LISTENERS, Event, add_listener, remove_listener
-from wfengine.runners.away import asks_the_flow
-from wfengine.scopes import ACTIVE, current_scope
-from wfengine_journal.clock import seconds_from_text
-from wfengine_journal.errors import JournalError, MissingContextError, UsageError
-from wfengine_journal.riders import WithRiders
-from wfengine_journal.spans import (
-    RunSpan,
-    TaskSpan,
-    find_caller,
-    find_last_epoch,
-    find_run_span,
-    find_task_span,
+from wfengine.listeners import OF_FLOW_RUNS, Event, add_listener, remove_listener
+from wfengine.listeners.trace_ids import (
+    attempt_span_id,
+    current_context,
+    current_ids,
+    run_span_id,
+    task_span_id,
+    trace_id_of,
+    traceparent,
 )
+from wfengine.scopes import ACTIVE
+from wfengine_journal.cache import ServeCached
+from wfengine_journal.errors import JournalError, UsageError
+from wfengine_journal.riders import WithRiders
 from wfengine_journal.threads import start_thread
-from wfengine_journal.transitions import CompleteCall, FailAttempt
-
-try:
-    from opentelemetry import context as otel_context
-    from opentelemetry import trace
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
-    from opentelemetry.sdk.trace.sampling import Decision
-    from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-    from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
-except ImportError as missing:
-    raise UsageError(
-        "Traces need the packages of OpenTelemetry, which are not installed. Type: pip install 'wfengine[otel]'"
-    ) from missing
+from wfengine_journal.transitions import CompleteCall, FailAttempt, SettleCall
 
 if TYPE_CHECKING:
-    import sqlite3
-
     from opentelemetry.sdk.trace import SpanProcessor
 
+    from wfengine.listeners.spans import Notes, RunNote, SpanMaker, TaskNote
     from wfengine_journal.store import Journal
     from wfengine_journal.tickets import Change
 
-#: Ends that wait to be made spans of; beyond that they are left out, and the log says so.
+T = TypeVar("T")
+
+__all__ = [
+    "Tracer", "attempt_span_id", "current_context", "current_ids", "run_span_id", "start_tracing", "stop_tracing",
+    "task_span_id", "trace_id_of", "traceparent",
+]  # fmt: skip
+
+#: Ends that wait to be told of; beyond that they are left out, and the log says so.
 WAITING_LIMIT = 10_000
-#: Commits whose times are kept until the end they belong to is told of.
-COMMITS_LIMIT = 10_000
-#: How many ends are read from the journal at a time, and how long the end of the process waits for the last spans, in seconds.
-AT_ONCE = 200
+#: How many ends are told of at a time.
+AT_ONCE = 1000
+#: How long ends are gathered, in seconds: each time takes the interpreter away from the runs.
+GATHER_SECONDS = 0.05
+#: How long the end of the process waits for the last spans, in seconds, and beyond it by default for the receiver.
 LAST_SECONDS = 10.0
-#: States in which an execution is over.
-_OVER = frozenset({"COMPLETED", "FAILED", "CANCELLED", "CRASHED", "PAUSED"})
-_BAD = frozenset({"FAILED", "CRASHED", "INTERRUPTED"})
-_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+RECEIVER_VARIABLE, RECEIVER_SECONDS = "OTEL_EXPORTER_OTLP_TIMEOUT", 10.0
+#: So often a process that sends spans is started anew after it has died.
+STARTS_LIMIT = 3
+_PACKAGES = ("opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.http")
+_BOOTSTRAP = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from wfengine.listeners.span_sender import main; main()"
+#: Changes that are the outcome of an attempt, or of a call that had none.
+_OUTCOMES = frozenset({CompleteCall, FailAttempt, ServeCached, SettleCall})
+_ENDED = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
 _logger = logging.getLogger("wfengine.listeners")
 
-Attributes = dict[str, str | int]
+
+# ------------------------------------------------------------------------------------------- where spans are made
 
 
-# ------------------------------------------------------------------------------------------- ids
+class Outlet(Protocol):
+    """Where spans are made of what ended. Used on one thread."""
 
-
-def _digest128(text: str) -> int:
-    return xxhash.xxh3_128_intdigest(text.encode()) or 1  # 0 is no id
-
-
-def _digest64(text: str) -> int:
-    return xxhash.xxh3_64_intdigest(text.encode()) or 1
-
-
-def trace_id_of(journal_id: str, root_run_id: int) -> int:
-    """Return the id of the trace of a run that no other run called."""
-    return _digest128(f"{journal_id}/trace/{root_run_id}")
-
-
-def run_span_id(journal_id: str, flow_run_id: int, epoch: int) -> int:
-    """Return the id of the span of an execution."""
-    return _digest64(f"{journal_id}/run/{flow_run_id}/{epoch}")
-
-
-def task_span_id(journal_id: str, task_run_id: int, epoch: int) -> int:
-    """Return the id of the span of a task run that ended in an execution."""
-    return _digest64(f"{journal_id}/task/{task_run_id}/{epoch}")
-
-
-def attempt_span_id(journal_id: str, task_run_id: int, attempt: int) -> int:
-    """Return the id of the span of an attempt."""
-    return _digest64(f"{journal_id}/attempt/{task_run_id}/{attempt}")
-
-
-@asks_the_flow
-def current_ids() -> tuple[int, int]:
-    """Return trace and span of the code that calls: of its attempt, in a flow's body of the execution. MissingContextError."""
-    scope = current_scope()
-    if scope is None:
-        raise MissingContextError("There is no trace outside of a flow run. Ask for it in a flow or task.")
-    root, journal_id = scope.run, scope.run.journal.id
-    while root.parent is not None:
-        root = root.parent
-    if scope.call is None:
-        span_id = run_span_id(journal_id, scope.run.id, scope.run.epoch)
-    else:
-        span_id = attempt_span_id(journal_id, scope.call.task_run_id, scope.call.attempt)
-    return trace_id_of(journal_id, root.id), span_id
-
-
-def current_context() -> otel_context.Context:
-    """Return the context for spans of your own: `tracer.start_as_current_span("query", context=current_context())`."""
-    trace_id, span_id = current_ids()
-    return trace.set_span_in_context(trace.NonRecordingSpan(SpanContext(trace_id, span_id, True, _SAMPLED)))
-
-
-def traceparent() -> str:
-    """Return the header `traceparent` for a request to another service, as W3C Trace Context has it."""
-    trace_id, span_id = current_ids()
-    return f"00-{trace_id:032x}-{span_id:016x}-01"
-
-
-# ------------------------------------------------------------------------------------------- the listener
-
-
-class Tracer:
-    """Makes spans of what the runs of this process did, and hands them to a processor of OpenTelemetry."""
-
-    def __init__(self, journal: Journal, processor: SpanProcessor | None = None) -> None:
-        """`processor`: default one that sends batches by OTLP over HTTP, as the environment says."""
-        provider = TracerProvider(shutdown_on_exit=False)  # reads resource and sampler from the environment
-        self._sampler, self._resource = provider.sampler, provider.resource
-        self._processor = BatchSpanProcessor(OTLPSpanExporter()) if processor is None else processor
-        self.journal = journal
-        self._path = str(journal.path)
-        self._instrumentation = InstrumentationScope("wfengine", __version__)
-        self._waiting: deque[tuple[Event, int | None]] = deque()
-        self._commits: dict[tuple[int, int], tuple[float, float]] = {}
-        self._began = 0.0
-        self._left_out = 0
-        self._wake = threading.Event()
-        self._is_closed = False
-        self._roots: dict[int, int] = {}
-        self._thread = start_thread("wfengine-traces", self._work)
-        journal.also_probe_commits(self._probe)
-
-    def __call__(self, event: Event) -> None:
-        """Take notice of a state; see Listener."""
-        run = ACTIVE.get((self._path, event.flow_run_id))
-        if self._is_closed or (run is not None and run.dry is not None):
-            return
-        if len(self._waiting) >= WAITING_LIMIT:
-            self._left_out += 1
-            if self._left_out & (self._left_out - 1) == 0:
-                _logger.warning("%d spans were left out so far: more ended than could be made spans of", self._left_out)
-            return
-        self._waiting.append((event, None if run is None else run.epoch))
-        if not self._wake.is_set():
-            self._wake.set()
-
-    def _probe(self, moment: Literal["before", "after"], number: int, changes: Sequence[Change]) -> None:
-        now = self.journal.clock.wall_seconds()
-        if moment == "before":
-            self._began = now
-            return
-        for change in changes:
-            ended = change.carrier if isinstance(change, WithRiders) else change
-            if isinstance(ended, CompleteCall | FailAttempt) and len(self._commits) < COMMITS_LIMIT:
-                self._commits[ended.task_run_id, ended.attempt] = (self._began, now)
+    def send(self, notes: Notes) -> None:
+        """Make spans and hand them on."""
 
     def close(self) -> None:
-        """Send what is left, within a bound."""
-        if self._is_closed:
-            return
-        self._is_closed = True
-        self._wake.set()
-        self._thread.join(LAST_SECONDS)
-        self._processor.shutdown()
+        """Hand on what is left."""
 
-    # ---- on a thread of its own
+    def kill(self) -> None:
+        """Give up, on any thread: the time for the last spans is over."""
 
-    def _work(self) -> None:
-        while True:
-            self._wake.wait()
-            self._wake.clear()
-            while self._waiting:
-                self._make_some()
-            if self._is_closed:
-                return
 
-    def _make_some(self) -> None:
-        events = [self._waiting.popleft() for _ in range(min(AT_ONCE, len(self._waiting)))]
+class _Here:
+    """Makes spans in this process, for a processor that the user gave."""
+
+    def __init__(self, journal: Journal, maker: SpanMaker, processor: SpanProcessor) -> None:
+        self._journal = journal
+        self._maker = maker
+        self._processor = processor
+
+    def send(self, notes: Notes) -> None:
         try:
-            spans = self.journal.read(lambda connection: [*self._spans(connection, events)])
+            spans = self._journal.read(lambda connection: [*self._maker.make(connection, notes)])
         except JournalError:
             return  # closed, or broken: who writes next meets it, and says so
         except Exception:
@@ -214,118 +113,179 @@ class Tracer:
         for span in spans:
             self._processor.on_end(span)
 
-    def _spans(self, connection: sqlite3.Connection, events: list[tuple[Event, int | None]]) -> Iterator[ReadableSpan]:
-        for event, known_epoch in events:
-            if event.task_run_id is not None:
-                task = find_task_span(connection, event.flow_run_id, event.task_run_id)
-                if task is not None and self._is_sampled(connection, event.flow_run_id):
-                    yield from self._of_task(connection, task)
-                continue
-            epoch = find_last_epoch(connection, event.flow_run_id) if known_epoch is None else known_epoch
-            if epoch is None or not self._is_sampled(connection, event.flow_run_id):
-                continue
-            if event.state == "RUNNING" and epoch > 1:  # what the process that died could not say
-                before = find_run_span(connection, event.flow_run_id, epoch - 1)
-                if before is not None and _died(before):
-                    yield self._of_run(connection, before)
-            elif event.state in _OVER or event.state_name == "AwaitingRetry":
-                run = find_run_span(connection, event.flow_run_id, epoch)
-                if run is not None and run.ended_at is not None:
-                    yield self._of_run(connection, run)
+    def close(self) -> None:
+        self._processor.shutdown()
 
-    def _root(self, connection: sqlite3.Connection, flow_run_id: int) -> int:
-        root = self._roots.get(flow_run_id)
-        if root is None:
-            root = flow_run_id
-            while (caller := find_caller(connection, root)) is not None:
-                root = caller[0]
-            if len(self._roots) >= WAITING_LIMIT:
-                self._roots.clear()
-            self._roots[flow_run_id] = root
-        return root
+    def kill(self) -> None:
+        """Leave it alone: OpenTelemetry's own limits hold."""
 
-    def _trace_id(self, connection: sqlite3.Connection, flow_run_id: int) -> int:
-        return trace_id_of(self.journal.id, self._root(connection, flow_run_id))
 
-    def _is_sampled(self, connection: sqlite3.Connection, flow_run_id: int) -> bool:
-        found = self._sampler.should_sample(None, self._trace_id(connection, flow_run_id), "flow run")
-        return found.decision is Decision.RECORD_AND_SAMPLE
+class _Elsewhere:
+    """Has spans made and sent by a process of its own, which is started when there is something to send."""
 
-    def _of_run(self, connection: sqlite3.Connection, run: RunSpan) -> ReadableSpan:
-        own, trace_id = self.journal.id, self._trace_id(connection, run.flow_run_id)
-        caller = find_caller(connection, run.flow_run_id)
-        parent = None
-        if caller is not None:
-            outer, epoch, scope = caller
-            parent = run_span_id(own, outer, epoch) if scope == 0 else task_span_id(own, scope, epoch)
-        before = SpanContext(trace_id, run_span_id(own, run.flow_run_id, run.epoch - 1), True, _SAMPLED)
-        attributes: Attributes = {
-            "wfengine.flow_run.id": run.flow_run_id, "wfengine.flow_run.name": run.name, "wfengine.flow.name": run.flow,
-            "wfengine.flow_run.attempt": run.epoch, "wfengine.flow_run.reason": run.reason, "wfengine.state": run.state,
-        }  # fmt: skip
-        if run.deployment is not None:
-            attributes["wfengine.deployment.name"] = run.deployment
-        return self._span(
-            f"flow {run.flow}", trace_id, run_span_id(own, run.flow_run_id, run.epoch), parent, attributes,
-            (run.started_at, run.ended_at or run.started_at), run.state, [Link(before)] if run.epoch > 1 else [],
-        )  # fmt: skip
+    def __init__(self, journal: Journal) -> None:
+        self._first = (str(Path(journal.path).absolute()), journal.id)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._starts = 0
 
-    def _of_task(self, connection: sqlite3.Connection, task: TaskSpan) -> Iterator[ReadableSpan]:
-        own, trace_id = self.journal.id, self._trace_id(connection, task.flow_run_id)
-        span_id = task_span_id(own, task.task_run_id, task.epoch)
-        parent = task_span_id(own, task.scope, task.epoch) if task.scope else run_span_id(own, task.flow_run_id, task.epoch)
-        common: Attributes = {
-            "wfengine.flow_run.id": task.flow_run_id, "wfengine.task_run.id": task.task_run_id, "wfengine.task.name": task.task,
-            "wfengine.task_run.name": task.name,
-        }  # fmt: skip
-        for each in task.attempts:
-            attempt_id = attempt_span_id(own, task.task_run_id, each.attempt)
-            times = self._commits.pop((task.task_run_id, each.attempt), None)
-            if times is not None:
-                commit_id = _digest64(f"{own}/commit/{task.task_run_id}/{each.attempt}")
-                yield self._span("commit", trace_id, commit_id, attempt_id, dict(common), times, "COMPLETED")
-            attributes = {**common, "wfengine.attempt": each.attempt, "wfengine.state": each.outcome}
-            if each.error_type is not None:
-                attributes["error.type"] = each.error_type
-            until = each.ended_at if times is None else times[1]
-            yield self._span(
-                f"attempt {each.attempt} of {task.task}", trace_id, attempt_id, span_id, attributes,
-                (each.started_at, until), each.outcome,
+    def send(self, notes: Notes) -> None:
+        if self._process is None and (self._starts == STARTS_LIMIT or not self._start()):
+            return
+        self._say(notes)
+
+    def close(self) -> None:
+        if self._process is not None:
+            self._say(None)
+        if self._process is not None:
+            self._end(self._process)
+
+    def kill(self) -> None:
+        process = self._process
+        if process is not None:
+            process.kill()
+
+    def _start(self) -> bool:
+        self._starts += 1
+        path = json.dumps([str(Path(entry).absolute()) for entry in sys.path])
+        try:
+            self._process = subprocess.Popen(
+                # -P: a module beside the caller's working directory must not come before Python's own.
+                [sys.executable, "-P", "-c", _BOOTSTRAP, path],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             )  # fmt: skip
-        attributes = {**common, "wfengine.state": task.state}
-        yield self._span(
-            f"task {task.task}", trace_id, span_id, parent, attributes, (task.started_at, task.ended_at), task.state
-        )
+        except OSError as error:
+            _logger.warning("No spans are sent: their process could not be started: %s", error)
+            return False
+        self._say(self._first)
+        return self._process is not None
 
-    def _span(
-        self, name: str, trace_id: int, span_id: int, parent_id: int | None, attributes: Attributes,
-        times: tuple[str | float, str | float], state: str, links: Sequence[Link] = (),
-    ) -> ReadableSpan:  # fmt: skip
-        started, ended = map(_nanoseconds, times)
-        code = StatusCode.ERROR if state in _BAD else StatusCode.OK if state == "COMPLETED" else StatusCode.UNSET
-        return ReadableSpan(
-            name,
-            SpanContext(trace_id, span_id, False, _SAMPLED),
-            None if parent_id is None else SpanContext(trace_id, parent_id, False, _SAMPLED),
-            self._resource,
-            attributes,
-            (),
-            links,
-            SpanKind.INTERNAL,
-            status=Status(code, state if code is StatusCode.ERROR else None),
-            start_time=started,
-            end_time=max(started, ended),
-            instrumentation_scope=self._instrumentation,
-        )
+    def _say(self, what: tuple[str, str] | Notes | None) -> None:
+        """Tell the process something, and log what it has to say."""
+        process = self._process
+        assert process is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
+        answer = b""
+        with contextlib.suppress(OSError):
+            process.stdin.write(marshal.dumps(what))
+            process.stdin.flush()
+            answer = process.stdout.readline()
+        with contextlib.suppress(ValueError):  # something else printed
+            for line in json.loads(answer):
+                _logger.warning("Traces: %s", line)
+        if not answer:
+            self._end(process)
+            again = "no more spans are sent" if self._starts == STARTS_LIMIT else "another one takes its place"
+            _logger.warning("The process that sends spans ended with %s; %s.", process.returncode, again)
+
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = None
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            with contextlib.suppress(OSError):
+                pipe.close()
+        process.wait()
 
 
-def _nanoseconds(at: str | float) -> int:
-    return round((seconds_from_text(at) if isinstance(at, str) else at) * 1e6) * 1000
+# ------------------------------------------------------------------------------------------- the listener
 
 
-def _died(run: RunSpan) -> bool:
-    """Tell whether an execution ended with its process: one that could still say so sent its span itself."""
-    return run.state == "CRASHED" and not (run.message or "").startswith("interrupted by ")
+class Tracer:
+    """Notes what the runs of this process did, and hands it on in batches.
+
+    It is told of the changes of each commit, which tell it of task runs, and of the states of flow runs as any listener is.
+    """
+
+    def __init__(self, journal: Journal, outlet: Outlet) -> None:
+        self.journal = journal
+        self._path = str(journal.path)
+        self._pid = os.getpid()
+        self._outlet = outlet
+        self._runs: deque[RunNote] = deque()
+        self._tasks: deque[TaskNote] = deque()
+        self._now = journal.clock.wall_seconds
+        self._gathers = False  # the thread was woken, and will take what is there
+        self._left_out = 0
+        self._wake = threading.Event()
+        self._closing = threading.Event()
+        self._is_closed = False
+        self._thread = start_thread("wfengine-traces", self._work)
+        journal.witness_commits(self._witness)
+
+    def __call__(self, event: Event) -> None:
+        """Take notice of a state of a flow run; see Listener."""
+        run = ACTIVE.get((self._path, event.flow_run_id))
+        if event.task_run_id is not None or self._is_closed or (run is not None and run.dry is not None):
+            return
+        if len(self._runs) >= WAITING_LIMIT:
+            self._leave_out()
+            return
+        self._runs.append((event.flow_run_id, event.state, event.state_name, None if run is None else run.epoch))
+        self._wake.set()
+
+    def _witness(self, changes: Sequence[Change]) -> None:
+        """Note the outcomes of attempts. Called by whoever commits: the time it takes is a task's."""
+        for change in changes:
+            outcome = change.carrier if type(change) is WithRiders else change
+            kind = type(outcome)
+            if kind in _OUTCOMES:
+                if len(self._tasks) >= WAITING_LIMIT:
+                    self._leave_out()
+                    continue
+                done = cast("CompleteCall | FailAttempt | ServeCached | SettleCall", outcome)
+                is_end = kind is CompleteCall or _is_end(done)
+                self._tasks.append((done.flow_run_id, done.task_run_id, done.attempt, self._now(), is_end))
+                if not self._gathers:
+                    self._gathers = True
+                    self._wake.set()
+
+    def _leave_out(self) -> None:
+        self._left_out += 1
+        if self._left_out & (self._left_out - 1) == 0:
+            _logger.warning("%d spans were left out so far: more ended than could be made spans of", self._left_out)
+
+    def close(self) -> None:
+        """Send what is left, within a bound."""
+        if self._is_closed or os.getpid() != self._pid:  # after a fork, the other process does it
+            return
+        self._is_closed = True
+        self._closing.set()
+        self._wake.set()
+        self.journal.witness_commits(None)
+        self._thread.join(LAST_SECONDS + _receiver_seconds())
+        if self._thread.is_alive():
+            _logger.warning("The last spans were given up: they took too long to be made or sent.")
+            self._outlet.kill()
+
+    # ---- on a thread of its own
+
+    def _work(self) -> None:
+        while not self._closing.is_set():
+            self._wake.wait()
+            self._closing.wait(GATHER_SECONDS)
+            self._wake.clear()
+            self._gathers = False
+            while self._runs or self._tasks:
+                self._outlet.send((_taken(self._runs), _taken(self._tasks)))
+        self._outlet.close()
+
+
+def _is_end(outcome: CompleteCall | FailAttempt | ServeCached | SettleCall) -> bool:
+    """Tell whether the call ended by this outcome."""
+    if isinstance(outcome, FailAttempt):
+        return outcome.next_attempt_at is None
+    return not isinstance(outcome, SettleCall) or outcome.state in _ENDED
+
+
+def _taken(waiting: deque[T]) -> list[T]:
+    return [waiting.popleft() for _ in range(min(AT_ONCE, len(waiting)))]
+
+
+def _receiver_seconds() -> float:
+    try:
+        return float(os.environ.get(RECEIVER_VARIABLE) or RECEIVER_SECONDS)
+    except ValueError:
+        return RECEIVER_SECONDS  # the exporter says that it is no number
 
 
 # ------------------------------------------------------------------------------------------- on and off
@@ -336,18 +296,37 @@ def start_tracing(journal: Journal, processor: SpanProcessor | None = None) -> T
 
     WFENGINE_TRACES=otlp does the same for every journal that is used. `processor`: of OpenTelemetry, for spans to go elsewhere.
     """
-    for listener in LISTENERS:
+    for listener in OF_FLOW_RUNS:
         if isinstance(listener, Tracer) and listener.journal is journal:
             return listener
-    tracer = Tracer(journal, processor)
-    add_listener(tracer)
+    _check_installed()
+    tracer = Tracer(journal, _Elsewhere(journal) if processor is None else _here(journal, processor))
+    add_listener(tracer, of_tasks=False)
     atexit.register(tracer.close)  # called before the journal is closed, which was registered earlier
     return tracer
 
 
+def _here(journal: Journal, processor: SpanProcessor) -> _Here:
+    from wfengine.listeners.spans import SpanMaker  # needs an extra
+
+    return _Here(journal, SpanMaker(journal.id), processor)
+
+
+def _check_installed() -> None:
+    """Raise UsageError where the packages are missing; they are loaded where spans are made."""
+    try:
+        found = all(importlib.util.find_spec(name) is not None for name in _PACKAGES)
+    except ImportError:
+        found = False
+    if not found:
+        raise UsageError(
+            "Traces need the packages of OpenTelemetry, which are not installed. Type: pip install 'wfengine[otel]'"
+        )
+
+
 def stop_tracing(tracer: Tracer) -> None:
     """Trace no more; what is left is sent."""
-    if tracer in LISTENERS:
+    if tracer in OF_FLOW_RUNS:
         remove_listener(tracer)
     atexit.unregister(tracer.close)
     tracer.close()
