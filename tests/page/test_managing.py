@@ -91,6 +91,7 @@ def test_a_start_form_tells_at_the_field_what_is_wrong_and_keeps_what_was_typed(
     typed = {
         "param.count": "abc", "param.colour": '"green"', "param.box": '{"label": "x"}', "param.note": "kept <b>", "at": "soon",
     }  # fmt: skip
+    before = managed.json("/api/v1/deployments/choosing/nightly/runs")["runs"]
     answer = send(managed, "deployments.run", deployment_id="1", idempotency_key="one-key", **typed)
     assert answer.status_code == 400
     shown = text_of(answer)
@@ -100,7 +101,7 @@ def test_a_start_form_tells_at_the_field_what_is_wrong_and_keeps_what_was_typed(
     assert 'value="kept &lt;b&gt;"' in answer.text
     assert 'value="one-key"' in answer.text, "nothing was started with it"
     assert 'value="soon"' in answer.text
-    assert managed.json("/api/v1/deployments/choosing/nightly/runs")["runs"] == []
+    assert managed.json("/api/v1/deployments/choosing/nightly/runs")["runs"] == before
     right = {name: text for name, text in typed.items() if name == "param.note"}
     refused = send(managed, "deployments.run", deployment_id="1", idempotency_key="one-key", at="soon", **right)
     assert refused.status_code == 400
@@ -117,8 +118,8 @@ def test_a_form_that_is_sent_twice_starts_one_run_with_exactly_what_was_typed(ma
     answers = [send(managed, "deployments.run", deployment_id="1", idempotency_key="twice", **typed) for _ in range(2)]
     assert landed(answers[0]) == landed(answers[1])
     runs = managed.json("/api/v1/deployments/choosing/nightly/runs")["runs"]
-    assert [(run["name"], run["parameters"]) for run in runs] == [  # type: ignore[attr-defined]
-        ("by-form", {"count": 4, "colour": "blue", "is_loud": True, "note": "null", "box": {"width": 3}, "day": "5"})
+    assert [run["parameters"] for run in runs if run["name"] == "by-form"] == [  # type: ignore[attr-defined]
+        {"count": 4, "colour": "blue", "is_loud": True, "note": "null", "box": {"width": 3}, "day": "5"}
     ]
 
 

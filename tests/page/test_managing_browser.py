@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from managed import daemon, manage
+from managed import daemon, manage, wfengine
 from serving_page import Page, page_over, run_program
 from test_browser import CHROMIUM, Visitor, browser, playwright
 from test_managing import PATHS
@@ -40,6 +40,9 @@ def runs_of(page: Page, deployment: str) -> list[dict[str, object]]:
 
 def test_a_run_is_started_from_a_form_once_for_a_double_click_and_watched_live(managing: Visitor) -> None:
     page, tab = managing.page, managing.tab
+    # Nothing is to be started by the daemon but what is asked for here.
+    wfengine(page.folder, "deployments", "pause", "choosing/nightly")
+    wfengine(page.folder, "automations", "pause", "ship")
     with daemon(page.folder):
         managing.press("d")
         tab.wait_for_url("**/deployments")
