@@ -37,7 +37,7 @@ def check_given(
             problems.append(f"there is no parameter {', '.join(unknown)} (there are: {', '.join(known) or 'none'})")
     if schema.get("x-validated", False):
         for name, value in given.items():
-            if name in known and not mentions(value) and (wanted := _misfit(known[name], value)):
+            if name in known and not mentions(value) and (wanted := misfit(known[name], value)):
                 problems.append(f"'{name}' is {wanted}, and not {_shown(value)}")
     missing = [name for name in schema.get("required", ()) if name not in given and name not in own]
     if complete and missing:
@@ -57,16 +57,16 @@ def value_of_text(schema_text: str | None, name: str, text: str) -> object:
         plain_json(value, f"parameter {name}")
     except (ValueError, RecursionError):
         return text
-    return text if _misfit(property_, value) else value
+    return text if misfit(property_, value) else value
 
 
-def _misfit(schema: object, value: object) -> str | None:
+def misfit(schema: object, value: object) -> str | None:
     """Return what a schema asks for, where a value is certainly something else; None where it may fit."""
     if not isinstance(schema, dict):
         return None
     options = schema.get("anyOf")
     if isinstance(options, list) and options:
-        found = [_misfit(option, value) for option in options]
+        found = [misfit(option, value) for option in options]
         return None if None in found else " or ".join(dict.fromkeys(cast("list[str]", found)))
     allowed = schema.get("enum", [schema["const"]] if "const" in schema else None)
     if isinstance(allowed, list):

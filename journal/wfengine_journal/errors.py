@@ -65,6 +65,7 @@
     │   ├── JournalBusyError          WF406  another process held the write lock too long
     │   ├── NetworkFileSystemError    WF407  SQLite's locks do not hold there
     │   └── StoredResultError         WF408  a result that is kept in a file of its own is missing or damaged
+    ├── ApiError                      WF420  the API of a page was not reached, or refused without an error of this tree
     ├── ForkedProcessError            WF500  the engine was used in a forked child
     └── InternalError                 WF900  a broken invariant: please report it
 
@@ -519,6 +520,16 @@ class StoredResultError(JournalError):
     """A result that `result_storage` keeps outside of the journal is missing, or is not what was written."""
 
     code = "WF408"
+
+
+class ApiError(WfengineError):
+    """The API of a page was not reached, or refused with an error of HTTP. `status`: of the answer; 0: there was none."""
+
+    code = "WF420"
+
+    def __init__(self, message: str, *, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class ForkedProcessError(WfengineError):

@@ -216,7 +216,7 @@ def list_events(
     for column, pattern in (("e.name", name), ("e.resource", resource)):
         if pattern is not None:
             where.append(f"{column} GLOB ?")
-            values.append(re.sub(r"[\[?]", lambda found: f"[{found.group()}]", pattern))
+            values.append(_glob(pattern))
     if run_id is not None:
         where.append("e.flow_run_id = ?")
         values.append(str(run_id))
@@ -228,6 +228,43 @@ def list_events(
         f"SELECT {_COLUMNS} FROM {_TABLES} WHERE {' AND '.join(where)} ORDER BY e.id {order} LIMIT ?", (*values, limit)
     )
     return [_row(row) for row in rows.fetchall()]
+
+
+def search_events(
+    connection: sqlite3.Connection, *, name: str | None = None, resource: str | None = None, run_id: int | None = None,
+    before_id: int, limit: int, scanned: int,
+) -> tuple[list[EventRow], int | None]:  # fmt: skip
+    """Return the newest events below an id, and below which id the next page begins (None: there are no more).
+
+    No more than `scanned` events are looked at, so that a page may be shorter than what is looked for. `*` stands for any text.
+    """
+    if run_id is not None:
+        low, is_end = 0, True  # by the index of events of a run
+    else:
+        row = connection.execute(
+            "SELECT count(*), min(id) FROM (SELECT id FROM event WHERE id < ? ORDER BY id DESC LIMIT ?)", (before_id, scanned)
+        ).fetchone()
+        low, is_end = int(row[1] or 0), row[0] < scanned
+    where: list[str] = ["e.id >= ? AND e.id < ?"]
+    values: list[object] = [low, before_id]
+    for column, pattern in (("e.name", name), ("e.resource", resource)):
+        if pattern is not None:
+            where.append(f"{column} GLOB ?")
+            values.append(_glob(pattern))
+    if run_id is not None:
+        where.append("e.flow_run_id = ?")
+        values.append(run_id)
+    rows = connection.execute(
+        f"SELECT {_COLUMNS} FROM {_TABLES} WHERE {' AND '.join(where)} ORDER BY e.id DESC LIMIT ?", (*values, limit + 1)
+    )
+    found = [_row(row) for row in rows.fetchall()]
+    if len(found) > limit:
+        return found[:limit], found[limit - 1].id
+    return found, None if is_end else low
+
+
+def _glob(pattern: str) -> str:
+    return re.sub(r"[\[?]", lambda found: f"[{found.group()}]", pattern)
 
 
 def find_last_of_file(connection: sqlite3.Connection, path: str) -> tuple[int, str, str] | None:

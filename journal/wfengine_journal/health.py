@@ -101,7 +101,15 @@ def wal_bytes(path: Path) -> int:
 
 def run_checks(connection: sqlite3.Connection, path: Path, *, thorough: bool, sample: int) -> Iterator[Check]:
     """Yield one check after the other. `thorough` looks at every page and index; `sample` is a number of values."""
-    checks: tuple[tuple[str, Callable[[], Check]], ...] = (
+    for name, check in list_checks(connection, path, thorough=thorough, sample=sample):
+        yield run_check(name, check)
+
+
+def list_checks(
+    connection: sqlite3.Connection, path: Path, *, thorough: bool, sample: int
+) -> tuple[tuple[str, Callable[[], Check]], ...]:  # fmt: skip
+    """Return the checks by name, to be run one by one with `run_check`."""
+    return (
         ("pages", lambda: _check_pages(connection, thorough)),
         ("references", lambda: _check_references(connection)),
         ("values", lambda: _check_values(connection, sample)),
@@ -112,13 +120,16 @@ def run_checks(connection: sqlite3.Connection, path: Path, *, thorough: bool, sa
         ("file mode", lambda: _check_mode(path)),
         ("SQLite", _check_sqlite),
     )
-    for name, check in checks:
-        try:
-            yield check()
-        except sqlite3.DatabaseError as error:
-            if primary_code(error) not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):
-                raise
-            yield Check(name, Verdict.DAMAGE, f"SQLite cannot read the file: {error}.")
+
+
+def run_check(name: str, check: Callable[[], Check]) -> Check:
+    """Return what a check finds; a file that SQLite cannot read is a finding too."""
+    try:
+        return check()
+    except sqlite3.DatabaseError as error:
+        if primary_code(error) not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):
+            raise
+        return Check(name, Verdict.DAMAGE, f"SQLite cannot read the file: {error}.")
 
 
 def check_broken_file(path: Path) -> Check:

@@ -18,6 +18,7 @@ from schemathesis.checks import not_a_server_error
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent))
 
+from managed import manage
 from serving_page import LIMIT, TOKEN, Page, page_over, run_program
 
 #: Starting a process for each example is what makes these slow: of them the short form asks fewer.
@@ -49,13 +50,16 @@ def main() -> None:
     """Run the long form."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--examples", type=int, default=1000)
+    parser.add_argument("--changing", type=int, help="examples of what changes something, a process each; default: as many")
     parser.add_argument("--seed", type=int, default=20261128)
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         run_program(folder, "fine", "failing", "parent", "asking")
+        manage(folder)
         with page_over(folder) as page:
-            print(f"asked {ask(page, chosen.examples, chosen.seed)} things with seed {chosen.seed}; no fault of the server")
+            asked = ask(page, chosen.examples, chosen.seed, changing=chosen.changing)
+            print(f"asked {asked} things with seed {chosen.seed}; no fault of the server")
 
 
 if __name__ == "__main__":

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import sys
 import time
+from enum import Enum
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from wfengine import flow, get_run_logger, pause_flow_run, suspend_flow_run, task
+from wfengine.artifacts import create_markdown_artifact, create_table_artifact
 from wfengine.input import RunInput
 
 
@@ -83,6 +87,54 @@ def waiting(name: str = "go") -> str:
     return "done"
 
 
+class Colour(Enum):
+    """A choice."""
+
+    RED = "red"
+    BLUE = "blue"
+
+
+class Box(BaseModel):
+    """An object."""
+
+    width: int
+    label: str = "box"
+
+
+@flow
+def choosing(
+    count: int = 2, colour: Colour = Colour.RED, is_loud: bool = False, note: str | None = None, box: Box | None = None,
+    day: str = "2026-11-22",
+) -> list[object]:  # fmt: skip
+    """Give back what was chosen.
+
+    Args:
+        count: How many.
+    """
+    get_run_logger().info("%s of %s", count, colour.value)
+    return [load(number) for number in range(count)] + [colour.value, is_loud, note, None if box is None else box.width, day]
+
+
+REPORT = """# Report
+
+- one
+- two
+
+Something **bold** with `code` and a [link](https://example.org/a?b=c), <script>alert(1)</script>.
+
+| a | b |
+|---|---|
+| 1 | 2 |
+"""
+
+
+@flow
+def making() -> None:
+    """Make things for people to look at."""
+    create_markdown_artifact(REPORT, key="report")
+    create_table_artifact([{"day": "2026-11-22", "count": 3}], key="numbers")
+
+
 @flow
 def asking() -> str:
     """Ask a person, and end until it is answered."""
@@ -119,7 +171,7 @@ def telling(texts: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    chosen = {each.name: each for each in (fine, failing, parent, waiting, asking, asking_here, doubtful, telling)}
+    chosen = {each.name: each for each in (fine, failing, parent, waiting, asking, asking_here, doubtful, telling, making)}
     for word in sys.argv[1:]:
         name, _, parameters = word.partition("=")
         chosen[name](**json.loads(parameters or "{}"), return_state=True)

@@ -21,13 +21,19 @@ ROOT = Path(__file__).parents[2]
 TOKEN = "a-token-for-tests-only"
 #: Seconds in which something has to come true on a machine that is busy with other things.
 LIMIT = 120.0
+KEY_FILE = "WFENGINE_SECRETS_KEY_FILE"
 
 
 def environment(folder: Path) -> dict[str, str]:
     """Return the environment of a program whose journal is in the folder."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("WFENGINE_")}
     sources = os.pathsep.join(str(ROOT / part) for part in (".", "journal", "scheduler"))
-    return {**kept, "PYTHONPATH": sources, "WFENGINE_JOURNAL": str(folder / "journal.db")}
+    return {
+        **kept,
+        "PYTHONPATH": sources,
+        "WFENGINE_JOURNAL": str(folder / "journal.db"),
+        KEY_FILE: str(folder / "secrets.key"),
+    }
 
 
 def copy_program(folder: Path) -> Path:
@@ -96,8 +102,9 @@ class Page:
 @contextmanager
 def page_over(folder: Path, **options: object) -> Iterator[Page]:
     """Serve the page of the journal in a folder."""
-    before = Path.cwd()
+    before, key = Path.cwd(), os.environ.get(KEY_FILE)
     os.chdir(folder)
+    os.environ[KEY_FILE] = str(folder / "secrets.key")  # of the commands that the page runs: never that of who tests
     try:
         application = app(folder / "journal.db", token=TOKEN, **options)  # type: ignore[arg-type]
     finally:
@@ -111,3 +118,6 @@ def page_over(folder: Path, **options: object) -> Iterator[Page]:
         page.client.close()
         page.stranger.close()
         server.stop(10.0)
+        os.environ.pop(KEY_FILE)
+        if key is not None:
+            os.environ[KEY_FILE] = key

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from managed import manage
 from serving_page import Page, run_program
 
 pytest.importorskip("schemathesis", reason="install the extra tests")
@@ -12,6 +13,7 @@ def test_no_request_that_the_document_allows_is_a_fault_of_the_server(own_page: 
     from many_requests import ask
 
     run_program(own_page.folder, "failing", "parent", "asking")
+    manage(own_page.folder)
     assert ask(own_page, 10, 20261128, changing=1) > 100
 
 

@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
+import httpx
 import pytest
 from serving_page import Page, run_program, start_flow, until
 
-from wfengine.page.api import OPERATIONS
-from wfengine.page.operations import CHANGES, find
 from wfengine.page.parameters import collect
+from wfengine.page.table import OPERATIONS, find
 from wfengine_journal.errors import UsageError
+
+
+def is_refused(answer: httpx.Response) -> bool:
+    """Tell whether what was started refused; on a busy machine it says so later than it is waited for, and then has ended."""
+    if answer.status_code == 202:
+        pid = answer.json()["answer"]["pid"]
+        until(lambda: not is_there(pid), "the command ended")
+    return answer.status_code in (202, 400, 409)
+
+
+def is_there(pid: int) -> bool:
+    """Tell whether there is a process with that id."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_each_operation_has_a_name_a_path_and_parameters_of_its_own() -> None:
@@ -19,7 +37,7 @@ def test_each_operation_has_a_name_a_path_and_parameters_of_its_own() -> None:
     assert len({(each.method, each.path) for each in OPERATIONS}) == len(OPERATIONS)
     for each in OPERATIONS:
         assert {f"{{{parameter.name}}}" in each.path for parameter in each.parameters if parameter.place == "path"} <= {True}
-        assert each.changes == (each.method == "POST")
+        assert each.changes == (each.method in ("POST", "DELETE"))
 
 
 def test_the_commands_that_are_shown_are_commands_that_there_are() -> None:
@@ -31,6 +49,10 @@ def test_the_commands_that_are_shown_are_commands_that_there_are() -> None:
         "run_id": 7, "reason": "why", "value": {"a": 1}, "key": "k", "parameters": {"day": "x"}, "rerun": ["failed"],
         "on_drift": "rerun", "takeover": True, "from_task": "load", "topic": "t", "idempotency_key": "i", "action": "cancel",
         "run_ids": [7], "task_run_id": 3, "result": {"a": 1}, "flow": "f", "deployment": "d", "q": "SELECT 1",
+        "schedule_id": 3, "start": "2026-11-01", "end": "2026-11-02", "dry_run": True, "name": "-n", "slots": 3, "rate": "10/s",
+        "tag": True, "per_partition": "none", "resource": "-r", "payload": {"a": 1}, "labels": {"a": "b"},
+        "event": {"name": "x"}, "then_seconds": 3, "tags": ["-t"], "overwrite": True, "event_id": 4, "artifact_id": 5,
+        "run_name": "-x", "at": "2026-11-01", "description": "-d", "queue": "q", "priority": 3,
     }  # fmt: skip
     for each in OPERATIONS:
         words = each.words(values)
@@ -104,7 +126,8 @@ def test_an_input_is_given_and_the_run_goes_on(own_page: Page) -> None:
     asked = own_page.json("/api/v1/inputs")["inputs"]
     assert [(each["run_id"], each["key"]) for each in asked] == [(2, "approval")]  # type: ignore[attr-defined]
     wrong = own_page.do("/runs/2/answer", value={"approved": "perhaps"})
-    assert wrong.status_code == 400, wrong.text
+    assert is_refused(wrong), wrong.text
+    assert own_page.state(2) == "PAUSED"
     assert own_page.do("/runs/2/answer", value={"approved": True, "note": "@/etc/passwd"}).status_code == 202
     until(lambda: own_page.state(2) == "COMPLETED", "it goes on")
     assert own_page.json("/api/v1/runs/2")["run"]["result"] == "yes"  # type: ignore[index]
@@ -155,7 +178,7 @@ def test_a_message_is_sent_once_for_a_key(own_page: Page) -> None:
 
 
 def test_no_request_names_code_to_be_run(own_page: Page) -> None:
-    names = {parameter.name for each in CHANGES for parameter in each.parameters}
+    names = {parameter.name for each in OPERATIONS if each.changes for parameter in each.parameters}
     assert not names & {"entrypoint", "file", "module", "path", "command", "journal"}
     for fields in ({"entrypoint": "os:system"}, {"flow": "os:system"}, {"takeover": True, "journal": "/tmp/other.db"}):
         assert own_page.do("/runs/1/resume", **fields).status_code == 400
@@ -172,7 +195,7 @@ def test_an_entry_point_that_somebody_wrote_into_the_journal_is_refused_when_it_
         connection.execute("UPDATE flow_run SET entrypoint = 'module:os:system' WHERE id = 2")
     connection.close()
     answer = own_page.do("/runs/2/resume")
-    assert answer.status_code in (400, 409), answer.text
+    assert is_refused(answer), answer.text
     assert own_page.state(2) == "FAILED"
 
 
@@ -201,7 +224,7 @@ def test_what_there_is_not_is_answered_404(page: Page) -> None:
         assert page.client.get(path).status_code in ((405,) if path == "/do/nothing" else (404,)), path
     for verb in ("cancel", "resume", "retry", "pause", "unpause", "plan", "fork", "answer", "messages"):
         assert page.do(f"/runs/99/{verb}").status_code == 404, verb
-    assert page.client.get(f"/api/v1/runs/{2**63}").status_code == 400
+    assert [page.client.get(f"/api/v1/runs/{2**63 - number}").status_code for number in range(3)] == [400, 400, 404]
 
 
 def test_a_journal_that_is_not_there_yet_is_told_of(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import UTC, datetime, timedelta
 from typing import cast
@@ -53,6 +54,9 @@ def open_for(settings: Settings) -> Journal:
     "-p", "--param", "texts", multiple=True, metavar="NAME=VALUE",
     help="A parameter: text or JSON; @FILE reads it from a file, @- from standard input, @@ begins a text with @.",
 )  # fmt: skip
+@click.option(
+    "--parameters", "text_of_all", metavar="JSON", help="Parameters as one JSON object, each exactly as it stands there."
+)
 @click.option("--name", "run_name", help="Name of the run.")
 @click.option("--tag", "tags", multiple=True, help="Tag of the run; may be given several times.")
 @click.option("--in", "delay", metavar="TIME", help="Not taken up before: '10m', '2h', '1d'.")
@@ -69,19 +73,20 @@ def open_for(settings: Settings) -> Journal:
 @click.option("--watch", is_flag=True, help="Follow the run until it ends; the exit code is then the run's.")
 @pass_settings
 def run(
-    settings: Settings, name: str, texts: tuple[str, ...], run_name: str | None, tags: tuple[str, ...], delay: str | None,
-    at: str | None, idempotency_key: str | None, queue: str | None, priority: int | None, partition_key: str | None,
-    deduplication_key: str | None, on_duplicate: str, watch: bool,
+    settings: Settings, name: str, texts: tuple[str, ...], text_of_all: str | None, run_name: str | None,
+    tags: tuple[str, ...], delay: str | None, at: str | None, idempotency_key: str | None, queue: str | None,
+    priority: int | None, partition_key: str | None, deduplication_key: str | None, on_duplicate: str, watch: bool,
 ) -> int:  # fmt: skip
     """Put a run of a deployment into its queue, where a daemon (wfengine serve) takes it up.
 
     Without a daemon: wfengine resume RUN executes it in this process.
     """
     given = dict(parameter_text(text) for text in texts)
+    exact = {} if text_of_all is None else _parameters(text_of_all)
     journal = open_for(settings)
     deployment = the_deployment(journal, _named(name))
     columns = journal.records.read(lambda connection: get_columns(connection, deployment.id))
-    parameters = {key: value_of_text(columns.parameter_schema, key, text) for key, text in given.items()}
+    parameters = exact | {key: value_of_text(columns.parameter_schema, key, text) for key, text in given.items()}
     asked = Asked(
         deployment.id, parameters, _due(journal, delay, at), run_name, tags, idempotency_key, priority, queue, partition_key,
         None, deduplication_key, on_duplicate,
@@ -113,6 +118,16 @@ def run(
 
 def _named(text: str) -> str | int:
     return int(text) if text.isdecimal() and text.isascii() and len(text) < 18 else text
+
+
+def _parameters(text: str) -> dict[str, object]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f'--parameters is no JSON: {error}. Example: --parameters \'{{"day": "2026-11-22"}}\'') from None
+    if not isinstance(found, dict):
+        raise UsageError("--parameters is a JSON object, with the parameters by name.")
+    return found
 
 
 def _due(journal: Journal, delay: str | None, at: str | None) -> datetime | None:

@@ -14,9 +14,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 
 from wfengine.page.api import status_of
-from wfengine.page.operations import Operation, find
+from wfengine.page.managing_actions import next_path, shown_after, start_run
+from wfengine.page.operations import Operation
 from wfengine.page.parameters import Parameter
 from wfengine.page.serving import Serving
+from wfengine.page.table import find
 from wfengine_journal.errors import UsageError, WfengineError
 
 #: Fields of a form.
@@ -36,8 +38,12 @@ async def perform(serving: Serving, show: Show, request: Request) -> Response:
     values: dict[str, Any] = {}
     try:
         fields = await _fields(request)
+        if name == "deployments.run" and "deployment_id" in fields:
+            return await _start_run(serving, show, request, fields)
         values = _values(operation, fields)
         done: Any = await serving.call(lambda: operation.function(serving, values), changes=True)
+        path = await serving.call(lambda: next_path(serving, name, values, done), changes=False)
+        shown = await serving.call(lambda: shown_after(serving, name, values, done), changes=False)
     except ClientDisconnect:
         return show(request, "message.html", 413, title="Too large", message="The form is too large.", command=None)
     except WfengineError as error:
@@ -47,6 +53,11 @@ async def perform(serving: Serving, show: Show, request: Request) -> Response:
             request, "message.html", status_of(error), title="Not done", message=str(error), command=command,
             back=_back(values),
         )  # fmt: skip
+    if shown is not None:
+        template, status, given = shown
+        return show(request, template, status, **given)
+    if path is not None:
+        return RedirectResponse(f"{request.scope.get('root_path', '')}{path}", 303)
     if name == "runs.plan":
         plans = done["answer"].get("plans") or [{}]
         words = find("runs.resume").words(values) or []
@@ -58,6 +69,14 @@ async def perform(serving: Serving, show: Show, request: Request) -> Response:
         run_id = done["answer"].get("run_id", run_id)
     root = request.scope.get("root_path", "")
     return RedirectResponse(f"{root}/runs/{run_id}" if run_id else f"{root}/runs", 303)
+
+
+async def _start_run(serving: Serving, show: Show, request: Request, fields: dict[str, list[str]]) -> Response:
+    path, shown = await serving.call(lambda: start_run(serving, fields), changes=True)
+    if shown is not None:
+        template, status, given = shown
+        return show(request, template, status, **given)
+    return RedirectResponse(f"{request.scope.get('root_path', '')}{path}", 303)
 
 
 def _words(operation: Operation, values: dict[str, Any]) -> list[str] | None:

@@ -15,10 +15,10 @@ from starlette.routing import Route
 
 from wfengine._version import __version__
 from wfengine.page.commands import CommandError
-from wfengine.page.operations import CHANGES, Operation
+from wfengine.page.operations import Operation
 from wfengine.page.parameters import collect
-from wfengine.page.reading_operations import READS
 from wfengine.page.serving import Serving
+from wfengine.page.table import OPERATIONS
 from wfengine_journal.errors import (
     JournalError,
     JournalNotFoundError,
@@ -33,8 +33,6 @@ from wfengine_journal.errors import (
 PREFIX = "/api/v1"
 
 _logger = logging.getLogger("wfengine.page")
-
-OPERATIONS: tuple[Operation, ...] = (*READS, *CHANGES)
 
 
 def json_response(value: object, status: int = 200) -> Response:
@@ -216,7 +214,7 @@ def _described(operation: Operation) -> dict[str, object]:
             "503": error("The journal cannot be read or written."),
         },
     }  # fmt: skip
-    if operation.changes:
+    if fields:
         described["requestBody"] = {
             "required": any(each.required for each in fields),
             "content": {

@@ -78,6 +78,7 @@ class PageApplication:
         found += [
             Route("/events", self._changes, methods=["GET"]),
             Route("/runs/{run_id:int}/logs/stream", self._logs, methods=["GET"]),
+            Route("/events/stream", self._events, methods=["GET"]),
             Route("/do/{operation}", self._perform, methods=["POST"]),
         ]
         return [*found, *api.routes(self.serving)]
@@ -93,6 +94,9 @@ class PageApplication:
 
     async def _logs(self, request: Request) -> Response:
         return await live.stream_logs(self.serving, request)
+
+    async def _events(self, request: Request) -> Response:
+        return await live.stream_events(self.serving, request)
 
     async def _perform(self, request: Request) -> Response:
         return await actions.perform(self.serving, self._show, request)

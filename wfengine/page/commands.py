@@ -53,8 +53,11 @@ class Done:
 
 def shown(words: Sequence[str], named: str | None = None) -> str:
     """Return the command line for people to type. `named`: the journal, where it is not the one found by itself."""
-    tail = ["--journal", named] if named else []
-    return shlex.join(["wfengine", *words, *tail])
+    end = words.index("--") if "--" in words else len(words)
+    options, names = list(words[:end]), list(words[end + 1 :])
+    options += ["--journal", named] if named else []
+    # What stands behind -- is no option; it is left out where it makes no difference.
+    return shlex.join(["wfengine", *options, *(["--"] if any(name.startswith("-") for name in names) else []), *names])
 
 
 class Commands:
@@ -71,11 +74,17 @@ class Commands:
         """Return the command line for people to type."""
         return shown(words, self._named)
 
-    def run(self, words: Sequence[str]) -> Done:
-        """Run a command to its end. Raises CommandError where it refuses."""
-        process, output = self._start(words)
+    def run(self, words: Sequence[str], given: bytes | None = None) -> Done:
+        """Run a command to its end. Raises CommandError where it refuses.
+
+        `given` is its standard input: what must not stand in a command line, where every user of the machine could read it.
+        """
+        process, output = self._start(words, takes_input=given is not None)
         try:
-            process.wait(COMMAND_SECONDS)
+            if given is None:
+                process.wait(COMMAND_SECONDS)
+            else:
+                process.communicate(given, COMMAND_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -97,7 +106,7 @@ class Commands:
         with output:
             return Done(self.shown(words), _answer(process.returncode, output))
 
-    def _start(self, words: Sequence[str]) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
+    def _start(self, words: Sequence[str], *, takes_input: bool = False) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
         for word in words:
             if "\0" in word or any("\ud800" <= letter <= "\udfff" for letter in word):
                 raise UsageError("A text holds a NUL, or a character that is not valid in UTF-8.")
@@ -113,7 +122,7 @@ class Commands:
         try:
             process = subprocess.Popen(
                 line,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE if takes_input else subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=self._folder,

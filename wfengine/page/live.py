@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -13,6 +14,7 @@ from starlette.responses import Response, StreamingResponse
 from wfengine.page.api import error_response
 from wfengine.page.rendering import text
 from wfengine.page.serving import STREAMS, Serving
+from wfengine.page.value_readings import EVENTS_AT_ONCE, events_after, newest_event_id
 from wfengine_journal.errors import UsageError, WfengineError
 from wfengine_journal.queries import MAX_ID, get_run_head, list_logs
 from wfengine_journal.rows import LogLine
@@ -73,3 +75,38 @@ async def stream_logs(serving: Serving, request: Request) -> Response:
                     break
 
     return _stream(request, events())
+
+
+async def stream_events(serving: Serving, request: Request) -> Response:
+    """Answer with an event `event` for each event of the journal after `after`, as it comes; without it, for those to come."""
+    given = request.headers.get("last-event-id") or request.query_params.get("after", "")
+    name, resource = request.query_params.get("name"), request.query_params.get("resource")
+    if serving.streams >= STREAMS:
+        return error_response(UsageError(f"{STREAMS} streams are open already. Close some pages."))
+    try:
+        if given.isascii() and given.isdigit() and len(given) <= 18:
+            after = int(given)
+        else:
+            after = await serving.read(newest_event_id)
+    except WfengineError as error:
+        return error_response(error)
+
+    async def events() -> AsyncIterator[str]:
+        last = after
+        yield "retry: 3000\n\n"
+        async for _ in serving.changes():
+            yield ": alive\n\n"
+            while True:
+                read = _events_after(last, name, resource)
+                found = await serving.read(read)
+                for each in found:
+                    last = each["id"]
+                    yield f"id: {last}\nevent: event\ndata: {json.dumps(each)}\n\n"
+                if len(found) < EVENTS_AT_ONCE:
+                    break
+
+    return _stream(request, events())
+
+
+def _events_after(last_id: int, name: str | None, resource: str | None) -> Callable[[sqlite3.Connection], list[dict[str, Any]]]:
+    return lambda connection: events_after(connection, last_id, name=name, resource=resource)

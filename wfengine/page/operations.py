@@ -2,7 +2,8 @@
 
 It serves the REST API and its OpenAPI document (`api`), the buttons of the page (`actions`), and says of each which command
 does the same; what changes anything is done by that very command (`commands`). A further operation is one more entry: in
-`reading_operations` for what only reads, here for what changes something.
+`reading_operations` and `managing_reads` for what only reads, here for what changes runs, in `managing_operations` for what
+changes anything else. `table` puts them together.
 """
 
 from __future__ import annotations
@@ -130,26 +131,12 @@ def _send_words(values: Values) -> list[str]:
     return [*words, _run(values), "--", json.dumps(values.get("value"))]
 
 
-def _start_words(values: Values) -> list[str]:
-    words = ["deployments", "run"]
-    parameters = values.get("parameters")
-    for name, value in parameters.items() if isinstance(parameters, dict) else ():
-        if not str(name).isidentifier():
-            raise UsageError(f"{str(name)[:100]!r} is no name of a parameter.")
-        text = value if isinstance(value, str) else json.dumps(value)
-        words.append(f"--param={name}={'@' if text.startswith('@') else ''}{text}")
-    if key := _text(values, "idempotency_key"):
-        words.append(f"--idempotency-key={key}")
-    return [*words, "--", f"{_text(values, 'flow')}/{_text(values, 'deployment')}"]
-
-
-def _runs(words: Callable[[Values], list[str]], *, about_a_run: bool = True) -> Callable[[Serving, Values], object]:
+def _runs(words: Callable[[Values], list[str]]) -> Callable[[Serving, Values], object]:
     """Return a function that runs the command to its end."""
 
     def perform(serving: Serving, values: Values) -> object:
-        if about_a_run:
-            _look_up(serving, values)
-        return _told(serving.commands.run(words(values)))
+        _look_up(serving, values)
+        return told(serving.commands.run(words(values)))
 
     return perform
 
@@ -159,7 +146,7 @@ def _starts(words: Callable[[Values], list[str]]) -> Callable[[Serving, Values],
 
     def perform(serving: Serving, values: Values) -> object:
         _look_up(serving, values)
-        return _told(serving.commands.start(words(values)))
+        return told(serving.commands.start(words(values)))
 
     return perform
 
@@ -169,7 +156,8 @@ def _look_up(serving: Serving, values: Values) -> None:
     serving.read_here(lambda connection: get_run_head(connection, int(str(values["run_id"]))))
 
 
-def _told(done: Done) -> dict[str, object]:
+def told(done: Done) -> dict[str, object]:
+    """Return what came of a command, as the API answers it."""
     return {"command": done.command, "is_going_on": done.is_going_on, "answer": done.answer}
 
 
@@ -385,24 +373,4 @@ CHANGES: tuple[Operation, ...] = (
         _bulk,
         _bulk_words,
     ),
-    Operation(
-        "deployments.run",
-        "POST",
-        "/deployments/{flow}/{deployment}/runs",
-        "Put a run of a deployment into its queue.",
-        (
-            Parameter("flow", "string", "path", "Name of the flow.", required=True),
-            Parameter("deployment", "string", "path", "Name of the deployment.", required=True),
-            _PARAMETERS,
-            _KEY,
-        ),
-        _runs(_start_words, about_a_run=False),
-        _start_words,
-        201,
-    ),
 )
-
-
-def find(name: str) -> Operation:
-    """Return the operation of that name that changes something. Raises KeyError."""
-    return next(each for each in CHANGES if each.name == name)

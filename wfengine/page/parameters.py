@@ -11,12 +11,17 @@ from typing import Literal
 from wfengine_journal.errors import UsageError
 from wfengine_journal.queries import MAX_ID
 
-Kind = Literal["integer", "string", "boolean", "json", "object", "integers", "strings"]
+Kind = Literal["integer", "string", "boolean", "json", "object", "integers", "strings", "count"]
 
 #: Characters of a text, items of a list, and levels of a JSON value.
 TEXT_CHARACTERS = 50_000
 ITEMS = 1000
 LEVELS = 50
+#: The largest id that is asked about: the one after it is a number that SQLite can hold too.
+LARGEST_ID = MAX_ID - 1
+#: The largest number of a limit, and what takes it away.
+COUNT = 999_999_999
+NONE = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +36,7 @@ class Parameter:
     default: object = None
     choices: tuple[str, ...] = ()
     smallest: int = 0
-    largest: int = MAX_ID
+    largest: int = LARGEST_ID
 
     def schema(self) -> dict[str, object]:
         """Return its JSON schema."""
@@ -41,8 +46,9 @@ class Parameter:
             "boolean": {"type": "boolean"},
             "json": {},
             "object": {"type": "object"},
-            "integers": {"type": "array", "maxItems": ITEMS, "items": {"type": "integer", "minimum": 1, "maximum": MAX_ID}},
+            "integers": {"type": "array", "maxItems": ITEMS, "items": {"type": "integer", "minimum": 1, "maximum": LARGEST_ID}},
             "strings": {"type": "array", "maxItems": ITEMS, "items": {"type": "string", "maxLength": TEXT_CHARACTERS}},
+            "count": {"anyOf": [{"type": "integer", "minimum": 0, "maximum": COUNT}, {"const": NONE}]},
         }[self.kind]  # type: ignore[assignment]
         if self.choices:
             found = {"type": "string", "enum": list(self.choices)}
@@ -60,6 +66,10 @@ class Parameter:
             if text.lower() not in ("true", "false", "1", "0", "on"):
                 raise UsageError(f"{self.name} is true or false, not {text[:100]!r}.")
             return text.lower() in ("true", "1", "on")
+        if self.kind == "count" and text != NONE:
+            if not (text.isascii() and text.isdigit() and len(text) <= 9):
+                raise UsageError(f"{self.name} is a whole number, or {NONE!r}, and not {text[:100]!r}.")
+            return self.checked(int(text))
         if self.kind in ("json", "object"):
             try:
                 return self.checked(json.loads(text, parse_constant=_refuse_constant))
@@ -125,7 +135,8 @@ _FITS: dict[str, Callable[[object], bool]] = {
     "boolean": lambda value: isinstance(value, bool),
     "json": lambda value: True,
     "object": lambda value: isinstance(value, dict),
-    "integers": lambda value: isinstance(value, list) and all(_is_integer(item) and 1 <= item <= MAX_ID for item in value),
+    "count": lambda value: value == NONE or (_is_integer(value) and 0 <= value <= COUNT),  # type: ignore[operator]  # a number
+    "integers": lambda value: isinstance(value, list) and all(_is_integer(item) and 1 <= item <= LARGEST_ID for item in value),
     "strings": lambda value: isinstance(value, list) and all(isinstance(item, str) for item in value),
 }
 

@@ -50,6 +50,12 @@ def pretty(value: object) -> str:
     return text(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2, default=str))
 
 
+def json_text(value: object) -> str:
+    """Return a JSON text that means exactly the value, what steers or hides written as an escape: for a field of a form."""
+    found = json.dumps(value, ensure_ascii=False, default=str)
+    return _CONTROL.sub(lambda letter: f"\\u{ord(letter.group()):04x}", found)
+
+
 def duration(seconds: float | None) -> str:
     """Return a duration for people: '12 ms', '3.21 s', '4 min 05 s', '2 h 07 min'."""
     if seconds is None:
@@ -114,7 +120,7 @@ def environment() -> Environment:
     found.filters |= {
         "text": text, "cell": cell, "pretty": pretty, "duration": duration, "instant": instant, "ago": ago, "bytes": size,
         "mark": lambda state: MARKS.get(state, "?"), "segment": lambda value: quote(str(value), safe=""),
-        "number": lambda value: f"{value:,}",
+        "number": lambda value: f"{value:,}", "tojson_text": json_text,
     }  # fmt: skip
     found.globals |= {"address": address, "version": __version__}
     return found

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from wfengine.page.serving import Serving
+from wfengine.page.table import find
 from wfengine_journal.errors import UsageError
 from wfengine_journal.queries import MAX_ID
 
@@ -51,3 +52,9 @@ class Page:
     label: str | None = None  # in the navigation
     key: str | None = None  # that goes there
     is_read: bool = True  # it needs a connection of the usual kind
+
+
+def commands_of(serving: Serving, names: Iterable[str], values: Mapping[str, object]) -> dict[str, str]:
+    """Return the commands of operations by name, each about what the values name: what a button shows."""
+    found = {name: find(name).words(values) for name in names}
+    return {name: serving.commands.shown(words) for name, words in found.items() if words is not None}
