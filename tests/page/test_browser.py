@@ -181,7 +181,7 @@ def test_with_scripts_off_everything_is_read_and_done(browser: object, own_page:
     visitor.tab.locator("select[name=action]").select_option("retry")
     visitor.tab.get_by_role("button", name="Look at it first…").click()
     visitor.sees("Retry 1 run?")
-    for part in ("timeline", "tasks", "logs", "history", "values"):
+    for part in ("timeline", "graph", "tasks", "logs", "history", "values", "code"):
         visitor.go(f"/runs/2?show={part}")
         visitor.sees("failing")
     visitor.go("/runs/2")

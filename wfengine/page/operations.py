@@ -42,6 +42,7 @@ class Operation:
     function: Callable[[Serving, Values], object]
     words: Callable[[Values], list[str] | None] = lambda values: None
     code: int = 200
+    media_types: tuple[str, ...] = ("application/json",)  # of the answer when it went well
 
     @property
     def changes(self) -> bool:
@@ -152,6 +153,21 @@ def _runs(words: Callable[[Values], list[str]], *, about_a_run: bool = True) -> 
         return _told(serving.commands.run(words(values)))
 
     return perform
+
+
+def _fork(serving: Serving, values: Values) -> object:
+    """Make the new run and, where that is asked for too, take it up. A resume that refuses is told, and leaves the new run."""
+    _look_up(serving, values)
+    done = serving.commands.run(_fork_words(values))
+    told = _told(done)
+    if values.get("resume"):
+        resume = ["resume", str(done.answer.get("run_id"))]
+        told["command"] = f"{done.command} && {serving.commands.shown(resume)}"
+        try:
+            told["is_going_on"] = serving.commands.start(resume).is_going_on
+        except CommandError as error:
+            told["refused"] = str(error)
+    return told
 
 
 def _starts(words: Callable[[Values], list[str]]) -> Callable[[Serving, Values], object]:
@@ -353,8 +369,9 @@ CHANGES: tuple[Operation, ...] = (
             RUN_ID,
             Parameter("from_task", "string", "body", "Leave out the first call of this task and all after it."),
             _PARAMETERS,
+            Parameter("resume", "boolean", "body", "Take the new run up at once."),
         ),
-        _runs(_fork_words),
+        _fork,
         _fork_words,
     ),
     Operation(
