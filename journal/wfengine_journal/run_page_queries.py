@@ -223,3 +223,15 @@ def list_task_names(connection: sqlite3.Connection, run_id: int, limit: int) -> 
         (run_id, CALLS_FOR_NAMES, limit),
     )
     return [row[0] for row in rows.fetchall()]
+
+
+def id_before(connection: sqlite3.Connection, run_id: int, task_run_id: int, count: int) -> int:
+    """Return the id of a call after which so many of its run stand before another one; 0: there are not so many."""
+    row = connection.execute(
+        """
+        SELECT task_run_id FROM transition WHERE flow_run_id = ? AND task_run_id > 0 AND task_run_id < ? AND seq = 1
+        ORDER BY task_run_id DESC LIMIT 1 OFFSET ?
+        """,
+        (run_id, task_run_id, count),
+    ).fetchone()
+    return 0 if row is None else int(row[0])

@@ -111,6 +111,10 @@ def steps(folder: Path, path: str) -> int:
         (f"/runs/{RUNS + 2}?show=logs", BOUNDED * 2),
         (f"/runs/{RUNS + 2}?show=values", BOUNDED),
         ("/tasks/50000", BOUNDED),
+        ("/flows", BOUNDED),
+        ("/flow?name=fine", BOUNDED),
+        ("/timeline?since=30d", BOUNDED),
+        ("/timeline?since=1000d", BOUNDED),
     ],
 )
 def test_what_a_page_reads_is_bounded(large: Path, path: str, limit: int) -> None:

@@ -27,7 +27,8 @@ def call(number: int, inputs: object, result: object, *, scope: int = 0, state: 
 
 def test_a_line_leads_from_the_call_that_gave_a_value_to_the_one_that_was_given_it() -> None:
     calls = [
-        call(1, {}, {"rows": [1, 2]}), call(2, {"table": {"rows": [1, 2]}}, "a long text"), call(3, {"text": "a long text"}, 77),
+        call(1, {}, {"rows": [1, 2]}), call(2, {"table": {"rows": [1, 2]}}, "a long text"),
+        call(3, {"text": "a long text"}, 77),
         call(4, {"all": ["a long text", 77]}, None), call(5, {"by": {"x": 77}}, None),
     ]  # fmt: skip
     assert links(calls) == [

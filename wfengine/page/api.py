@@ -19,6 +19,7 @@ from wfengine.page.downloads import DOWNLOADS, Download
 from wfengine.page.operations import CHANGES, Operation
 from wfengine.page.parameters import collect
 from wfengine.page.reading_operations import READS
+from wfengine.page.run_operations import RUN_READS
 from wfengine.page.serving import Serving
 from wfengine_journal.errors import (
     JournalError,
@@ -35,7 +36,7 @@ PREFIX = "/api/v1"
 
 _logger = logging.getLogger("wfengine.page")
 
-OPERATIONS: tuple[Operation, ...] = (*READS, *DOWNLOADS, *CHANGES)
+OPERATIONS: tuple[Operation, ...] = (*READS, *RUN_READS, *DOWNLOADS, *CHANGES)
 
 
 def json_response(value: object, status: int = 200) -> Response:

@@ -12,16 +12,20 @@ import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from wfengine_journal.run_page_queries import CallValues, list_argument_hashes, list_call_values
+from wfengine_journal.run_page_queries import CallValues, id_before, list_argument_hashes, list_call_values
 
 #: Items of one argument that are looked at, and links of one drawing.
 ITEMS = 200
 LINKS = 2_000
+#: Calls before and after one that are looked at for it.
+AROUND = 400
 #: Characters of the JSON of a value that says enough.
 TELLING = 6
 
 Value = str | bytes
+Data = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,3 +121,18 @@ def _canonical(value: object) -> str:
         return json.dumps(value, sort_keys=True)
     except RecursionError:
         return ""
+
+
+def read_neighbours(connection: sqlite3.Connection, run_id: int, task_run_id: int) -> tuple[list[Data], list[Data]]:
+    """Return from which calls one was given results, and which it gave its own to, as far as a window around it shows."""
+    calls, found = read_links(
+        connection, run_id, after_id=id_before(connection, run_id, task_run_id, AROUND), limit=2 * AROUND
+    )  # fmt: skip
+    by_id = {call.id: call for call in calls}
+
+    def shown(call_id: int, argument: str) -> Data:
+        return {"task_run_id": call_id, "task": by_id[call_id].task, "argument": argument}
+
+    given = [shown(link.source, link.argument) for link in found if link.target == task_run_id]
+    gave = [shown(link.target, link.argument) for link in found if link.source == task_run_id]
+    return given, gave

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from wfengine.page.pages import overview, run, runs, sql, task_run
+from wfengine.page.pages import flow, flows, keys, overview, run, runs, sql, task_run, timeline
 from wfengine.page.pages.page import Page
 
 #: In the order of the navigation; those without a `label` are not in it.
-PAGES: tuple[Page, ...] = (overview.PAGE, runs.PAGE, sql.PAGE, run.PAGE, task_run.PAGE)
+PAGES: tuple[Page, ...] = (
+    overview.PAGE, runs.PAGE, flows.PAGE, timeline.PAGE, sql.PAGE, run.PAGE, task_run.PAGE, flow.PAGE, keys.PAGE,
+)  # fmt: skip
