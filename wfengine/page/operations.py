@@ -161,10 +161,11 @@ def _fork(serving: Serving, values: Values) -> object:
     done = serving.commands.run(_fork_words(values))
     told = _told(done)
     if values.get("resume"):
-        resume = ["resume", str(done.answer.get("run_id"))]
+        new_id = int(str(done.answer["run_id"]))
+        resume = ["resume", str(new_id)]
         told["command"] = f"{done.command} && {serving.commands.shown(resume)}"
         try:
-            told["is_going_on"] = serving.commands.start(resume).is_going_on
+            told["is_going_on"] = serving.commands.start(resume, _is_taken_up(serving, new_id)).is_going_on
         except CommandError as error:
             told["refused"] = str(error)
     return told
@@ -174,10 +175,20 @@ def _starts(words: Callable[[Values], list[str]]) -> Callable[[Serving, Values],
     """Return a function that starts the command, which goes on by itself."""
 
     def perform(serving: Serving, values: Values) -> object:
-        _look_up(serving, values)
-        return _told(serving.commands.start(words(values)))
+        return _told(serving.commands.start(words(values), _is_taken_up(serving, int(str(values["run_id"])))))
 
     return perform
+
+
+def _is_taken_up(serving: Serving, run_id: int) -> Callable[[], bool]:
+    """Return what tells whether a run is not as it was now: somebody took it up. Raises NotFoundError."""
+
+    def how_it_is() -> tuple[int, str]:
+        run = serving.read_here(lambda connection: get_run_head(connection, run_id))
+        return run.attempt, run.state
+
+    before = how_it_is()
+    return lambda: how_it_is() != before
 
 
 def _look_up(serving: Serving, values: Values) -> None:

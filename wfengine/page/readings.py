@@ -202,7 +202,8 @@ def task_detail_json(connection: sqlite3.Connection, task_run_id: int) -> dict[s
 
 def _attempts(found: list[Attempt]) -> list[dict[str, Any]]:
     """Return attempts, each with the seconds from the end of the one before it to its own beginning; null: not known."""
-    shown, ended_at = [], None
+    shown: list[dict[str, Any]] = []
+    ended_at: str | None = None
     for each in found:
         waited = None if ended_at is None else max(0.0, seconds_from_text(each.started_at) - seconds_from_text(ended_at))
         shown.append({**asdict(each), "waited_s": waited})
