@@ -181,7 +181,7 @@ def test_with_scripts_off_everything_is_read_and_done(browser: object, own_page:
     visitor.tab.locator("select[name=action]").select_option("retry")
     visitor.tab.get_by_role("button", name="Look at it first…").click()
     visitor.sees("Retry 1 run?")
-    for part in ("timeline", "tasks", "logs", "history", "values"):
+    for part in ("timeline", "graph", "tasks", "logs", "history", "values", "code"):
         visitor.go(f"/runs/2?show={part}")
         visitor.sees("failing")
     visitor.go("/runs/2")
@@ -189,6 +189,96 @@ def test_with_scripts_off_everything_is_read_and_done(browser: object, own_page:
     visitor.tab.get_by_role("button", name="Resume…").click()
     visitor.tab.get_by_role("button", name="Resume now").click()
     until(lambda: own_page.state(2) == "COMPLETED", "it is resumed")
+    visitor.close()
+
+
+def test_a_value_that_does_not_fit_is_told_at_its_field_corrected_and_the_run_taken_up(visitor: Visitor) -> None:
+    run_program(visitor.page.folder, "failing")
+    tab = visitor.tab
+    visitor.go("/runs/2?show=values")
+    tab.locator("textarea[name='param.worst']").fill("many")
+    tab.locator("select[name=from_task]").select_option("load")
+    tab.get_by_label("and take it up at once").check()
+    tab.get_by_role("button", name="Fork").click()
+    visitor.sees("does not fit int")
+    wrong = tab.locator("textarea[name='param.worst']")
+    playwright.expect(wrong).to_have_attribute("aria-invalid", "true")
+    playwright.expect(wrong).to_have_value("many")
+    visitor.said.clear()  # the browser notes the status of the answer
+    wrong.fill("1")
+    (visitor.page.folder / "mended").touch()
+    tab.get_by_role("button", name="Try again").click()
+    tab.wait_for_url("**/runs/3")
+    visitor.sees("Completed", ".head .state")
+    assert visitor.page.json("/api/v1/runs/3")["run"]["result"] == 1  # type: ignore[index]
+
+
+def test_of_a_call_in_doubt_a_person_says_by_a_button_that_it_took_effect(visitor: Visitor) -> None:
+    page, tab = visitor.page, visitor.tab
+    process = start_flow(page.folder, "doubtful")
+    until(lambda: (page.folder / "begun").exists(), "the call began")
+    process.kill()
+    process.wait(LIMIT)
+    until(lambda: page.state(2) == "CRASHED", "it is seen crashed")
+    page.do("/runs/2/resume")
+    visitor.go("/runs/2")
+    visitor.sees("nobody knows whether it took effect")
+    tab.get_by_label("Its result, as JSON").fill('"sent"')
+    tab.get_by_role("button", name="It took effect").click()
+    until(lambda: page.json("/api/v1/runs/2")["in_doubt"] is None, "it is settled")
+    visitor.go("/runs/2")
+    tab.get_by_role("button", name="Resume…").click()
+    tab.get_by_role("button", name="Resume now").click()
+    visitor.sees("Completed", ".head .state")
+
+
+def test_the_timeline_is_looked_at_closer_followed_to_a_call_and_drawn_as_a_graph(visitor: Visitor) -> None:
+    run_program(visitor.page.folder, "failing")
+    tab = visitor.tab
+    visitor.go("/runs/2")
+    playwright.expect(tab.locator("path.arrow")).to_have_count(3)
+    tab.get_by_role("link", name="closer").click()
+    visitor.sees("of 6 calls")
+    assert "from=" in tab.url
+    tab.get_by_role("link", name="all", exact=True).click()
+    visitor.sees("6 calls")
+    visitor.press("2")
+    visitor.sees("Graph", "main .card")
+    playwright.expect(tab.locator("rect.box")).to_have_count(6)
+    tab.locator("svg.graph a").first.click()
+    visitor.sees("its own went to")
+
+
+def test_keys_lead_to_flows_the_timeline_the_parts_of_a_run_and_to_what_they_are(visitor: Visitor) -> None:
+    tab = visitor.tab
+    visitor.press("f")
+    tab.wait_for_url("**/flows")
+    tab.get_by_role("link", name="fine").click()
+    visitor.sees("Last 1 runs by what they called")
+    visitor.press("t")
+    tab.wait_for_url("**/timeline")
+    visitor.press("?")
+    tab.wait_for_url("**/keys")
+    visitor.sees("pause the live updates")
+    visitor.go("/runs/1")
+    visitor.press("4")
+    tab.wait_for_url("**/runs/1?show=logs")
+    with tab.expect_download() as download:
+        tab.get_by_role("link", name="text", exact=True).click()
+    assert download.value.suggested_filename == "run-1.log"
+    assert Path(download.value.path()).read_text().count("loading") == 3
+
+
+def test_with_scripts_off_a_stretch_is_looked_at_and_every_new_page_is_read(browser: object, own_page: Page) -> None:
+    visitor = Visitor(browser, own_page, java_script_enabled=False)
+    visitor.go("/runs/1")
+    visitor.tab.locator("a:has(rect.zoom)").nth(1).click()
+    visitor.sees("of 3 calls")
+    visitor.tab.get_by_role("link", name="keys: ?").click()
+    visitor.sees("Keys", "h1")
+    for path, text in (("/flows", "fine"), ("/flow?name=fine", "How long they took"), ("/timeline", "Newest runs")):
+        visitor.go(path)
+        visitor.sees(text)
     visitor.close()
 
 
@@ -204,7 +294,19 @@ def test_no_text_of_a_run_is_executed(browser: object, tmp_path: Path) -> None:
     with page_over(tmp_path) as served:
         visitor = Visitor(browser, served)
         visitor.tab.on("dialog", lambda dialog: visitor.said.append("dialog"))
-        for path in ("/", "/runs", "/runs/1", "/runs/1?show=tasks", "/runs/1?show=logs", "/runs/1?show=history", "/tasks/1"):
+        for path in (
+            "/",
+            "/runs",
+            "/runs/1",
+            "/runs/1?show=tasks",
+            "/runs/1?show=logs",
+            "/runs/1?show=history",
+            "/tasks/1",
+            "/runs/1?show=graph",
+            "/runs/1?show=code",
+            "/flow?name=telling",
+            "/timeline",
+        ):
             visitor.go(path)
             assert visitor.tab.locator("main").count() == 1
         visitor.close()

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from serving_page import Page, page_over, run_program
 
+from wfengine.page.asked import Asked
 from wfengine.page.pages import PAGES
-from wfengine.page.pages.page import Asked
 from wfengine.page.serving import Serving
 from wfengine_journal import store
 from wfengine_journal.page_queries import count_groups
@@ -101,6 +101,9 @@ def steps(folder: Path, path: str) -> int:
         ("/runs?q=copy&before=50000", 250),
         ("/", BOUNDED * 2),
         (f"/runs/{RUNS + 2}", LARGE_RUN),
+        (f"/runs/{RUNS + 2}?from=0&to=1", LARGE_RUN * 2),
+        (f"/runs/{RUNS + 2}?show=graph", LARGE_RUN),
+        (f"/runs/{RUNS + 2}?show=code", BOUNDED * 2),
         (f"/runs/{RUNS + 2}?show=tasks", BOUNDED),
         (f"/runs/{RUNS + 2}?show=tasks&after=90000", BOUNDED),
         (f"/runs/{RUNS + 2}?show=tasks&state=failed", BOUNDED * 3),
@@ -108,13 +111,17 @@ def steps(folder: Path, path: str) -> int:
         (f"/runs/{RUNS + 2}?show=logs", BOUNDED * 2),
         (f"/runs/{RUNS + 2}?show=values", BOUNDED),
         ("/tasks/50000", BOUNDED),
+        ("/flows", BOUNDED),
+        ("/flow?name=fine", BOUNDED),
+        ("/timeline?since=30d", BOUNDED),
+        ("/timeline?since=1000d", BOUNDED),
     ],
 )
 def test_what_a_page_reads_is_bounded(large: Path, path: str, limit: int) -> None:
     assert steps(large, path) <= limit
 
 
-@pytest.mark.parametrize("part", ["timeline", "tasks", "logs", "history", "values"])
+@pytest.mark.parametrize("part", ["timeline", "graph", "tasks", "logs", "history", "values", "code"])
 def test_each_part_of_the_large_run_is_shown_in_a_page_of_bounded_size(large_page: Page, part: str) -> None:
     answer = large_page.client.get(f"/runs/{RUNS + 2}?show={part}")
     assert answer.status_code == 200

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 from serving_page import LIMIT, Page, copy_program, environment, page_over
@@ -61,7 +63,10 @@ PAYLOADS = [
 STORED = [payload for payload in PAYLOADS if "\x00" not in payload]
 
 #: What templates themselves make, and nothing else may appear.
-PAGES = ["/runs", "/runs/1", "/runs/1?show=tasks", "/runs/1?show=logs", "/runs/1?show=history", "/runs/1?show=values"]
+PAGES = [
+    "/runs", "/runs/1", "/runs/1?from=0&to=100", "/runs/1?show=graph", "/runs/1?show=tasks", "/runs/1?show=logs",
+    "/runs/1?show=history", "/runs/1?show=values", "/runs/1?show=code", "/flows", "/timeline",
+]  # fmt: skip
 
 
 class Elements(HTMLParser):
@@ -124,9 +129,21 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 def expected(page: Page) -> Elements:
     """What the templates make of a run without such texts."""
     found = Elements()
-    for path in ["/", "/runs", "/runs?q=state:failed", "/sql", "/sql?q=select+1", "/nothing", "/tasks/1", "/runs/5"]:
+    for path in [
+        "/",
+        "/runs",
+        "/runs?q=state:failed",
+        "/sql",
+        "/sql?q=select+1",
+        "/nothing",
+        "/tasks/1",
+        "/runs/5",
+        "/flows",
+        "/flow?name=failing",
+        "/timeline",
+    ]:
         found.feed(page.client.get(path).text)
-    for part in ("timeline", "tasks", "logs", "history", "values"):
+    for part in ("timeline", "graph", "tasks", "logs", "history", "values", "code"):
         found.feed(page.client.get(f"/runs/2?show={part}").text)
     for task in page.json("/api/v1/runs/2/tasks")["tasks"]:  # type: ignore[attr-defined]
         found.feed(page.client.get(f"/tasks/{task['id']}").text)
@@ -136,7 +153,7 @@ def expected(page: Page) -> Elements:
 def test_no_text_of_a_journal_becomes_markup_on_any_page(told: Page, expected: Elements) -> None:
     tasks = told.json("/api/v1/runs/1/tasks", limit=200)["tasks"]
     assert len(tasks) == 2 * len(STORED)  # type: ignore[arg-type]
-    paths = [*PAGES, "/", *(f"/tasks/{task['id']}" for task in tasks)]  # type: ignore[attr-defined]
+    paths = [*PAGES, "/", "/flow?name=telling", *(f"/tasks/{task['id']}" for task in tasks)]  # type: ignore[attr-defined]
     paths.append("/sql?q=SELECT+name,+inputs,+result,+error,+tags+FROM+tasks+LIMIT+200")
     for path in paths:
         answer = told.client.get(path)
@@ -146,6 +163,18 @@ def test_no_text_of_a_journal_becomes_markup_on_any_page(told: Page, expected: E
         assert found.attributes <= expected.attributes, path
         assert all(is_own(address) for address in found.addresses), path
         assert not set("\x1b\x07\x9b\u202e\ufeff\x00") & set(answer.text), path
+
+
+def test_what_was_typed_into_a_form_and_refused_is_shown_as_text_in_its_fields(told: Page) -> None:
+    fields = [("run_id", "1"), *((f"param.{payload}", payload) for payload in STORED), ("key", "'><b>x</b>")]
+    headers = {"content-type": "application/x-www-form-urlencoded", "sec-fetch-site": "same-origin"}
+    answer = told.client.post("/do/runs.fork", content=urlencode(fields), headers=headers)
+    assert answer.status_code == 400
+    found = elements(answer.text)
+    assert not found.tags & {"b", "img", "svg", "iframe", "base", "object", "embed", "math", "style", "template", "a/"}
+    assert len(re.findall("<textarea", answer.text)) == len(STORED)
+    assert all(is_own(address) for address in found.addresses)
+    assert not {"onerror", "onload", "onfocus", "onmouseover", "hx-get", "hx-trigger", "data-stream"} & found.attributes
 
 
 def test_every_payload_is_shown_as_the_text_that_it_is(told: Page) -> None:
@@ -159,12 +188,20 @@ def test_every_payload_is_shown_as_the_text_that_it_is(told: Page) -> None:
 
 @pytest.mark.parametrize("payload", PAYLOADS)
 def test_no_text_of_an_address_becomes_markup(page: Page, expected: Elements, payload: str) -> None:
-    places = [("/runs", "q"), ("/sql", "q"), ("/runs/2?show=logs", "q"), ("/runs/2?show=tasks", "task"), ("/", "since")]
-    # Each payload in two of them; over all payloads each place meets a third of them.
+    places = [
+        ("/runs", "q"),
+        ("/sql", "q"),
+        ("/runs/2?show=logs", "q"),
+        ("/runs/2?show=tasks", "task"),
+        ("/", "since"),
+        ("/flow", "name"),
+        ("/timeline", "ahead"),
+    ]
+    # Each payload in two of them; over all payloads each place meets more than a quarter of them.
     for number in range(2):
         path, name = places[(PAYLOADS.index(payload) + number) % len(places)]
         answer = page.client.get(path, params={**dict(page_query(path)), name: payload})
-        assert answer.status_code in (200, 400), path
+        assert answer.status_code in (200, 400, 404), path
         found = elements(answer.text)
         assert found.tags <= expected.tags, path
         assert found.attributes <= expected.attributes, path
@@ -202,6 +239,8 @@ def test_reading_the_pages_never_turns_a_stored_value_back_into_an_object(tmp_pa
             "/tasks/1.json",
         ]
         paths += ["/api/v1/runs", "/api/v1/runs/1", "/api/v1/runs/1/tasks", "/api/v1/runs/1/failures", "/api/v1/runs/1/history"]
+        paths += ["/api/v1/runs/1/logs/file", "/api/v1/runs/1/extract", "/api/v1/runs/1/artifacts"]
+        paths += [f"/flow?name={flow['name']}" for flow in served.json("/flows.json")["flows"]]  # type: ignore[attr-defined]
         for path in paths:
             assert served.client.get(path).status_code == 200, path
     store.close_all()

@@ -256,6 +256,8 @@ def test_a_page_and_its_twin_say_the_same(page: Page) -> None:
         ("/runs", "/runs.json"),
         ("/runs/2", "/runs/2.json"),
         ("/tasks/1", "/tasks/1.json"),
+        ("/flows", "/flows.json"),
+        ("/timeline", "/timeline.json"),
     ):
         html, data = page.client.get(path).text, page.json(twin)
         assert f'href="{twin}' in html

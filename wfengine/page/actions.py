@@ -6,6 +6,7 @@ What takes one look first - a resume, an action on many runs - is shown before i
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qsl
@@ -47,6 +48,8 @@ async def perform(serving: Serving, show: Show, request: Request) -> Response:
     except ClientDisconnect:
         return show(request, "message.html", 413, title="Too large", message="The form is too large.", command=None)
     except WfengineError as error:
+        if (again := _again(operation, fields, str(error))) is not None:
+            return show(request, "again.html", status_of(error), **again, back=_back(values))
         words = _words(operation, values)
         command = None if words is None else serving.commands.shown(words)
         return show(
@@ -77,6 +80,26 @@ async def _start_run(serving: Serving, show: Show, request: Request, fields: dic
         template, status, given = shown
         return show(request, template, status, **given)
     return RedirectResponse(f"{request.scope.get('root_path', '')}{path}", 303)
+
+
+def _again(operation: Operation, fields: dict[str, list[str]], message: str) -> dict[str, Any] | None:
+    """Return a form to be sent again, each field as it was typed, beside what is wrong with it; None: it had no such fields."""
+    typed = {name: texts[-1] for name, texts in fields.items() if name.startswith(("param.", "field.")) or name == "value"}
+    if not typed:
+        return None
+    wrong = {name for name in typed if _is_about(message, name.partition(".")[2])}
+    return {
+        "operation": operation.name,
+        "summary": operation.summary,
+        "message": message,
+        "fields": [(name, name.partition(".")[2] or name, text, name in wrong) for name, text in typed.items()],
+        "hidden": [(name, text) for name, texts in fields.items() if name not in typed for text in texts],
+    }
+
+
+def _is_about(message: str, name: str) -> bool:
+    """Tell whether a refusal names a parameter or a field: "parameter 'day' ...", "day: ...", "'day' is ..."."""
+    return bool(name) and re.search(rf"(?:'{re.escape(name)}'|(?:^|[\s;,.]){re.escape(name)}:)", message) is not None
 
 
 def _words(operation: Operation, values: dict[str, Any]) -> list[str] | None:

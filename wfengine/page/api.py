@@ -10,11 +10,12 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from wfengine._version import __version__
 from wfengine.page.commands import CommandError
+from wfengine.page.downloads import Download
 from wfengine.page.operations import Operation
 from wfengine.page.parameters import collect
 from wfengine.page.serving import Serving
@@ -89,9 +90,16 @@ def route(serving: Serving, operation: Operation) -> Route:
             return json_response({"error": {"code": "WF400", "message": f"SQLite reported: {error}"}}, 503)
         except ClientDisconnect:
             return json_response({"error": {"code": "HTTP413", "message": "The body did not come, or is too large."}}, 413)
-        return json_response(done, operation.code)
+        return _file_response(request, done) if isinstance(done, Download) else json_response(done, operation.code)
 
     return Route(PREFIX + operation.path, answer, methods=[operation.method], name=operation.name)
+
+
+def _file_response(request: Request, file: Download) -> Response:
+    headers = {"content-disposition": f'attachment; filename="{file.name}"'}
+    if request.method == "HEAD":
+        return Response(media_type=file.media_type, headers=headers)
+    return StreamingResponse(file.pieces, media_type=file.media_type, headers=headers)
 
 
 async def _body(request: Request) -> dict[str, object]:
@@ -202,7 +210,13 @@ def _described(operation: Operation) -> dict[str, object]:
             for each in operation.parameters if each.place != "body"
         ],
         "responses": {
-            str(operation.code): {"description": "Done.", "content": {"application/json": {"schema": {"type": "object"}}}},
+            str(operation.code): {
+                "description": "Done.",
+                "content": {
+                    media_type: {"schema": {"type": "object"}} if media_type == "application/json" else {}
+                    for media_type in operation.media_types
+                },
+            },
             "400": error("What was asked makes no sense; nothing was done."),
             "401": error("The token is missing or wrong."),
             "403": error("Not from here, or not on a page that is read-only."),

@@ -18,9 +18,10 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from wfengine.page import actions, api, live
+from wfengine.page.asked import Asked
 from wfengine.page.guard import TOKEN_CHARACTERS, Guard, Receive, Scope, Send
 from wfengine.page.pages import PAGES
-from wfengine.page.pages.page import Asked, Page
+from wfengine.page.pages.page import Page
 from wfengine.page.rendering import environment, render
 from wfengine.page.serving import Serving
 from wfengine_journal.errors import UsageError, WfengineError

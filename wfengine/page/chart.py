@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from wfengine.page.lineage import Link
 from wfengine_journal.rows import Bar, TaskGroup
 
 #: Width of a drawing and of its labels, and height of a row, in its own units.
@@ -30,21 +31,33 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Waterfall:
-    """A drawing. `ticks`: (left, seconds)."""
+    """A drawing. `ticks`: (left, seconds), the last one the end."""
 
     rows: tuple[Row, ...]
     height: int
     ticks: tuple[tuple[float, float], ...]
     seconds: float
+    first: float = 0.0
+    arrows: tuple[Arrow, ...] = ()
 
 
-def waterfall_of_bars(bars: Sequence[Bar], now_s: float) -> Waterfall:
-    """Draw each call; one that has not ended goes on until now."""
+@dataclass(frozen=True, slots=True)
+class Arrow:
+    """A line from the end of one bar to the beginning of another one. `path`: as SVG writes it, of numbers only."""
+
+    path: str
+    title: str
+
+
+def waterfall_of_bars(
+    bars: Sequence[Bar], now_s: float, links: Iterable[Link] = (), window: tuple[float, float] | None = None
+) -> Waterfall:  # fmt: skip
+    """Draw each call; one that has not ended goes on until now. `window`: only what lies between, in seconds."""
     spans = []
     for bar in bars:
         start = bar.offset_s or 0.0
         spans.append((bar, start, max(now_s, start) if bar.duration_s is None else start + bar.duration_s))
-    first, last = _extent((start, end) for _, start, end in spans)
+    first, last = window or _extent((start, end) for _, start, end in spans)
     rows = tuple(
         Row(
             bar.task, f"{bar.task} #{bar.task_id} {bar.state.lower()}", ROW * number, bar.task_id,
@@ -52,17 +65,37 @@ def waterfall_of_bars(bars: Sequence[Bar], now_s: float) -> Waterfall:
         )
         for number, (bar, start, end) in enumerate(spans)
     )  # fmt: skip
-    return _drawing(rows, first, last)
+    return _drawing(rows, first, last, _arrows(rows, links))
 
 
-def waterfall_of_groups(groups: Sequence[TaskGroup], now_s: float) -> Waterfall:
+def _arrows(rows: Sequence[Row], links: Iterable[Link]) -> tuple[Arrow, ...]:
+    """Draw from each call whose result another one was given, an elbow between their rows."""
+    places = {row.link: row for row in rows}
+    found = []
+    for link in links:
+        source, target = places.get(link.source), places.get(link.target)
+        if source is None or target is None:
+            continue
+        left, width, _ = source.parts[0]
+        x1, x2 = left + width, target.parts[0][0]
+        y1, y2 = source.top + ROW / 2, target.top + (2 if target.top > source.top else ROW - 4)
+        title = f"{source.label} #{link.source} gave {target.label} #{link.target} its {link.argument}"
+        found.append(Arrow(f"M{x1:.1f} {y1:.1f}H{max(x1, x2) + 3:.1f}V{y2:.1f}", title))
+    return tuple(found)
+
+
+def waterfall_of_groups(
+    groups: Sequence[TaskGroup], now_s: float, window: tuple[float, float] | None = None
+) -> Waterfall:  # fmt: skip
     """Draw the calls of each task as one row, from the start of the first to the end of the last, shares of states in it."""
     shown = [group for group in groups if group.starts_s is not None]
     spans = [
         (group, group.starts_s or 0.0, now_s if group.running or group.waiting or group.ends_s is None else group.ends_s)
         for group in shown
     ]
-    first, last = _extent((start, end) for _, start, end in spans)
+    if window is not None:
+        spans = [(group, start, end) for group, start, end in spans if start <= window[1] and end >= window[0]]
+    first, last = window or _extent((start, end) for _, start, end in spans)
     rows = []
     for number, (group, start, end) in enumerate(spans):
         counts = (
@@ -90,14 +123,16 @@ def _extent(spans: Iterable[tuple[float, float]]) -> tuple[float, float]:
 
 def _part(start: float, end: float, first: float, last: float, state: str) -> tuple[float, float, str]:
     room = (WIDTH - LABELS - 10) / (last - first)
+    start, end = min(max(start, first), last), min(max(end, first), last)
     return round(LABELS + (start - first) * room, 2), round(max(2.0, (end - start) * room), 2), state
 
 
-def _drawing(rows: tuple[Row, ...], first: float, last: float) -> Waterfall:
+def _drawing(rows: tuple[Row, ...], first: float, last: float, arrows: tuple[Arrow, ...] = ()) -> Waterfall:
     ticks = tuple(
-        (round(LABELS + (WIDTH - LABELS - 10) * number / TICKS, 1), (last - first) * number / TICKS) for number in range(TICKS)
+        (round(LABELS + (WIDTH - LABELS - 10) * number / TICKS, 1), first + (last - first) * number / TICKS)
+        for number in range(TICKS + 1)
     )  # fmt: skip
-    return Waterfall(rows, ROW * len(rows) + 24, ticks, last - first)
+    return Waterfall(rows, ROW * len(rows) + 24, ticks, last - first, first, arrows)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -22,9 +22,11 @@ from typing import IO
 from wfengine_journal.errors import UsageError, WfengineError
 from wfengine_journal.threads import start_thread
 
-#: Seconds in which a command that changes something has to end; and those that a run that was started is looked at,
-#: for a refusal to be told.
+#: Seconds in which a command that changes something has to end. A run that was started is looked at, for a refusal to be told:
+#: until it is seen to have begun, every so often and so long at the most, or, of many, for so long.
 COMMAND_SECONDS = 60.0
+BEGUN_SECONDS = 30.0
+LOOK_SECONDS = 0.1
 START_SECONDS = 1.5
 #: Processes that were started here at a time, and bytes of what one of them said.
 STARTED_LIMIT = 50
@@ -94,12 +96,13 @@ class Commands:
         with output:
             return Done(self.shown(words), _answer(process.returncode, output))
 
-    def start(self, words: Sequence[str]) -> Done:
-        """Start a command that executes a run, and let it go on. Raises CommandError where it refuses at once."""
+    def start(self, words: Sequence[str], begun: Callable[[], bool] | None = None) -> Done:
+        """Start a command that executes a run, and let it go on. Raises CommandError where it refuses.
+
+        `begun` tells whether what it executes has begun, so that it will not refuse any more; without it that is not known.
+        """
         process, output = self._start(words)
-        try:
-            process.wait(START_SECONDS)
-        except subprocess.TimeoutExpired:
+        if not _has_ended(process, begun):
             start_thread("wfengine-page-child", lambda: self._wait_for(process, output))
             return Done(self.shown(words), {"pid": process.pid}, is_going_on=True)
         self._ended()
@@ -142,6 +145,19 @@ class Commands:
     def _ended(self) -> None:
         with self._lock:
             self._started -= 1
+
+
+def _has_ended(process: subprocess.Popen[bytes], begun: Callable[[], bool] | None) -> bool:
+    """Wait until a process has ended, or what it does has begun."""
+    limit, step = (START_SECONDS, START_SECONDS) if begun is None else (BEGUN_SECONDS, LOOK_SECONDS)
+    for _ in range(round(limit / step)):
+        try:
+            process.wait(step)
+            return True
+        except subprocess.TimeoutExpired:
+            if begun is not None and begun():
+                return False
+    return False
 
 
 def _answer(code: int, output: IO[bytes]) -> dict[str, object]:

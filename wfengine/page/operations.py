@@ -43,6 +43,7 @@ class Operation:
     function: Callable[[Serving, Values], object]
     words: Callable[[Values], list[str] | None] = lambda values: None
     code: int = 200
+    media_types: tuple[str, ...] = ("application/json",)  # of the answer when it went well
 
     @property
     def changes(self) -> bool:
@@ -141,14 +142,40 @@ def _runs(words: Callable[[Values], list[str]]) -> Callable[[Serving, Values], o
     return perform
 
 
+def _fork(serving: Serving, values: Values) -> object:
+    """Make the new run and, where that is asked for too, take it up. A resume that refuses is told, and leaves the new run."""
+    _look_up(serving, values)
+    done = serving.commands.run(_fork_words(values))
+    answer = told(done)
+    if values.get("resume"):
+        new_id = int(str(done.answer["run_id"]))
+        resume = ["resume", str(new_id)]
+        answer["command"] = f"{done.command} && {serving.commands.shown(resume)}"
+        try:
+            answer["is_going_on"] = serving.commands.start(resume, _is_taken_up(serving, new_id)).is_going_on
+        except CommandError as error:
+            answer["refused"] = str(error)
+    return answer
+
+
 def _starts(words: Callable[[Values], list[str]]) -> Callable[[Serving, Values], object]:
     """Return a function that starts the command, which goes on by itself."""
 
     def perform(serving: Serving, values: Values) -> object:
-        _look_up(serving, values)
-        return told(serving.commands.start(words(values)))
+        return told(serving.commands.start(words(values), _is_taken_up(serving, int(str(values["run_id"])))))
 
     return perform
+
+
+def _is_taken_up(serving: Serving, run_id: int) -> Callable[[], bool]:
+    """Return what tells whether a run is not as it was now: somebody took it up. Raises NotFoundError."""
+
+    def how_it_is() -> tuple[int, str]:
+        run = serving.read_here(lambda connection: get_run_head(connection, run_id))
+        return run.attempt, run.state
+
+    before = how_it_is()
+    return lambda: how_it_is() != before
 
 
 def _look_up(serving: Serving, values: Values) -> None:
@@ -341,8 +368,9 @@ CHANGES: tuple[Operation, ...] = (
             RUN_ID,
             Parameter("from_task", "string", "body", "Leave out the first call of this task and all after it."),
             _PARAMETERS,
+            Parameter("resume", "boolean", "body", "Take the new run up at once."),
         ),
-        _runs(_fork_words),
+        _fork,
         _fork_words,
     ),
     Operation(

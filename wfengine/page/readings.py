@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from wfengine.input_requests import open_requests, parsed_schema
+from wfengine.page.lineage import read_neighbours
 from wfengine.page.search import instant
 from wfengine.page.serving import Serving
 from wfengine_journal.clock import SystemClock, seconds_from_text
 from wfengine_journal.messages import has_message
 from wfengine_journal.page_queries import (
+    Attempt,
     BeatingDaemon,
     RunFilter,
     count_buckets,
@@ -176,6 +178,7 @@ def task_detail_json(connection: sqlite3.Connection, task_run_id: int) -> dict[s
     """Return one task run."""
     found = get_task_run(connection, task_run_id)
     answer = find_cache_answer(connection, found.run_id, task_run_id)
+    given_by, gave_to = read_neighbours(connection, found.run_id, task_run_id)
     task = {**asdict(found.task), "inputs": json_of(found.task.inputs), "result": json_of(found.task.result)}
     return {
         "task": task,
@@ -186,13 +189,26 @@ def task_detail_json(connection: sqlite3.Connection, task_run_id: int) -> dict[s
         "tags": json_of(found.tags),
         "why": _why(found.task.state, found.task.state_name, found.task.replayed, found.task.orphan, found.interruptions),
         "cache": None if answer is None else asdict(answer),
-        "attempts": [asdict(each) for each in list_attempts(connection, found.run_id, task_run_id, 200)],
+        "attempts": _attempts(list_attempts(connection, found.run_id, task_run_id, 200)),
+        "given_by": given_by,
+        "gave_to": gave_to,
         "history": [
             asdict(each)
             for each in list_transitions(connection, found.run_id, after=(task_run_id, 0), limit=200, task_run_id=task_run_id)
         ],
         "logs": [asdict(line) for line in newest_logs(connection, found.run_id, limit=200, task_run_id=task_run_id)],
     }
+
+
+def _attempts(found: list[Attempt]) -> list[dict[str, Any]]:
+    """Return attempts, each with the seconds from the end of the one before it to its own beginning; null: not known."""
+    shown: list[dict[str, Any]] = []
+    ended_at: str | None = None
+    for each in found:
+        waited = None if ended_at is None else max(0.0, seconds_from_text(each.started_at) - seconds_from_text(ended_at))
+        shown.append({**asdict(each), "waited_s": waited})
+        ended_at = each.ended_at
+    return shown
 
 
 def _why(state: str, name: str, replayed: bool, orphan: bool, interruptions: int) -> str:
@@ -205,6 +221,8 @@ def _why(state: str, name: str, replayed: bool, orphan: bool, interruptions: int
         return "It did not run again: a person gave it this result."
     if name == "Rerun":
         return "A person took its result back, so that it runs again when the run is resumed."
+    if name == "NotReady":
+        return "It did not run: what it waited for failed, so that there were no inputs to call it with."
     if replayed:
         return "It did not run in the last attempt of the run: its outcome was recorded by an earlier one, and replayed."
     if interruptions:

@@ -1,13 +1,17 @@
-"""All operations: what `reading_operations`, `managing_reads`, `operations` and `managing_operations` say, in one table."""
+"""All operations, in one table: what `reading_operations`, `run_operations`, `managing_reads` and `downloads` read, what
+`operations` and `managing_operations` change.
+"""
 
 from __future__ import annotations
 
+from wfengine.page.downloads import DOWNLOADS
 from wfengine.page.managing_operations import MANAGING
 from wfengine.page.managing_reads import MANAGING_READS
 from wfengine.page.operations import CHANGES, Operation
 from wfengine.page.reading_operations import READS
+from wfengine.page.run_operations import RUN_READS
 
-OPERATIONS: tuple[Operation, ...] = (*READS, *MANAGING_READS, *CHANGES, *MANAGING)
+OPERATIONS: tuple[Operation, ...] = (*READS, *RUN_READS, *DOWNLOADS, *MANAGING_READS, *CHANGES, *MANAGING)
 _CHANGING = {each.name: each for each in OPERATIONS if each.changes}
 
 

@@ -8,6 +8,9 @@ from wfengine.page.pages import (
     deployments,
     doctor,
     events,
+    flow,
+    flows,
+    keys,
     overview,
     queues,
     run,
@@ -15,6 +18,7 @@ from wfengine.page.pages import (
     schedules,
     sql,
     task_run,
+    timeline,
     values,
 )
 from wfengine.page.pages.page import Page
@@ -23,6 +27,8 @@ from wfengine.page.pages.page import Page
 PAGES: tuple[Page, ...] = (
     overview.PAGE,
     runs.PAGE,
+    flows.PAGE,
+    timeline.PAGE,
     *deployments.PAGES,
     *schedules.PAGES,
     *queues.PAGES,
@@ -34,4 +40,6 @@ PAGES: tuple[Page, ...] = (
     *doctor.PAGES,
     run.PAGE,
     task_run.PAGE,
+    flow.PAGE,
+    keys.PAGE,
 )

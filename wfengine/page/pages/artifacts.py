@@ -5,8 +5,9 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
+from wfengine.page.asked import Asked, Data
 from wfengine.page.markdown import blocks
-from wfengine.page.pages.page import Asked, Data, Page
+from wfengine.page.pages.page import Page
 from wfengine.page.serving import Serving
 from wfengine.page.value_readings import artifact_detail_json, artifacts_json
 from wfengine_journal.errors import UsageError

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
-from wfengine.page.pages.page import Asked, Data, Page, commands_of
+from wfengine.page.asked import Asked, Data
+from wfengine.page.pages.page import Page, commands_of
 from wfengine.page.rendering import json_text
 from wfengine.page.serving import Serving
 from wfengine.page.value_readings import automation_detail_json, automations_json, firings_json

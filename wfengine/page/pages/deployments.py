@@ -6,9 +6,10 @@ import secrets
 import sqlite3
 from typing import Any
 
+from wfengine.page.asked import Asked, Data
 from wfengine.page.deployment_readings import deployment_detail_json, deployment_runs_json, deployments_json
 from wfengine.page.forms import fields_of
-from wfengine.page.pages.page import Asked, Data, Page, commands_of
+from wfengine.page.pages.page import Page, commands_of
 from wfengine.page.serving import Serving
 from wfengine_journal.errors import UsageError
 from wfengine_journal.page_queries import list_beating_daemons

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 
+from wfengine.page.asked import Asked, Data
 from wfengine.page.chart import columns
-from wfengine.page.pages.page import Asked, Data, Page
+from wfengine.page.pages.page import Page
 from wfengine.page.readings import overview_json
 from wfengine.page.serving import Serving
 from wfengine_journal.clock import SystemClock, seconds_from_text

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 
-from wfengine.page.pages.page import Asked, Data, Page, commands_of
+from wfengine.page.asked import Asked, Data
+from wfengine.page.pages.page import Page, commands_of
 from wfengine.page.serving import Serving
 from wfengine.page.value_readings import HOLDERS, LISTED, limit_detail_json, limits_json, queue_detail_json, queues_json
 

@@ -8,23 +8,25 @@ from dataclasses import asdict
 from typing import Any
 
 from wfengine.input_requests import example_text, fields_of
-from wfengine.page.chart import BARS, Waterfall, waterfall_of_bars, waterfall_of_groups
+from wfengine.page.asked import Asked, Data
 from wfengine.page.operations import CHANGES
-from wfengine.page.pages.page import Asked, Data, Page
+from wfengine.page.pages.page import Page
 from wfengine.page.readings import json_of, run_detail_json
+from wfengine.page.run_parts import draw_graph, draw_timeline, read_code, read_graph, read_timeline, stretch, zooms
 from wfengine.page.serving import Serving
-from wfengine_journal.clock import SystemClock, seconds_from_text
+from wfengine_journal.artifacts import list_artifacts
 from wfengine_journal.errors import UsageError
-from wfengine_journal.page_queries import SAMPLE, count_groups, list_calls, list_transitions, newest_logs, task_quantiles
-from wfengine_journal.queries import MAX_ID, list_bars, list_failures, list_subflow_runs
-from wfengine_journal.rows import Bar, TaskGroup
+from wfengine_journal.page_queries import SAMPLE, list_calls, list_transitions, newest_logs
+from wfengine_journal.queries import MAX_ID
+from wfengine_journal.run_page_queries import list_task_names
 
-PARTS = ("timeline", "tasks", "logs", "history", "values")
+PARTS = ("timeline", "graph", "tasks", "logs", "history", "values", "code")
 #: Rows of a part.
 ROWS = 100
+#: Tasks that a fork can be told to begin from, as is offered.
+TASK_NAMES = 100
 LOG_LINES = 300
-FAILURES = 20
-SUBFLOWS = 50
+ARTIFACTS = 50
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
@@ -45,33 +47,6 @@ def load(connection: sqlite3.Connection, serving: Serving, asked: Asked) -> Data
         "shown_with": serving.commands.shown(["runs", "show", str(run_id)]),
         part: _READERS[part](connection, data["run"], asked),
     }
-
-
-def _timeline(connection: sqlite3.Connection, run: Data, asked: Asked) -> Data:
-    groups = count_groups(connection, run["id"])
-    count = sum(group.count for group in groups)
-    quantiles = task_quantiles(connection, run["id"])
-    counted = []
-    for group in groups:
-        found = quantiles.get((group.kind, group.task))
-        fields = {**asdict(group), "p50_s": None, "p95_s": None}
-        if found is not None:
-            fields |= {
-                "p50_s": found.median_s, "median_s": found.median_s, "p95_s": found.p95_s,
-                "total_s": found.mean_s * group.completed,
-            }  # fmt: skip
-        counted.append(fields)
-    return {
-        "count": count,
-        "groups": counted,
-        "bars": [asdict(bar) for bar in list_bars(connection, run["id"], limit=BARS)] if count <= BARS else None,
-        "failures": [asdict(each) for each in list_failures(connection, run["id"], limit=FAILURES)],
-        "subflows": [
-            {"id": each.id, "name": each.name, "flow": each.flow, "state": each.state, "state_name": each.state_name,
-             "duration_s": each.duration_s}
-            for each in list_subflow_runs(connection, run["id"], SUBFLOWS)
-        ] if any(group.kind == "flow" for group in groups) else [],
-    }  # fmt: skip
 
 
 def _tasks(connection: sqlite3.Connection, run: Data, asked: Asked) -> Data:
@@ -108,20 +83,34 @@ def _history(connection: sqlite3.Connection, run: Data, asked: Asked) -> Data:
 
 
 def _values(connection: sqlite3.Connection, run: Data, asked: Asked) -> Data:
-    return {"parameters": run["parameters"], "result": run["result"], "tags": run["tags"]}
+    return {
+        "parameters": run["parameters"], "result": run["result"], "tags": run["tags"],
+        "artifacts": [
+            {**each._asdict(), "data": each.data if each.type == "markdown" else json_of(each.data)}
+            for each in list_artifacts(connection, run_id=run["id"], limit=ARTIFACTS)
+        ],
+        "task_names": list_task_names(connection, run["id"], TASK_NAMES),
+    }  # fmt: skip
 
 
-_READERS = {"timeline": _timeline, "tasks": _tasks, "logs": _logs, "history": _history, "values": _values}
+_READERS = {
+    "timeline": read_timeline, "graph": read_graph, "tasks": _tasks, "logs": _logs, "history": _history, "values": _values,
+    "code": read_code,
+}  # fmt: skip
 
 
 def view(data: Data) -> Data:
     """Add the drawing, and the fields of forms."""
     parameters = data["run"]["parameters"]
+    drawn = draw_timeline(data["run"], data["timeline"]) if data["show"] == "timeline" else None
     return {
         "part_names": PARTS,
         "levels": LEVELS,
         "sample": SAMPLE,
-        "waterfall": _waterfall(data) if data["show"] == "timeline" else None,
+        "waterfall": drawn,
+        "zooms": [] if drawn is None else zooms(drawn, data["timeline"]["from_s"] is not None),
+        "stretch": stretch,
+        "drawing": draw_graph(data["graph"]) if data["show"] == "graph" else None,
         "parameters": parameters if isinstance(parameters, dict) else {},
         "fields": {each["key"]: _fields(each["schema"]) for each in data["inputs"]},
         "examples": {each["key"]: "" if each["schema"] is None else example_text(each["schema"]) for each in data["inputs"]},
@@ -131,18 +120,6 @@ def view(data: Data) -> Data:
 
 def _fields(schema: Any) -> list[tuple[str, str, bool]]:
     return [] if schema is None else fields_of(schema)
-
-
-def _waterfall(data: Data) -> Waterfall:
-    run, timeline = data["run"], data["timeline"]
-    now = 0.0
-    if run["started_at"] is not None:
-        until = SystemClock().wall_seconds() if run["ended_at"] is None else seconds_from_text(run["ended_at"])
-        now = max(0.0, until - seconds_from_text(run["started_at"]))
-    if timeline["bars"] is not None:
-        return waterfall_of_bars([Bar(**bar) for bar in timeline["bars"]], now)
-    names = TaskGroup.__slots__
-    return waterfall_of_groups([TaskGroup(**{name: group[name] for name in names}) for group in timeline["groups"]], now)
 
 
 PAGE = Page("run", "/runs/{run_id:int}", "run.html", load, view)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from datetime import date
 
+from wfengine.page.asked import Asked, Data
 from wfengine.page.deployment_readings import (
     OUTCOMES,
     calendar_json,
@@ -12,7 +13,7 @@ from wfengine.page.deployment_readings import (
     schedules_json,
     ticks_json,
 )
-from wfengine.page.pages.page import Asked, Data, Page, commands_of
+from wfengine.page.pages.page import Page, commands_of
 from wfengine.page.serving import Serving
 from wfengine_journal.errors import UsageError
 from wfengine_journal.page_lists import get_schedule

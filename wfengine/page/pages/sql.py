@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 
-from wfengine.page.pages.page import Asked, Data, Page
+from wfengine.page.asked import Asked, Data
+from wfengine.page.pages.page import Page
 from wfengine.page.reading_operations import SQL_ROWS, SQL_SECONDS, ask_sql
 from wfengine.page.serving import Serving
 from wfengine_journal.errors import UsageError

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import sqlite3
 
-from wfengine.page.pages.page import Asked, Data, Page
+from wfengine.page.asked import Asked, Data
+from wfengine.page.pages.page import Page
 from wfengine.page.readings import task_detail_json
 from wfengine.page.serving import Serving
 

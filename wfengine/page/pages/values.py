@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 
-from wfengine.page.pages.page import Asked, Data, Page
+from wfengine.page.asked import Asked, Data
+from wfengine.page.pages.page import Page
 from wfengine.page.serving import Serving
 from wfengine.page.value_readings import secrets_json, variable_detail_json, variables_json
 
