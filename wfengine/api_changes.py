@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import IO, Any, ClassVar
 
 Answer = dict[str, Any]
 
@@ -53,6 +53,9 @@ class Changes:
     def _ask(
         self, method: str, path: str, places: Mapping[str, object], query: Mapping[str, object], body: Mapping[str, object]
     ) -> Answer:
+        raise NotImplementedError
+
+    def _fetch(self, path: str, places: Mapping[str, object], query: Mapping[str, object]) -> IO[bytes]:
         raise NotImplementedError
 
     def runs_plan(
@@ -130,14 +133,26 @@ class Changes:
             {"task_run_id": task_run_id, "result": result, "not_done": not_done},
         )
 
-    def runs_fork(self, run_id: int, *, from_task: str | None = None, parameters: Mapping[str, object] | None = None) -> Answer:
+    def runs_fork(
+        self,
+        run_id: int,
+        *,
+        from_task: str | None = None,
+        parameters: Mapping[str, object] | None = None,
+        resume: bool | None = None,
+    ) -> Answer:
         """Make a new run that begins with what this one recorded.
 
         `from_task`: Leave out the first call of this task and all after it.
         `parameters`: Values by name of a parameter, in place of those there are.
+        `resume`: Take the new run up at once.
         """
         return self._ask(
-            "POST", "/runs/{run_id}/fork", {"run_id": run_id}, {}, {"from_task": from_task, "parameters": parameters}
+            "POST",
+            "/runs/{run_id}/fork",
+            {"run_id": run_id},
+            {},
+            {"from_task": from_task, "parameters": parameters, "resume": resume},
         )
 
     def runs_send(

@@ -7,8 +7,9 @@
     for line in client.log_lines(started["answer"]["run"]["id"]):
         print(line["message"])
 
-There is a method for each operation of the API, and `call("deployments.run", ...)` for one that is named by a text. What the
-API refuses is raised as the error that the command line would end with. A connection may be used by one thread at a time.
+There is a method for each operation of the API, and `call("deployments.run", ...)` for one that is named by a text. A file to take
+away (`runs_log_file`, `runs_extract`) is given open, to be read and closed. What the API refuses is raised as the error that the
+command line would end with. A connection may be used by one thread at a time.
 """
 
 from __future__ import annotations
@@ -120,13 +121,15 @@ class ApiClient(Reads, Changes):
     def _ask(
         self, method: str, path: str, places: Mapping[str, object], query: Mapping[str, object], body: Mapping[str, object]
     ) -> Answer:
-        for name, value in places.items():
-            path = path.replace(f"{{{name}}}", quote(str(value), safe=""))
+        path = _filled_in(path, places)
         given = {name: value for name, value in body.items() if value is not None}
         raw = json.dumps(given).encode() if given else None
         with closing(self._open(method, f"/api/v1{path}{_query(query)}", raw)) as answer:
             found: Answer = json.load(answer)
         return found
+
+    def _fetch(self, path: str, places: Mapping[str, object], query: Mapping[str, object]) -> IO[bytes]:
+        return self._open("GET", f"/api/v1{_filled_in(path, places)}{_query(query)}", None)
 
     def _open(self, method: str, path: str, body: bytes | None) -> IO[bytes]:
         request = urllib.request.Request(self._root + path, body, method=method)  # its scheme was looked at
@@ -145,6 +148,12 @@ class ApiClient(Reads, Changes):
                 f"The page at {self._root} cannot be reached: {reason}. Start it with: wfengine ui", status=0
             ) from error
         return answer
+
+
+def _filled_in(path: str, places: Mapping[str, object]) -> str:
+    for name, value in places.items():
+        path = path.replace(f"{{{name}}}", quote(str(value), safe=""))
+    return path
 
 
 def _query(values: Mapping[str, object]) -> str:

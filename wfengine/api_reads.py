@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import IO, Any, ClassVar
 
 Answer = dict[str, Any]
 
@@ -23,6 +23,13 @@ class Reads:
         "tasks.get",
         "inputs.list",
         "sql.query",
+        "runs.timeline",
+        "runs.graph",
+        "runs.code",
+        "runs.artifacts",
+        "flows.list",
+        "flows.get",
+        "timeline.get",
         "deployments.list",
         "deployments.get",
         "deployments.runs",
@@ -50,6 +57,9 @@ class Reads:
     def _ask(
         self, method: str, path: str, places: Mapping[str, object], query: Mapping[str, object], body: Mapping[str, object]
     ) -> Answer:
+        raise NotImplementedError
+
+    def _fetch(self, path: str, places: Mapping[str, object], query: Mapping[str, object]) -> IO[bytes]:
         raise NotImplementedError
 
     def overview_get(self, *, since: str = "24h") -> Answer:
@@ -154,6 +164,58 @@ class Reads:
         `limit`: Rows of the answer at the most.
         """
         return self._ask("GET", "/sql", {}, {"q": q, "limit": limit}, {})
+
+    def runs_timeline(self, run_id: int, *, from_: str | None = None, to: str | None = None) -> Answer:
+        """When the calls of a run took place, each or by task, and which was given whose result.
+
+        `from_`: Only calls under way after so many seconds from the start of the run.
+        `to`: Only calls under way before so many seconds from the start of the run.
+        """
+        return self._ask("GET", "/runs/{run_id}/timeline", {"run_id": run_id}, {"from": from_, "to": to}, {})
+
+    def runs_graph(self, run_id: int) -> Answer:
+        """Which calls of a run were given the results of which, by content."""
+        return self._ask("GET", "/runs/{run_id}/graph", {"run_id": run_id}, {}, {})
+
+    def runs_code(self, run_id: int) -> Answer:
+        """With which code a run took place, how it was edited, and which calls were not asked for again."""
+        return self._ask("GET", "/runs/{run_id}/code", {"run_id": run_id}, {}, {})
+
+    def runs_artifacts(self, run_id: int, *, before: int | None = None) -> Answer:
+        """What a run made for people to look at, newest first.
+
+        `before`: Only artifacts with a smaller id.
+        """
+        return self._ask("GET", "/runs/{run_id}/artifacts", {"run_id": run_id}, {"before": before}, {})
+
+    def flows_list(self) -> Answer:
+        """The flows of the journal, with how their newest runs ended."""
+        return self._ask("GET", "/flows", {}, {}, {})
+
+    def flows_get(self, flow: str) -> Answer:
+        """One flow: its newest runs by what they called, how long they took, its parameters."""
+        return self._ask("GET", "/flows/{flow}", {"flow": flow}, {}, {})
+
+    def timeline_get(self, *, since: str = "24h", ahead: str | None = None) -> Answer:
+        """Runs that were under way since an instant, and what is due.
+
+        `since`: From when on: so long ago, or a date or time.
+        `ahead`: So far ahead: 12h; default a quarter of the time that was.
+        """
+        return self._ask("GET", "/timeline", {}, {"since": since, "ahead": ahead}, {})
+
+    def runs_log_file(self, run_id: int, *, format: str = "text", level: int = 0, text: str | None = None) -> IO[bytes]:
+        """What a run logged, from the first line on, as a file.
+
+        `format`: Text, or one JSON object a line.
+        `level`: At this level or above, as in Python's logging.
+        `text`: Only lines that hold this text.
+        """
+        return self._fetch("/runs/{run_id}/logs/file", {"run_id": run_id}, {"format": format, "level": level, "text": text})
+
+    def runs_extract(self, run_id: int) -> IO[bytes]:
+        """A run with its subflow runs as a small journal of its own, which is a SQLite file."""
+        return self._fetch("/runs/{run_id}/extract", {"run_id": run_id}, {})
 
     def deployments_list(self, *, text: str | None = None, after: str | None = None, limit: int = 50) -> Answer:
         """List deployments, by flow and name.

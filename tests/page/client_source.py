@@ -5,6 +5,7 @@ A test holds the files against what this makes, so that no operation can be forg
 
 from __future__ import annotations
 
+import keyword
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ HEAD = '''"""Operations of the API that {what}, as methods: written by `python -
 from __future__ import annotations
 
 from collections.abc import {imports}
-from typing import Any, ClassVar
+from typing import IO, Any, ClassVar
 
 Answer = dict[str, Any]
 
@@ -36,6 +37,9 @@ class {name}:
         self, method: str, path: str, places: Mapping[str, object], query: Mapping[str, object], body: Mapping[str, object]
     ) -> Answer:
         raise NotImplementedError
+
+    def _fetch(self, path: str, places: Mapping[str, object], query: Mapping[str, object]) -> IO[bytes]:
+        raise NotImplementedError
 '''
 
 KINDS = {
@@ -44,14 +48,24 @@ KINDS = {
 }  # fmt: skip
 
 
+def argument(each: Parameter) -> str:
+    """Return the name that a parameter has in Python, where some words are taken."""
+    return each.name + "_" * keyword.iskeyword(each.name)
+
+
+def is_file(operation: Operation) -> bool:
+    """Tell whether the answer is a file to take away, and not JSON."""
+    return operation.media_types != ("application/json",)
+
+
 def parameter_text(each: Parameter) -> str:
     """Return a parameter as it stands in a signature."""
-    kind = KINDS[each.kind]
+    name, kind = argument(each), KINDS[each.kind]
     if each.required:
-        return f"{each.name}: {kind}"
+        return f"{name}: {kind}"
     if isinstance(each.default, str | int):
-        return f"{each.name}: {kind} = {each.default!r}"
-    return f"{each.name}: {kind} = None" if kind == "object" else f"{each.name}: {kind} | None = None"
+        return f"{name}: {kind} = {each.default!r}"
+    return f"{name}: {kind} = None" if kind == "object" else f"{name}: {kind} | None = None"
 
 
 def method_text(operation: Operation) -> str:
@@ -60,17 +74,21 @@ def method_text(operation: Operation) -> str:
     others = [each for each in operation.parameters if each.place != "path"]
     others.sort(key=lambda each: not each.required)
     parameters = ["self", *map(parameter_text, places), *(["*"] if others else []), *map(parameter_text, others)]
-    told = [f"    `{each.name}`: {each.description}" for each in others]
+    told = [f"    `{argument(each)}`: {each.description}" for each in others]
 
     def values(place: str) -> str:
-        return "{" + ", ".join(f'"{each.name}": {each.name}' for each in operation.parameters if each.place == place) + "}"
+        return "{" + ", ".join(f'"{each.name}": {argument(each)}' for each in operation.parameters if each.place == place) + "}"
 
     doc = "\n    ".join([operation.summary, "", *told, ""]) if told else operation.summary
-    said = f'"{operation.method}", "{operation.path}", {values("path")}, {values("query")}, {values("body")}'
+    said = f'"{operation.path}", {values("path")}, {values("query")}'
+    if is_file(operation):
+        kind, asked = "IO[bytes]", f"self._fetch({said})"
+    else:
+        kind, asked = "Answer", f'self._ask("{operation.method}", {said}, {values("body")})'
     return (
-        f"    def {operation.name.replace('.', '_')}({', '.join(parameters)}) -> Answer:\n"
+        f"    def {operation.name.replace('.', '_')}({', '.join(parameters)}) -> {kind}:\n"
         f'        """{doc}"""\n'
-        f"        return self._ask({said})\n"
+        f"        return {asked}\n"
     )
 
 
@@ -85,7 +103,7 @@ def sources() -> dict[Path, str]:
 
 
 def _source(name: str, what: str, operations: list[Operation]) -> str:
-    names = "\n".join(f'        "{each.name}",' for each in operations)
+    names = "\n".join(f'        "{each.name}",' for each in operations if not is_file(each))
     methods = list(map(method_text, operations))
     imports = "Mapping, Sequence" if any("Sequence[" in each for each in methods) else "Mapping"
     head = HEAD.format(imports=imports, names=names, name=name, what=what, names_are=name.upper())

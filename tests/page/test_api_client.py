@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from client_source import sources
+from client_source import is_file, sources
 from managed import manage
 from serving_page import TOKEN, Page, page_over, run_program
 
@@ -36,7 +37,8 @@ def client(served: Page) -> ApiClient:
 def test_the_client_has_the_operations_of_the_table_and_no_others() -> None:
     for path, text in sources().items():
         assert Path(path).read_text(encoding="utf-8") == text, "write it with: python -m tests.page.client_source"
-    assert {*ApiClient.READS, *ApiClient.CHANGES} == {each.name for each in OPERATIONS}
+    assert {*ApiClient.READS, *ApiClient.CHANGES} == {each.name for each in OPERATIONS if not is_file(each)}
+    assert all(hasattr(ApiClient, each.name.replace(".", "_")) for each in OPERATIONS)
 
 
 def test_what_is_asked_is_answered_by_method_and_by_name(client: ApiClient) -> None:
@@ -52,6 +54,15 @@ def test_what_is_asked_is_answered_by_method_and_by_name(client: ApiClient) -> N
     client.limits_delete("heavy", tag=True)
     with pytest.raises(NotFoundError):
         client.limits_get("heavy", tag=True)
+
+
+def test_files_to_take_away_are_given_open(client: ApiClient) -> None:
+    with client.runs_log_file(1, format="jsonl") as lines:
+        assert [json.loads(line)["message"] for line in lines] == ["loading 0", "loading 1", "loading 2"]
+    with client.runs_extract(1) as journal:
+        assert journal.read(15) == b"SQLite format 3"
+    with pytest.raises(NotFoundError, match="99"):
+        client.runs_extract(99)
 
 
 def test_what_is_refused_is_raised_as_the_error_that_it_is(client: ApiClient, served: Page) -> None:
