@@ -7,9 +7,9 @@
     for line in client.log_lines(started["answer"]["run"]["id"]):
         print(line["message"])
 
-There is a method for each operation of the API, and `call("deployments.run", ...)` for one that is named by a text. A file to take
-away (`runs_log_file`, `runs_extract`) is given open, to be read and closed. What the API refuses is raised as the error that the
-command line would end with. A connection may be used by one thread at a time.
+There is a method for each operation of the API, and `call("deployments.run", ...)` for one that is named by a text. A file to
+take away (`runs_log_file`, `runs_extract`) is given open, to be read and closed. What the API refuses is raised as the error
+that the command line would end with. A connection may be used by one thread at a time.
 """
 
 from __future__ import annotations
