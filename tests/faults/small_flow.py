@@ -69,15 +69,34 @@ def small() -> list[Any]:
     return [second, *mapped, tried("flaky", lambda: flaky("flaky"))]
 
 
+def make_scarce(what: str, number: int) -> None:
+    """Let the process have so many more open files, or files of so many bytes."""
+    import resource
+
+    lowest = os.dup(0)
+    os.close(lowest)
+    limit, value = (resource.RLIMIT_NOFILE, lowest + number) if what == "files" else (resource.RLIMIT_FSIZE, number)
+    resource.setrlimit(limit, (value, resource.getrlimit(limit)[1]))
+
+
 def execute() -> None:
     """Be a child of the harness: start the flow with a fault ahead, or go on with its run without one."""
     append("start", str(os.getpid()))
-    if "FAULTS_KIND" not in os.environ:
+    scarce, number = os.environ.get("SCARCE", ":").split(":")
+    if "FAULTS_KIND" not in os.environ and not scarce:
         main({FLOW: small})
         return
-    injector.arm()
+    if not scarce:
+        injector.arm()
     try:
-        use_journal(sys.argv[sys.argv.index("--journal") + 1])
+        if scarce in ("files", "size"):
+            make_scarce(scarce, int(number))
+        journal = use_journal(sys.argv[sys.argv.index("--journal") + 1])
+        if scarce == "pages":
+            pages = journal.read_itself(lambda connection: connection.execute("PRAGMA page_count").fetchone()[0])
+            journal.read_itself(
+                lambda connection: connection.execute(f"PRAGMA max_page_count = {pages + int(number)}").fetchone()
+            )
         result = small()
     except WfengineError as error:
         print(f"error {type(error).__name__}: {error}".replace("\n", " "), flush=True)
