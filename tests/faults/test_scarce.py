@@ -45,7 +45,7 @@ def test_what_runs_out_is_told_plainly_and_the_run_goes_on_when_there_is_more(tm
     assert harness.after_end(case) == []
 
 
-@pytest.mark.parametrize("number", (1, 4, 7))
+@pytest.mark.parametrize("number", [1, 4, 7])
 def test_too_many_open_files_leave_a_sound_journal(tmp_path: Path, number: int) -> None:
     case = Case(tmp_path / "case", SMALL_FLOW.flow, program=SMALL_FLOW.path)
     ending = run(case, SCARCE=f"files:{number}")
