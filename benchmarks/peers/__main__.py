@@ -8,8 +8,10 @@ three tasks in a chain. The first column of times is of a chain.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -130,14 +132,20 @@ def _round(system: System, found: Measured, raw: dict[str, list[float]], folder:
 
 def _seconds(system: System, workload: str, count: int, folder: Path) -> float:
     with (folder / "said.txt").open("w+") as said, (folder / "errors.txt").open("w+") as errors:
-        # To files: a server that a peer leaves behind for a moment must not keep a pipe open.
-        done = subprocess.run(
+        # To files: a server that a peer leaves behind must not keep a pipe open. It ends with the group of its program.
+        program = subprocess.Popen(
             [system.python, system.program, workload, str(count)], cwd=folder, env=_variables(system, folder), stdout=said,
-            stderr=errors, timeout=LIMIT_SECONDS, check=False,
+            stderr=errors, start_new_session=True,
         )  # fmt: skip
+        try:
+            code = program.wait(LIMIT_SECONDS)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(program.pid, signal.SIGKILL)
+            program.wait()
         lines, complaint = (folder / "said.txt").read_text().splitlines(), (folder / "errors.txt").read_text()
-    if done.returncode or not lines:
-        raise RuntimeError(f"{workload}: exit code {done.returncode}: {complaint.strip()[-300:]}")
+    if code or not lines:
+        raise RuntimeError(f"{workload}: exit code {code}: {complaint.strip()[-300:]}")
     return float(json.loads(lines[-1])["seconds"])
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -30,6 +32,24 @@ def test_our_program_is_measured_in_both_durabilities(tmp_path: Path) -> None:
             folder.mkdir(parents=True)
             assert peers._seconds(system, workload, 5, folder) > 0
             assert (folder / "journal.db").exists()
+
+
+def test_what_a_program_leaves_running_ends_with_it(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import json, pathlib, subprocess, sys\n"
+        "left = subprocess.Popen([sys.executable, '-c', 'import signal; signal.pause()'])\n"
+        "pathlib.Path('left').write_text(str(left.pid))\n"
+        "print(json.dumps({'seconds': 1.0}))\n"
+    )
+    system = peers.System("leaving", program, Path(sys.executable), {}, {"chain": 1}, "sys", "nothing")
+    assert peers._seconds(system, "chain", 1, tmp_path) == 1.0
+    try:
+        left = os.pidfd_open(int((tmp_path / "left").read_text()))
+    except ProcessLookupError:
+        return  # it is gone already
+    assert select.select([left], [], [], 60)[0] == [left], "it lives on"
+    os.close(left)
 
 
 def test_a_program_that_fails_is_said_with_what_it_said_last(tmp_path: Path) -> None:
