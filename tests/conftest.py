@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -12,6 +13,10 @@ import pytest
 from wfengine import use_journal
 from wfengine_journal import store
 from wfengine_journal.clock import text_from_seconds
+
+# Read when Google's library is imported, which any test may do first: else it asks a service on the internet for the kind of
+# each bucket, again and again, on the one thread that all buckets of a process share.
+os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
 
 
 class VirtualClock:

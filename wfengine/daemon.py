@@ -323,13 +323,7 @@ def stopping_on_signals(daemon: Daemon) -> Iterator[None]:
         yield
         return
 
-    pid = os.getpid()
-
     def handle(number: int, _: FrameType | None) -> None:
-        if os.getpid() != pid:  # a child that a flow forked: it is to end as it would without a daemon
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-            return
         daemon.stopped_by = daemon.stopped_by or number
         daemon.stop()
 
@@ -337,8 +331,25 @@ def stopping_on_signals(daemon: Daemon) -> Iterator[None]:
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         numbers.append(signal.SIGHUP)
     previous = {number: signal.signal(number, handle) for number in numbers}
+    _handled.update(numbers)
     try:
         yield
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+        _handled.difference_update(numbers)
+
+
+#: The signals that stop a daemon of this process.
+_handled: set[int] = set()
+
+
+def _end_by_signals_in_child() -> None:
+    """Let a child that a flow forked end by a signal as it would without a daemon; nobody there asks whether one came."""
+    for number in _handled:
+        signal.signal(number, signal.SIG_DFL)
+    _handled.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_end_by_signals_in_child)

@@ -17,6 +17,7 @@ RUN_TABLES = (
 OTHER_TABLES = frozenset(
     {"meta", "owner", "flow", "task", "code", "flow_run", "value", "error", "dependency", "cache", "slot", "variable", "secret"}
     | {"deployment", "schedule", "tick", "quota", "event", "automation", "firing", "daemon"}
+    | {"notification", "notification_target"}
 )
 
 #: Where a key of table `value` may stand: table, column of the key, and the column that holds the value itself where it is

@@ -117,10 +117,7 @@ class Google(Service):
         self._emulator = create_server("127.0.0.1", 0, in_memory=True)
         self._emulator.start()
         self.gate = Gate(self._emulator._api._httpd.server_address[1])
-        self.environment = {
-            "STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{self.gate.port}",
-            "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # else it asks a service of its own for the kind of each bucket
-        }
+        self.environment = {"STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{self.gate.port}"}
 
     def stop(self) -> None:
         super().stop()

@@ -52,7 +52,7 @@ def test_every_table_and_every_checksum_is_accounted_for(source: Path) -> None:
     assert {(table, column) for table, column, _ in VALUE_REFERENCES} == hashes - own
     assert set(ERROR_REFERENCES) == {(table, column) for table, column in columns if column == "error_id"}
     assert {table for table, column in columns if column == "flow_run_id"} == {*RUN_TABLES, "dependency", "cache", "slot"} | {
-        *("tick", "event")
+        *("tick", "event", "notification")
     }
 
 
