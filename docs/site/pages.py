@@ -33,6 +33,7 @@ PLACES = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
+    "benchmarks/README.md": "benchmarks.md",
     "journal/FORMAT.md": "journal-format.md",
     "examples/kubernetes": "examples/kubernetes.md",
     "examples/monitoring": "examples/monitoring.md",
@@ -41,6 +42,7 @@ PLACES = {
 STYLE = ".md-typeset table:not([class]) thead:not(:has(th:not(:empty))) { display: none }\n"
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".json": "json"}
 LINK = re.compile(r"\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
+PICTURE = re.compile(r'\b(src|srcset)="(docs/[^"\s]+)"')
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -49,6 +51,7 @@ def places() -> dict[str, str]:
     """Return where each file of the repository stands on the site that pages may link to: path in the repository -> page."""
     found = dict(PLACES)
     found |= {f"docs/{path.name}": path.name for path in (ROOT / "docs").glob("*.md")}
+    found |= {f"docs/pictures/{path.name}": f"pictures/{path.name}" for path in (ROOT / "docs" / "pictures").iterdir()}
     for path in sorted((ROOT / "examples").rglob("*")):
         if path.is_file() and "__pycache__" not in path.parts:
             found[path.relative_to(ROOT).as_posix()] = f"{path.relative_to(ROOT).as_posix()}.md"
@@ -64,11 +67,18 @@ def rewritten(text: str, source: str, page: str) -> str:
             return match[0]  # the strict build says what is wrong with it
         return f"]({posixpath.relpath(places()[target], posixpath.dirname(page) or '.')}{match[2] or ''})"
 
+    def picture(match: re.Match[str]) -> str:
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(source), match[2]))
+        return f'{match[1]}="{posixpath.relpath(places()[target], posixpath.dirname(page) or ".")}"'
+
+    def text_rewritten(part: str) -> str:
+        return PICTURE.sub(picture, LINK.sub(link, part))
+
     parts, end = [], 0
     for fence in FENCE.finditer(text):
-        parts += [LINK.sub(link, text[end : fence.start()]), fence[0]]
+        parts += [text_rewritten(text[end : fence.start()]), fence[0]]
         end = fence.end()
-    return "".join([*parts, LINK.sub(link, text[end:])])
+    return "".join([*parts, text_rewritten(text[end:])])
 
 
 def _example(path: Path) -> str:

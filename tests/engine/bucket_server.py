@@ -14,6 +14,8 @@ from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.wrappers import Response
 
+from wfengine.bucket_storage import BucketStorage
+
 Environ = dict[str, Any]
 Fault = Callable[[Environ], "Response | None"]
 
@@ -83,3 +85,11 @@ def killing(pid_file: Path) -> Fault:
         return Response("", 503)
 
     return fault
+
+
+def make_empty_bucket(name: str) -> None:
+    """Make a bucket on the server that the environment names; what servers of this process kept before is forgotten."""
+    system = BucketStorage(f"s3://{name}")._file_system()
+    if system.exists(name):
+        system.rm(name, recursive=True)
+    system.mkdir(name)

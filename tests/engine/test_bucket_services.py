@@ -1,7 +1,7 @@
 """Results in buckets against a server of each service's protocol: `bucket_service_cases`, each in a process of its own.
 
-The libraries of the services share one event loop in a process, where a request of one that nobody awaits any more can keep
-those of another waiting.
+A process looks for an object that is missing in all buckets that it has used: those of another test would be asked too, when
+their server is gone.
 """
 
 from __future__ import annotations

@@ -15,8 +15,7 @@ from pages import assert_page_is_true
 from programs import environment, query
 
 from tests.daemons import DaemonProcess
-from tests.engine.bucket_server import BucketServer
-from wfengine.bucket_storage import BucketStorage
+from tests.engine.bucket_server import BucketServer, make_empty_bucket
 from wfengine_journal import store
 
 PAGE = Path(__file__).parents[2] / "docs" / "from-nothing-to-production.md"
@@ -66,7 +65,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[BucketServer]:
     server = BucketServer()
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
-    BucketStorage("s3://my-bucket")._file_system().mkdir("my-bucket")
+    make_empty_bucket("my-bucket")
     yield server
     server.stop()
 

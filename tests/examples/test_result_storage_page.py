@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from pages import assert_page_is_true
 
-from tests.engine.bucket_server import BucketServer
-from wfengine.bucket_storage import BucketStorage
+from tests.engine.bucket_server import BucketServer, make_empty_bucket
 
 PAGE = Path(__file__).parents[2] / "docs" / "result-storage.md"
 
@@ -18,7 +17,7 @@ def test_every_line_of_the_page_prints_what_the_page_shows(tmp_path: Path, monke
     try:
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
-        BucketStorage("s3://my-bucket")._file_system().mkdir("my-bucket")
+        make_empty_bucket("my-bucket")
         assert assert_page_is_true(PAGE, tmp_path) == 5
     finally:
         server.stop()

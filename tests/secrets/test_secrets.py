@@ -424,14 +424,14 @@ def test_nothing_is_looked_for_before_a_secret_is_known() -> None:
     sys.setprofile(note)
     try:
         main()
-        assert entered == set()
+        assert entered <= {"hiding"}  # it stays where a test before this one knew a secret, and returns at once
         assert POST.is_alert is False
         secrets.set("db", VALUE)
         main()
     finally:
         sys.setprofile(None)
         threading.setprofile(None)  # type: ignore[arg-type]  # typeshed does not know that it takes None
-    assert entered != set()
+    assert entered > {"hiding"}
 
 
 @pytest.mark.parametrize("kind", [SecretStr, SecretBytes])
