@@ -311,11 +311,11 @@ def test_what_does_not_work_on_a_worker_says_so_and_does_nothing(tmp_path: Path,
     assert not list(Path.cwd().glob("elsewhere.db*"))
 
 
-@pytest.mark.parametrize("function", ["pause_flow_run", "suspend_flow_run"])
-def test_a_task_on_a_worker_parks_its_run_as_one_on_threads_does(function: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("function", "timeout"), [("pause_flow_run", 0.01), ("suspend_flow_run", 3600)])
+def test_a_task_on_a_worker_parks_its_run_as_one_on_threads_does(function: str, timeout: float, tmp_path: Path) -> None:
     @task
     def park(function: str) -> None:
-        getattr(W, function)(timeout=0.01)
+        getattr(W, function)(timeout=timeout)
 
     def run_with(runner: object, name: str) -> tuple[str, object]:
         W.use_journal(tmp_path / name, durability="process")
