@@ -48,6 +48,7 @@ class Recorder:
 
     def __init__(self, journal: Journal) -> None:
         self._connection: sqlite3.Connection = journal._writer._connection
+        self._lock = journal._writer._lock
         self._log = Path(f"{journal.path}-wal")
         self.statements: list[str] = []
         self._threads: set[threading.Thread] = set()
@@ -58,14 +59,16 @@ class Recorder:
     def start(self) -> None:
         self._is_full = self._connection.execute("PRAGMA synchronous").fetchone()[0] == FULL
         self._bytes_before = self._log_bytes()
-        self._connection.set_trace_callback(self._note_statement)
+        with self._lock:  # sqlite3 waits for a statement of another thread here, and that one for Python, to be noted
+            self._connection.set_trace_callback(self._note_statement)
         threading.setprofile(self._note_thread)
         sys.setprofile(self._note_call)
 
     def stop(self) -> Counts:
         sys.setprofile(None)
         threading.setprofile(None)  # type: ignore[arg-type]  # None ends it
-        self._connection.set_trace_callback(None)
+        with self._lock:
+            self._connection.set_trace_callback(None)
         grown = self._log_bytes() - self._bytes_before
         return Counts(len(self.statements), self._commits, self._syncs, len(self._threads), grown, self._calls)
 
