@@ -21,10 +21,11 @@ from typing import NamedTuple
 from xxhash import xxh3_64_intdigest
 
 from wfengine_journal.clock import instant_from_text, text_from_seconds
+from wfengine_journal.deployments import ShownSchedule
 from wfengine_journal.errors import ScheduleError
 from wfengine_journal.queued_runs import RunRequest
 from wfengine_journal.ticks import Decision, OpenRun, ScheduleRow, Tick
-from wfengine_scheduler.rules import Rule, make_rule
+from wfengine_scheduler.rules import BoundedRule, Rule, describe, make_rule
 
 #: Due instants of one schedule that get a row of their own after an absence. Of older ones the first has a row for all of
 #: them: a schedule of every minute makes half a million of them in a year.
@@ -49,7 +50,7 @@ class Due(NamedTuple):
 def _rule(
     kind: str, rule: str, timezone: str, anchor_at: str | None, day_or: int, starts_at: str | None, ends_at: str | None,
     hash_id: str,
-) -> Rule:  # fmt: skip
+) -> BoundedRule:  # fmt: skip
     return make_rule(
         kind, rule, timezone=timezone, day_or=bool(day_or), hash_id=hash_id,
         anchor_at=recorded_instant(anchor_at), starts_at=recorded_instant(starts_at), ends_at=recorded_instant(ends_at),
@@ -79,12 +80,24 @@ def recorded_parameters(text: str) -> dict[str, object]:
     return found
 
 
-def rule_of(schedule: ScheduleRow) -> Rule:
+def rule_of(schedule: ScheduleRow | ShownSchedule) -> BoundedRule:
     """Return the rule of a schedule. Raises ScheduleError for one that another version wrote and this one refuses."""
     return _rule(
         schedule.kind, schedule.rule, schedule.timezone, schedule.anchor_at, schedule.day_or, schedule.starts_at,
         schedule.ends_at, schedule.deployment,
     )  # fmt: skip
+
+
+def words_of(schedule: ScheduleRow | ShownSchedule) -> str:
+    """Return the rule of a schedule in words; where it is refused, as it is written, and why."""
+    try:
+        return describe(
+            schedule.kind, schedule.rule, schedule.timezone, anchor_at=recorded_instant(schedule.anchor_at),
+            day_or=bool(schedule.day_or), starts_at=recorded_instant(schedule.starts_at),
+            ends_at=recorded_instant(schedule.ends_at), hash_id=schedule.deployment,
+        )  # fmt: skip
+    except ScheduleError as error:
+        return f"{schedule.kind} {schedule.rule}: {error}"
 
 
 def jitter_of(schedule: ScheduleRow, nominal: datetime) -> timedelta:

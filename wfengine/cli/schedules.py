@@ -31,8 +31,8 @@ from wfengine_journal.tickets import WriteRefused
 from wfengine_journal.ticks import list_schedule_rows
 from wfengine_scheduler import backfill as backfilling
 from wfengine_scheduler.pausing import pause_schedule, unpause_schedule
-from wfengine_scheduler.rules import BoundedRule, describe, make_rule
-from wfengine_scheduler.ticks import recorded_instant, recorded_parameters, text_of
+from wfengine_scheduler.rules import BoundedRule
+from wfengine_scheduler.ticks import recorded_instant, recorded_parameters, rule_of, text_of, words_of
 
 SCHEDULE = click.argument("schedule", metavar="SCHEDULE")
 #: Schedules whose next instants are merged at the most, and instants that are shown.
@@ -89,23 +89,6 @@ def _found(connection: sqlite3.Connection, text: str) -> ShownSchedule:
     return rows[0]
 
 
-def _rule(row: ShownSchedule) -> BoundedRule:
-    return make_rule(
-        row.kind, row.rule, timezone=row.timezone, anchor_at=recorded_instant(row.anchor_at), day_or=bool(row.day_or),
-        starts_at=recorded_instant(row.starts_at), ends_at=recorded_instant(row.ends_at), hash_id=row.deployment,
-    )  # fmt: skip
-
-
-def _words(row: ShownSchedule) -> str:
-    try:
-        return describe(
-            row.kind, row.rule, row.timezone, anchor_at=recorded_instant(row.anchor_at), day_or=bool(row.day_or),
-            starts_at=recorded_instant(row.starts_at), ends_at=recorded_instant(row.ends_at), hash_id=row.deployment,
-        )  # fmt: skip
-    except ScheduleError as error:
-        return f"{row.kind} {row.rule}: {error}"
-
-
 def _local(instant: datetime, zone: str) -> str:
     return f"{instant.astimezone(ZoneInfo(zone)):%a %Y-%m-%d %H:%M:%S %Z}"
 
@@ -113,7 +96,7 @@ def _local(instant: datetime, zone: str) -> str:
 def _json(row: ShownSchedule) -> dict[str, object]:
     return {
         **row._asdict(), "active": bool(row.active), "day_or": bool(row.day_or), "parameters": json_value(row.parameters),
-        "words": _words(row),
+        "words": words_of(row),
     }  # fmt: skip
 
 
@@ -151,7 +134,7 @@ def _cells(row: ShownSchedule) -> list[str]:
     upcoming = _upcoming(row, utc_now()) if row.active else None
     return [
         str(row.id), clean(name), "yes" if row.active else "no",
-        "" if upcoming is None else instant_text(text_of(upcoming)), last, clean(_words(row)),
+        "" if upcoming is None else instant_text(text_of(upcoming)), last, clean(words_of(row)),
     ]  # fmt: skip
 
 
@@ -160,7 +143,7 @@ def _upcoming(row: ShownSchedule, now: datetime) -> datetime | None:
     try:
         if row.next_at is not None:
             return recorded_instant(row.next_at)
-        return _rule(row).next_after(now)
+        return rule_of(row).next_after(now)
     except ScheduleError:
         return None
 
@@ -187,7 +170,7 @@ def show(settings: Settings, schedule: str) -> int:
         return ExitCode.OK
     write(click.style(f"schedule {row.id} of {clean(row.deployment)}", bold=True))
     lines = [
-        ("due", _words(row)),
+        ("due", words_of(row)),
         ("rule", f"{row.kind} {row.rule}"),
         ("named", row.slug),
         ("active", "yes" if row.active else "no: what is due is recorded as skipped"),
@@ -216,7 +199,7 @@ def _merged(rows: list[ShownSchedule], count: int, until: datetime | None = None
     now = utc_now()
     for place, row in enumerate(rows):
         try:
-            rules[place] = _rule(row)
+            rules[place] = rule_of(row)
         except ScheduleError:
             continue  # another version wrote it and this one refuses it: `ls` says so
         if (first := rules[place].next_after(now)) is not None:

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 from wfengine.page.readings import json_of, run_json
 from wfengine_journal.clock import SystemClock, utc_now
-from wfengine_journal.deployments import DeploymentRow, ShownSchedule, get_columns
+from wfengine_journal.deployments import DeploymentRow, get_columns
 from wfengine_journal.errors import ScheduleError, UsageError
 from wfengine_journal.page_lists import (
     ScheduleOf,
@@ -23,8 +23,7 @@ from wfengine_journal.page_lists import (
     page_ticks,
 )
 from wfengine_journal.queries import MAX_ID
-from wfengine_scheduler.rules import BoundedRule, describe, make_rule
-from wfengine_scheduler.ticks import recorded_instant, text_of
+from wfengine_scheduler.ticks import recorded_instant, rule_of, text_of, words_of
 
 #: Schedules of a deployment, and of a calendar of all, that are shown.
 SCHEDULES = 50
@@ -83,30 +82,12 @@ def deployment_runs_json(
 # ------------------------------------------------------------------------------------------- schedules
 
 
-def rule_of(row: ShownSchedule) -> BoundedRule:
-    """Return the rule of a schedule. Raises ScheduleError for one that another version wrote and this one refuses."""
-    return make_rule(
-        row.kind, row.rule, timezone=row.timezone, anchor_at=recorded_instant(row.anchor_at), day_or=bool(row.day_or),
-        starts_at=recorded_instant(row.starts_at), ends_at=recorded_instant(row.ends_at), hash_id=row.deployment,
-    )  # fmt: skip
-
-
-def _words(row: ShownSchedule) -> str:
-    try:
-        return describe(
-            row.kind, row.rule, row.timezone, anchor_at=recorded_instant(row.anchor_at), day_or=bool(row.day_or),
-            starts_at=recorded_instant(row.starts_at), ends_at=recorded_instant(row.ends_at), hash_id=row.deployment,
-        )  # fmt: skip
-    except ScheduleError as error:
-        return f"{row.kind} {row.rule}: {error}"
-
-
 def schedule_json(found: ScheduleOf) -> dict[str, Any]:
     """Return a schedule with its rule in words."""
     row = found.schedule
     return {
         **row._asdict(), "active": bool(row.active), "day_or": bool(row.day_or), "parameters": json_of(row.parameters),
-        "deployment_id": found.deployment_id, "words": _words(row), "upcoming_at": _upcoming(found),
+        "deployment_id": found.deployment_id, "words": words_of(row), "upcoming_at": _upcoming(found),
     }  # fmt: skip
 
 

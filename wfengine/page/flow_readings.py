@@ -23,8 +23,8 @@ from wfengine_journal.flow_page_queries import (
     list_spans,
 )
 from wfengine_journal.page_queries import SCANNED, window_start
-from wfengine_scheduler.rules import make_rule, ticks_between
-from wfengine_scheduler.ticks import recorded_instant
+from wfengine_scheduler.rules import ticks_between
+from wfengine_scheduler.ticks import rule_of
 
 Data = dict[str, Any]
 
@@ -125,10 +125,6 @@ def _fires(connection: sqlite3.Connection, now: float, ahead_seconds: float) -> 
 
 def _instants(row: ShownSchedule, start: datetime, end: datetime) -> list[datetime]:
     try:
-        rule = make_rule(
-            row.kind, row.rule, timezone=row.timezone, anchor_at=recorded_instant(row.anchor_at), day_or=bool(row.day_or),
-            starts_at=recorded_instant(row.starts_at), ends_at=recorded_instant(row.ends_at), hash_id=row.deployment,
-        )  # fmt: skip
-        return ticks_between(rule, start, end, FIRES_EACH)
+        return ticks_between(rule_of(row), start, end, FIRES_EACH)
     except ScheduleError:  # written by others: the page of schedules says what is wrong with it
         return []
