@@ -25,12 +25,12 @@ from wfengine.loading import leaves_no_trace
 from wfengine.notifying.composing import BODY_CHARACTERS, LEVELS, SUBJECT_CHARACTERS, kept, plain, plain_line
 from wfengine.notifying.courier import wake_courier
 from wfengine.notifying.targets import DEFAULT_RATE, checked_name, delete_target, put_target, target_row
-from wfengine.own_calls import answered, begin_change, own_call, own_callee, scope_or_none, tell
+from wfengine.own_calls import answered, begin_change, complete_with, own_call, own_callee, scope_or_none
 from wfengine.runners.away import asks_the_flow
 from wfengine.scopes import current_scope
-from wfengine.steps import Create, Outcome, Steps, Write
+from wfengine.steps import Outcome, Steps
 from wfengine.task_engine import Call, issue
-from wfengine_journal.errors import InternalError, NotificationError, RunHalted
+from wfengine_journal.errors import NotificationError
 from wfengine_journal.notifications import NotificationColumns, NotifyFromCall, PutNotification, find_target
 from wfengine_journal.states import StateType
 from wfengine_journal.tickets import Change, WriteRefused
@@ -141,14 +141,7 @@ _NOTIFY = own_callee("notify", ("target", "body", "subject", "level", "key"))
 def _notify(call: Call, puts: list[PutNotification]) -> Steps[Outcome]:
     """Commit the notifications and the call that asks for them, in one transaction."""
     start = begin_change(call)
-    change = NotifyFromCall(start, puts, attempt=call.attempt)
-    if (yield Create(call.run.journal, change, call.run.synced)):
-        call.task_run_id, call.seq, call.ended_at = change.task_run_id, change.seq, start.at
-        outcome = Outcome(change.result, None)
-        tell(call, outcome)
-        return outcome
-    yield Write(call.run, start, False)  # this process lost the run: refused as any write is
-    raise call.run.halt(RunHalted(InternalError(f"{call} was refused, and then was not. Please report this.")))
+    return (yield from complete_with(call, start, NotifyFromCall(start, puts, attempt=call.attempt)))
 
 
 def _put(journal: Journal, put: PutNotification) -> None:

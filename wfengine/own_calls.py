@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Sequence
-from typing import cast
+from typing import Protocol, cast
 
 from wfengine import listeners
 from wfengine.awaiting import in_async_code
@@ -34,12 +34,24 @@ from wfengine_journal.errors import (
 from wfengine_journal.messages import NoteItem
 from wfengine_journal.riders import Rider, WithRiders
 from wfengine_journal.states import StateType
+from wfengine_journal.tickets import Change
 from wfengine_journal.transitions import BeginCall, StartAttempt
 
 #: The item of a call that says until when it waits, as text of the journal.
 DEADLINE = "deadline"
 #: Seconds that a wait may last at the most: a hundred years, which a date can still be reckoned from.
 LONGEST_WAIT_SECONDS = 3_155_760_000.0
+
+
+class ChangeWithResult(Change, Protocol):
+    """A change that is written with its call, and says what is recorded as the result of that."""
+
+    task_run_id: int
+    seq: int
+
+    @property
+    def result(self) -> object:
+        """What the call gives."""
 
 
 class TimedOut:
@@ -145,6 +157,18 @@ def begin(call: Call, notes: Sequence[Rider] = ()) -> Steps[None]:
     yield Write(call.run, WithRiders(change, notes) if notes else change, False)
     call.task_run_id = change.task_run_id
     call.live_state = StateType.RUNNING
+
+
+def complete_with(call: Call, start: BeginCall | StartAttempt, change: ChangeWithResult) -> Steps[Outcome]:
+    """Commit what a call asks for together with the call, begun and completed, in one transaction."""
+    run = call.run
+    if (yield Create(run.journal, change, run.synced)):
+        call.task_run_id, call.seq, call.ended_at = change.task_run_id, change.seq, start.at
+        outcome = Outcome(change.result, None)
+        tell(call, outcome)
+        return outcome
+    yield Write(run, start, False)  # this process lost the run: refused as any write is
+    raise run.halt(RunHalted(InternalError(f"{call} was refused, and then was not. Please report this.")))
 
 
 def begin_until(call: Call, timeout_seconds: float | None, notes: Sequence[Rider] = ()) -> Steps[str | None]:

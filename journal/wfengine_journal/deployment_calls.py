@@ -7,10 +7,10 @@ import sqlite3
 from wfengine_journal.codec import encode
 from wfengine_journal.queued_runs import QueueRun, RunRequest
 from wfengine_journal.tickets import WriteRefused
-from wfengine_journal.transitions import BeginCall, CompleteCall, RecordedChange, StartAttempt
+from wfengine_journal.transitions import BeginCall, ChangeFromCall, StartAttempt
 
 
-class QueueFromCall(RecordedChange):
+class QueueFromCall(ChangeFromCall):
     """Write a run of a deployment together with the completed call, in a running flow, that asked for it. Sets `run_id`.
 
     Both or neither are in the file, so that a resumed flow is given the run that it already asked for. Where the deployment's
@@ -19,15 +19,11 @@ class QueueFromCall(RecordedChange):
     is not to be the answer: `duplicate_id` is then its id.
     """
 
-    __slots__ = ("_attempt", "_begin", "duplicate_id", "request", "run_id", "was_checked")
+    __slots__ = ("duplicate_id", "request", "run_id", "was_checked")
 
     def __init__(self, begin: BeginCall | StartAttempt, request: RunRequest, *, attempt: int) -> None:
-        self._begin = begin
-        self._attempt = attempt
+        super().__init__(begin, attempt=attempt)
         self.request = request
-        self.flow_run_id = begin.flow_run_id
-        self.task_run_id = begin.task_run_id
-        self.seq = begin.seq + 1
         self.run_id = 0
         self.was_checked = False
         self.duplicate_id: int | None = None
@@ -41,13 +37,8 @@ class QueueFromCall(RecordedChange):
             self.duplicate_id = queued.existing_id
             raise WriteRefused
         self.was_checked = True
-        begin = self._begin
-        begin.apply(connection)  # refuses, before anything is written, where this process lost the run
-        self.task_run_id = begin.task_run_id
+        self._begin_call(connection)
         if queued.existing_id is None:
             queued.apply(connection)
         self.run_id = queued.flow_run_id if queued.existing_id is None else queued.existing_id
-        CompleteCall(
-            begin.flow_run_id, begin.task_run_id, seq=self.seq, epoch=begin.epoch, attempt=self._attempt, at=begin.at,
-            result=encode(self.run_id, "the id of a deployment's run"),
-        ).apply(connection)  # fmt: skip
+        self._complete_call(connection, encode(self.run_id, "the id of a deployment's run"))

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from wfengine_journal.codec import encode
 from wfengine_journal.records import Records
-from wfengine_journal.transitions import BeginCall, CompleteCall, RecordedChange, StartAttempt
+from wfengine_journal.transitions import BeginCall, ChangeFromCall, StartAttempt
 
 #: What the idempotency key of everything begins with that an action of a firing made: 'firing:ID:INDEX'.
 FIRING_KEY = "firing:"
@@ -97,31 +97,22 @@ class PutEvent:
         return row is not None
 
 
-class EmitFromCall(RecordedChange):
+class EmitFromCall(ChangeFromCall):
     """Write an event together with the completed call, in a running flow, that emitted it: both or neither are in the file.
 
     The result of the call is a list: id of the event, whether it is new, when it occurred.
     """
 
-    __slots__ = ("_attempt", "_begin", "put")
+    __slots__ = ("put",)
 
     def __init__(self, begin: BeginCall | StartAttempt, put: PutEvent, *, attempt: int) -> None:
-        self._begin = begin
-        self._attempt = attempt
+        super().__init__(begin, attempt=attempt)
         self.put = put
-        self.flow_run_id = begin.flow_run_id
-        self.task_run_id = begin.task_run_id
-        self.seq = begin.seq + 1
 
     def apply(self, connection: sqlite3.Connection) -> None:
-        begin = self._begin
-        begin.apply(connection)  # refuses, before anything is written, where this process lost the run
-        self.task_run_id = begin.task_run_id
+        self._begin_call(connection)
         self.put.apply(connection)
-        CompleteCall(
-            self.flow_run_id, self.task_run_id, seq=self.seq, epoch=begin.epoch, attempt=self._attempt, at=begin.at,
-            result=encode(self.result, "what emit_event() did"),
-        ).apply(connection)  # fmt: skip
+        self._complete_call(connection, encode(self.result, "what emit_event() did"))
 
     @property
     def result(self) -> list[object]:

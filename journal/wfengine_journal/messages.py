@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from wfengine_journal.codec import Encoded, encode
 from wfengine_journal.tickets import WriteRefused
-from wfengine_journal.transitions import BeginCall, CompleteCall, RecordedChange, StartAttempt, result_columns, store_value
+from wfengine_journal.transitions import BeginCall, ChangeFromCall, StartAttempt, result_columns, store_value
 
 if TYPE_CHECKING:
     from wfengine_journal.records import Records
@@ -102,36 +102,27 @@ class PutMessage:
         return row is not None or (not self.is_new and self._find(connection) is not None)
 
 
-class SendFromCall(RecordedChange):
+class SendFromCall(ChangeFromCall):
     """Write a message together with the completed call, in a running flow, that sent it: both or neither are in the file.
 
     The result of the call is a list: id of the flow run, id of the message, whether it is new.
     """
 
-    __slots__ = ("_attempt", "_begin", "put", "was_checked")
+    __slots__ = ("put", "was_checked")
 
     def __init__(self, begin: BeginCall | StartAttempt, put: PutMessage, *, attempt: int) -> None:
-        self._begin = begin
-        self._attempt = attempt
+        super().__init__(begin, attempt=attempt)
         self.put = put
-        self.flow_run_id = begin.flow_run_id
-        self.task_run_id = begin.task_run_id
-        self.seq = begin.seq + 1
         self.was_checked = False  # a refusal came from the run that sends, not from the one that is to receive
 
     def apply(self, connection: sqlite3.Connection) -> None:
-        begin, put = self._begin, self.put
+        put = self.put
         self.was_checked = False
         put.check(connection)
         self.was_checked = True
-        begin.apply(connection)  # refuses, before anything is written, where this process lost the run
-        self.task_run_id = begin.task_run_id
+        self._begin_call(connection)
         put.put(connection)
-        result = encode([put.flow_run_id, put.message_id, put.is_new], "what send() did")
-        CompleteCall(
-            self.flow_run_id, self.task_run_id, seq=self.seq, epoch=begin.epoch, attempt=self._attempt, at=begin.at,
-            result=result,
-        ).apply(connection)  # fmt: skip
+        self._complete_call(connection, encode([put.flow_run_id, put.message_id, put.is_new], "what send() did"))
 
 
 class TakeMessage:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from wfengine_journal.codec import encode
 from wfengine_journal.tickets import WriteRefused
-from wfengine_journal.transitions import BeginCall, CompleteCall, RecordedChange, StartAttempt
+from wfengine_journal.transitions import BeginCall, ChangeFromCall, StartAttempt
 
 #: Notifications that one message carries at the most.
 MESSAGE_LIMIT = 500
@@ -162,32 +162,23 @@ class PutNotification:
         return row is not None
 
 
-class NotifyFromCall(RecordedChange):
+class NotifyFromCall(ChangeFromCall):
     """Write notifications together with the completed call, in a running flow, that asks for them: all or nothing.
 
     The result of the call is a list of pairs: id of the notification, whether it is new.
     """
 
-    __slots__ = ("_attempt", "_begin", "puts")
+    __slots__ = ("puts",)
 
     def __init__(self, begin: BeginCall | StartAttempt, puts: Sequence[PutNotification], *, attempt: int) -> None:
-        self._begin = begin
-        self._attempt = attempt
+        super().__init__(begin, attempt=attempt)
         self.puts = puts
-        self.flow_run_id = begin.flow_run_id
-        self.task_run_id = begin.task_run_id
-        self.seq = begin.seq + 1
 
     def apply(self, connection: sqlite3.Connection) -> None:
-        begin = self._begin
-        begin.apply(connection)  # refuses, before anything is written, where this process lost the run
-        self.task_run_id = begin.task_run_id
+        self._begin_call(connection)
         for put in self.puts:
             put.apply(connection)
-        CompleteCall(
-            self.flow_run_id, self.task_run_id, seq=self.seq, epoch=begin.epoch, attempt=self._attempt, at=begin.at,
-            result=encode(self.result, "what notify() did"),
-        ).apply(connection)  # fmt: skip
+        self._complete_call(connection, encode(self.result, "what notify() did"))
 
     @property
     def result(self) -> list[object]:

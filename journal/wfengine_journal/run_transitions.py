@@ -12,7 +12,7 @@ from wfengine_journal.transitions import (
     FROM_STATES,
     Argument,
     BeginCall,
-    CompleteCall,
+    ChangeFromCall,
     RecordedChange,
     result_columns,
     store_arguments,
@@ -167,30 +167,22 @@ class Scheduling(Protocol):
         """See Change."""
 
 
-class ScheduleFromCall(RecordedChange):
+class ScheduleFromCall(ChangeFromCall):
     """Write a queued flow run together with the completed call, in a running one, that put it there.
 
     Both or neither are in the file, so that a resumed run is given the run it already put there.
     """
 
-    __slots__ = ("_begin", "scheduled")
+    __slots__ = ("scheduled",)
 
     def __init__(self, begin: BeginCall, scheduled: Scheduling) -> None:
-        self._begin = begin
+        super().__init__(begin)
         self.scheduled = scheduled
-        self.flow_run_id = begin.flow_run_id
-        self.task_run_id = 0
-        self.seq = 2
 
     def apply(self, connection: sqlite3.Connection) -> None:
-        begin = self._begin
-        begin.apply(connection)  # refuses, before anything is written, where this process lost the run
-        self.task_run_id = begin.task_run_id
+        self._begin_call(connection)
         self.scheduled.apply(connection)
-        CompleteCall(
-            begin.flow_run_id, begin.task_run_id, seq=self.seq, epoch=begin.epoch, attempt=1, at=begin.at,
-            result=encode(self.scheduled.flow_run_id, "the id of a background run"),
-        ).apply(connection)  # fmt: skip
+        self._complete_call(connection, encode(self.scheduled.flow_run_id, "the id of a background run"))
 
 
 class ClaimFlowRun(RecordedChange):

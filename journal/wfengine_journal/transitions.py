@@ -297,6 +297,34 @@ class CompleteCall(RecordedChange):
         )
 
 
+class ChangeFromCall(RecordedChange):
+    """What is written together with the completed call, in a running flow, that asks for it: both or neither are in the file.
+
+    So a resumed flow is given what it already asked for.
+    """
+
+    __slots__ = ("_attempt", "_begin")
+
+    def __init__(self, begin: BeginCall | StartAttempt, *, attempt: int = 1) -> None:
+        self._begin = begin
+        self._attempt = attempt
+        self.flow_run_id = begin.flow_run_id
+        self.task_run_id = begin.task_run_id
+        self.seq = begin.seq + 1
+
+    def _begin_call(self, connection: sqlite3.Connection) -> None:
+        """Begin the call: refuses, before anything is written, where this process lost the run."""
+        self._begin.apply(connection)
+        self.task_run_id = self._begin.task_run_id
+
+    def _complete_call(self, connection: sqlite3.Connection, result: Encoded) -> None:
+        begin = self._begin
+        CompleteCall(
+            self.flow_run_id, self.task_run_id, seq=self.seq, epoch=begin.epoch, attempt=self._attempt, at=begin.at,
+            result=result,
+        ).apply(connection)  # fmt: skip
+
+
 class ResolveCall(RecordedChange):
     """Settle, by a person's word, a call in doubt of a run that nobody executes: it has this result, or never happened."""
 

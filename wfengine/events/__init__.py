@@ -20,12 +20,12 @@ from wfengine.awaiting import awaited_in_async_code
 from wfengine.event_values import event_columns
 from wfengine.journals import default_durability, default_journal
 from wfengine.loading import leaves_no_trace
-from wfengine.own_calls import answered, begin_change, own_call, own_callee, scope_or_none, tell
+from wfengine.own_calls import answered, begin_change, complete_with, own_call, own_callee, scope_or_none
 from wfengine.runners.away import asks_the_flow
-from wfengine.steps import Create, Outcome, Steps, Write
+from wfengine.steps import Outcome, Steps
 from wfengine.task_engine import Call, issue
 from wfengine_journal.clock import instant_from_text, text_from_seconds
-from wfengine_journal.errors import InternalError, InvalidValueError, NotFoundError, RunHalted
+from wfengine_journal.errors import InvalidValueError, NotFoundError
 from wfengine_journal.event_tables import UnwatchTable, WatchTable
 from wfengine_journal.events import EmitFromCall, EventColumns, PutEvent
 from wfengine_journal.tickets import WriteRefused
@@ -107,14 +107,7 @@ _EMIT = own_callee("emit_event", ("event", "resource", "payload", "related", "id
 def _emit(call: Call, columns: EventColumns) -> Steps[Outcome]:
     """Commit the event and the call that emits it, in one transaction."""
     start = begin_change(call)
-    change = EmitFromCall(start, PutEvent(columns), attempt=call.attempt)
-    if (yield Create(call.run.journal, change, call.run.synced)):
-        call.task_run_id, call.seq, call.ended_at = change.task_run_id, change.seq, start.at
-        outcome = Outcome(change.result, None)
-        tell(call, outcome)
-        return outcome
-    yield Write(call.run, start, False)  # this process lost the run: refused as any write is
-    raise call.run.halt(RunHalted(InternalError(f"{call} was refused, and then was not. Please report this.")))
+    return (yield from complete_with(call, start, EmitFromCall(start, PutEvent(columns), attempt=call.attempt)))
 
 
 def _emitted(columns: EventColumns, done: object) -> Event:
