@@ -203,17 +203,10 @@ def list_events(
     after: int | None = None, limit: int = 50,
 ) -> list[EventRow]:  # fmt: skip
     """Return the newest events, newest first, or with `after` those after one, oldest first. `*` stands for any text."""
-    where, values = ["1"], []
-    for column, pattern in (("e.name", name), ("e.resource", resource)):
-        if pattern is not None:
-            where.append(f"{column} GLOB ?")
-            values.append(_glob(pattern))
-    if run_id is not None:
-        where.append("e.flow_run_id = ?")
-        values.append(str(run_id))
+    where, values = _matching(name, resource, run_id)
     if after is not None:
         where.append("e.id > ?")
-        values.append(str(after))
+        values.append(after)
     order = "DESC" if after is None else "ASC"
     rows = connection.execute(
         f"SELECT {_COLUMNS} FROM {_TABLES} WHERE {' AND '.join(where)} ORDER BY e.id {order} LIMIT ?", (*values, limit)
@@ -236,8 +229,22 @@ def search_events(
             "SELECT count(*), min(id) FROM (SELECT id FROM event WHERE id < ? ORDER BY id DESC LIMIT ?)", (before_id, scanned)
         ).fetchone()
         low, is_end = int(row[1] or 0), row[0] < scanned
-    where: list[str] = ["e.id >= ? AND e.id < ?"]
-    values: list[object] = [low, before_id]
+    where, values = _matching(name, resource, run_id)
+    where.append("e.id >= ? AND e.id < ?")
+    rows = connection.execute(
+        f"SELECT {_COLUMNS} FROM {_TABLES} WHERE {' AND '.join(where)} ORDER BY e.id DESC LIMIT ?",
+        (*values, low, before_id, limit + 1),
+    )
+    found = [_row(row) for row in rows.fetchall()]
+    if len(found) > limit:
+        return found[:limit], found[limit - 1].id
+    return found, None if is_end else low
+
+
+def _matching(name: str | None, resource: str | None, run_id: int | None) -> tuple[list[str], list[object]]:
+    """Return the conditions of which events are meant, and their values."""
+    where: list[str] = ["1"]
+    values: list[object] = []
     for column, pattern in (("e.name", name), ("e.resource", resource)):
         if pattern is not None:
             where.append(f"{column} GLOB ?")
@@ -245,13 +252,7 @@ def search_events(
     if run_id is not None:
         where.append("e.flow_run_id = ?")
         values.append(run_id)
-    rows = connection.execute(
-        f"SELECT {_COLUMNS} FROM {_TABLES} WHERE {' AND '.join(where)} ORDER BY e.id DESC LIMIT ?", (*values, limit + 1)
-    )
-    found = [_row(row) for row in rows.fetchall()]
-    if len(found) > limit:
-        return found[:limit], found[limit - 1].id
-    return found, None if is_end else low
+    return where, values
 
 
 def _glob(pattern: str) -> str:
