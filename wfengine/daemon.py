@@ -17,12 +17,12 @@ import queue
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from wfengine._version import __version__
 from wfengine.listeners import Event, add_listener, remove_listener
 from wfengine.services import Service
+from wfengine.signal_handling import handling
 from wfengine.supervision import Supervisor
 from wfengine_journal.daemons import PutDaemon, names_of_run
 from wfengine_journal.errors import JournalError, UsageError, WfengineError
@@ -316,40 +316,14 @@ def _status_line(state: str, report: dict[str, object]) -> str:
     return f"{state}; {running} runs; next due {str(due)[:19] + 'Z' if due else 'never'}"
 
 
-@contextlib.contextmanager
-def stopping_on_signals(daemon: Daemon) -> Iterator[None]:
+def stopping_on_signals(daemon: Daemon) -> contextlib.AbstractContextManager[None]:
     """Let SIGTERM, Ctrl-C and SIGHUP stop the daemon, when entered on the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
 
-    def handle(number: int, _: FrameType | None) -> None:
+    def stop(number: int) -> None:
         daemon.stopped_by = daemon.stopped_by or number
         daemon.stop()
 
     numbers = [signal.SIGTERM, signal.SIGINT]
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         numbers.append(signal.SIGHUP)
-    previous = {number: signal.signal(number, handle) for number in numbers}
-    _handled.update(numbers)
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-        _handled.difference_update(numbers)
-
-
-#: The signals that stop a daemon of this process.
-_handled: set[int] = set()
-
-
-def _end_by_signals_in_child() -> None:
-    """Let a child that a flow forked end by a signal as it would without a daemon; nobody there asks whether one came."""
-    for number in _handled:
-        signal.signal(number, signal.SIG_DFL)
-    _handled.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_end_by_signals_in_child)
+    return handling(numbers, stop)

@@ -11,9 +11,7 @@ import contextlib
 import functools
 import logging
 import signal
-import threading
-from collections.abc import Coroutine, Iterator
-from types import FrameType
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from wfengine.background import queue_of
@@ -24,6 +22,7 @@ from wfengine.logging import get_logger
 from wfengine.ownership import sweep
 from wfengine.run_worker import DEFAULT_LIMIT, MOST_RUNS, RunWorker
 from wfengine.scopes import current_scope
+from wfengine.signal_handling import handling
 from wfengine.steps import Outcome, Steps
 from wfengine_journal.background import list_cut_off, list_ready, list_running
 from wfengine_journal.errors import UsageError
@@ -212,20 +211,11 @@ def _refuse_status_server(port: int | None) -> None:
         )
 
 
-@contextlib.contextmanager
-def _signals(worker: TaskWorker) -> Iterator[None]:
+def _signals(worker: TaskWorker) -> contextlib.AbstractContextManager[None]:
     """Let SIGTERM and Ctrl-C stop the worker, as long as it is served from the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
 
-    def handle(number: int, _: FrameType | None) -> None:
+    def stop(number: int) -> None:
         worker.stopped_by = number
         worker.stop()
 
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    return handling((signal.SIGTERM, signal.SIGINT), stop)

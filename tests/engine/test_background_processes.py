@@ -75,6 +75,31 @@ def test_what_was_put_into_the_queue_by_a_process_that_was_killed_at_once_is_run
         assert results(program, rows, "work") == [0, 2, 4]
 
 
+def test_a_child_that_a_task_of_a_worker_forked_can_be_terminated(program: Program, rows: Rows) -> None:
+    program.write("""
+import signal
+
+@task
+def work():
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writing, b"x")  # Python drops signals that come while it forks
+        while True:
+            signal.pause()
+    os.read(reading, 1)
+    os.kill(child, 15)
+    return os.waitpid(child, 0)[1]
+
+if __name__ == "__main__":
+    work.delay()
+    kill()
+""")
+    program.run_and_be_killed()
+    with Worker(program):
+        assert results(program, rows, "work") == [15]
+
+
 def test_two_workers_on_one_file_run_each_call_once(program: Program, rows: Rows) -> None:
     program.write(WORK.replace("COUNT", "100"))
     program.run_and_be_killed()

@@ -11,6 +11,7 @@ import click
 from wfengine.cli.base import Command, Settings, epilog, pass_settings
 from wfengine.cli.exits import ExitCode
 from wfengine.cli.output import say, write_json
+from wfengine.signal_handling import handling
 from wfengine_journal.location import find_path
 
 
@@ -49,21 +50,19 @@ def ui(
     server = page_server(settings.journal, host, port, hosts=hosts, read_only=read_only, base_path=base_path)
     server.start()
     stopped = threading.Event()
-    previous = {number: signal.signal(number, lambda *_: stopped.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        if settings.as_json:
-            write_json("ui", {
-                "journal": str(find_path(settings.journal)), "address": server.address, "link": server.link,
-                "read_only": read_only,
-            })  # fmt: skip
-        if not settings.quiet:
-            say(f"the page is at {server.link} (Ctrl-C stops it)")
-        if not no_open and host in LOOPBACK:
-            webbrowser.open(server.link)
-        _wait(stopped, server, timeout)
+        with handling((signal.SIGINT, signal.SIGTERM), lambda _: stopped.set()):
+            if settings.as_json:
+                write_json("ui", {
+                    "journal": str(find_path(settings.journal)), "address": server.address, "link": server.link,
+                    "read_only": read_only,
+                })  # fmt: skip
+            if not settings.quiet:
+                say(f"the page is at {server.link} (Ctrl-C stops it)")
+            if not no_open and host in LOOPBACK:
+                webbrowser.open(server.link)
+            _wait(stopped, server, timeout)
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
         server.stop(5.0)
     if server.fault is not None:
         raise server.fault
