@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import IO, Any, ClassVar
+from typing import ClassVar
 
-Answer = dict[str, Any]
+from wfengine.api_calls import Answer, ApiCalls
 
 
-class Changes:
+class Changes(ApiCalls):
     """A method for each operation that change something. A refusal is raised as one of wfengine's errors."""
 
     CHANGES: ClassVar[tuple[str, ...]] = (
@@ -49,14 +49,6 @@ class Changes:
         "secrets.check",
         "secrets.delete",
     )
-
-    def _ask(
-        self, method: str, path: str, places: Mapping[str, object], query: Mapping[str, object], body: Mapping[str, object]
-    ) -> Answer:
-        raise NotImplementedError
-
-    def _fetch(self, path: str, places: Mapping[str, object], query: Mapping[str, object]) -> IO[bytes]:
-        raise NotImplementedError
 
     def runs_plan(
         self, run_id: int, *, on_drift: str | None = None, rerun: Sequence[str] | None = None, takeover: bool | None = None

@@ -23,8 +23,9 @@ from contextlib import closing
 from typing import IO, Any
 from urllib.parse import quote, urlencode, urlsplit
 
+from wfengine.api_calls import Answer
 from wfengine.api_changes import Changes
-from wfengine.api_reads import Answer, Reads
+from wfengine.api_reads import Reads
 from wfengine_journal.errors import ApiError, UsageError, WfengineError
 
 #: Seconds without a sign of life after which an answer, or a stream, is given up.

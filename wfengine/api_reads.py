@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import IO, Any, ClassVar
+from typing import IO, ClassVar
 
-Answer = dict[str, Any]
+from wfengine.api_calls import Answer, ApiCalls
 
 
-class Reads:
+class Reads(ApiCalls):
     """A method for each operation that read. A refusal is raised as one of wfengine's errors."""
 
     READS: ClassVar[tuple[str, ...]] = (
@@ -53,14 +52,6 @@ class Reads:
         "artifacts.get",
         "doctor.get",
     )
-
-    def _ask(
-        self, method: str, path: str, places: Mapping[str, object], query: Mapping[str, object], body: Mapping[str, object]
-    ) -> Answer:
-        raise NotImplementedError
-
-    def _fetch(self, path: str, places: Mapping[str, object], query: Mapping[str, object]) -> IO[bytes]:
-        raise NotImplementedError
 
     def overview_get(self, *, since: str = "24h") -> Answer:
         """How things are: counts, what runs, what failed, what is due.

@@ -20,26 +20,17 @@ HEAD = '''"""Operations of the API that {what}, as methods: written by `python -
 
 from __future__ import annotations
 
-from collections.abc import {imports}
-from typing import IO, Any, ClassVar
+{imports}
 
-Answer = dict[str, Any]
+from wfengine.api_calls import Answer, ApiCalls
 
 
-class {name}:
+class {name}(ApiCalls):
     """A method for each operation that {what}. A refusal is raised as one of wfengine's errors."""
 
     {names_are}: ClassVar[tuple[str, ...]] = (
 {names}
     )
-
-    def _ask(
-        self, method: str, path: str, places: Mapping[str, object], query: Mapping[str, object], body: Mapping[str, object]
-    ) -> Answer:
-        raise NotImplementedError
-
-    def _fetch(self, path: str, places: Mapping[str, object], query: Mapping[str, object]) -> IO[bytes]:
-        raise NotImplementedError
 '''
 
 KINDS = {
@@ -105,7 +96,10 @@ def sources() -> dict[Path, str]:
 def _source(name: str, what: str, operations: list[Operation]) -> str:
     names = "\n".join(f'        "{each.name}",' for each in operations if not is_file(each))
     methods = list(map(method_text, operations))
-    imports = "Mapping, Sequence" if any("Sequence[" in each for each in methods) else "Mapping"
+    written = "".join(methods)
+    needed = [each for each in ("Mapping", "Sequence") if f"{each}[" in written]
+    imports = f"from collections.abc import {', '.join(needed)}\n" if needed else ""
+    imports += f"from typing import {'IO, ' if 'IO[' in written else ''}ClassVar"
     head = HEAD.format(imports=imports, names=names, name=name, what=what, names_are=name.upper())
     text = "\n".join([head, *methods])
     command = [sys.executable, "-m", "ruff", "format", "--stdin-filename", "wfengine/api_reads.py", "-"]
