@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from wfengine_journal.errors import NotFoundError
 from wfengine_journal.events import FIRING_KEY
 from wfengine_journal.records import Records
 from wfengine_journal.task_events import keep_task_events
@@ -417,6 +418,19 @@ def find_automation(connection: sqlite3.Connection, name: str) -> AutomationRow 
         (name, name, name),
     ).fetchone()
     return None if row is None else AutomationRow._make(row)
+
+
+def get_automation(connection: sqlite3.Connection, name: str) -> AutomationRow:
+    """Return the automation of a name, or of an id as text. Raises NotFoundError."""
+    row = find_automation(connection, name)
+    if row is None:
+        raise missing_automation(name)
+    return row
+
+
+def missing_automation(name: str) -> NotFoundError:
+    """Return the error that there is no automation of a name."""
+    return NotFoundError(f"There is no automation {name!r}. See them with: wfengine automations ls")
 
 
 def list_automations(connection: sqlite3.Connection, limit: int = 1000) -> list[AutomationRow]:

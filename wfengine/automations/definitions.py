@@ -34,10 +34,12 @@ from wfengine_journal.automations import (
     RemoveAutomation,
     SetAutomationActive,
     find_automation,
+    get_automation,
     list_automations,
+    missing_automation,
 )
 from wfengine_journal.clock import text_from_seconds
-from wfengine_journal.errors import NotFoundError, UsageError
+from wfengine_journal.errors import UsageError
 from wfengine_journal.tickets import WriteRefused
 
 if TYPE_CHECKING:
@@ -234,7 +236,7 @@ def set_active(journal: Journal, name: str, *, active: bool) -> bool:
     try:
         journal.write(change, synced=True)
     except WriteRefused:
-        raise _missing(name) from None
+        raise missing_automation(name) from None
     return change.was_active is not active
 
 
@@ -257,14 +259,7 @@ def remove_automation(journal: Journal, name: str) -> bool:
 
 
 def _get(journal: Journal, name: str) -> AutomationRow:
-    row = journal.records.read(lambda connection: find_automation(connection, name))
-    if row is None:
-        raise _missing(name)
-    return row
-
-
-def _missing(name: str) -> NotFoundError:
-    return NotFoundError(f"There is no automation {name!r}. See them with: wfengine automations ls")
+    return journal.records.read(lambda connection: get_automation(connection, name))
 
 
 # ------------------------------------------------------------------------------------------- from a file

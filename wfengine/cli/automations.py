@@ -17,11 +17,11 @@ from wfengine_journal.automations import (
     AutomationRow,
     FiringRow,
     count_firings,
-    find_automation,
+    get_automation,
     list_automations,
     list_firings,
 )
-from wfengine_journal.errors import NotFoundError, UsageError
+from wfengine_journal.errors import UsageError
 from wfengine_journal.queries import reading
 
 #: Bytes of a file with automations.
@@ -107,7 +107,7 @@ def ls(settings: Settings) -> int:
 def show(settings: Settings, name: str) -> int:
     """Show the automation NAME: its trigger, its actions, and what it keeps in mind between events."""
     with reading(journal_path(settings)) as connection:
-        row = _get(connection, name)
+        row = get_automation(connection, name)
         shown = _json(connection, row)
     if settings.as_json:
         write_json("automations show", {"automation": shown})
@@ -201,7 +201,7 @@ def _read(file: Path) -> object:
 def test(settings: Settings, name: str, texts: tuple[str, ...], then_seconds: float) -> int:
     """Try the automation NAME on events that you make up, and print what it would do. Nothing is done or written."""
     with reading(journal_path(settings)) as connection:
-        row = _get(connection, name)
+        row = get_automation(connection, name)
     found = event_execution.rehearse(row, texts, then_seconds)
     if settings.as_json:
         write_json("automations test", {"firings": found})
@@ -265,7 +265,7 @@ def resume(settings: Settings, name: str) -> int:
 def _switch(settings: Settings, name: str, *, active: bool) -> int:
     path = journal_path(settings)
     with reading(path) as connection:
-        row = _get(connection, name)
+        row = get_automation(connection, name)
     changed = event_execution.set_active(path, row.name, active=active)
     verb, state = ("resume", "active") if active else ("pause", "paused")
     if settings.as_json:
@@ -282,7 +282,7 @@ def rm(settings: Settings, name: str) -> int:
     """Take the automation NAME away. Its firings stay, and what it has fired already is done."""
     path = journal_path(settings)
     with reading(path) as connection:
-        row = _get(connection, name)
+        row = get_automation(connection, name)
     event_execution.remove(path, row.name)
     if settings.as_json:
         write_json("automations rm", {"automation": row.name, "outcome": "removed"})
@@ -292,13 +292,6 @@ def rm(settings: Settings, name: str) -> int:
 
 
 # ------------------------------------------------------------------------------------------- small helpers
-
-
-def _get(connection: sqlite3.Connection, name: str) -> AutomationRow:
-    row = find_automation(connection, name)
-    if row is None:
-        raise NotFoundError(f"There is no automation {name!r}. See them with: wfengine automations ls")
-    return row
 
 
 def _json(connection: sqlite3.Connection, row: AutomationRow) -> dict[str, object]:

@@ -11,7 +11,7 @@ import click
 
 from wfengine.cli.base import Command, Settings, epilog, pass_settings
 from wfengine.cli.exits import ExitCode
-from wfengine.cli.journal import journal_path, shown_path
+from wfengine.cli.journal import existing_path, journal_path, shown_path
 from wfengine.cli.output import clean, instant_text, say, table_lines, write, write_json
 from wfengine.cli.run import parameter_text
 from wfengine.cli.watch import watch_run
@@ -33,9 +33,7 @@ NAME = click.argument("name", metavar="[FLOW/]NAME")
 
 def open_for(settings: Settings) -> Journal:
     """Open the journal of a command that writes. Raises NotFoundError where there is none: these commands make none."""
-    path = journal_path(settings)
-    with reading(path):
-        pass
+    path = existing_path(settings)
     return use_journal(path)
 
 

@@ -7,7 +7,7 @@ import click
 from wfengine.cli import event_execution
 from wfengine.cli.base import Command, Group, Settings, epilog, pass_settings
 from wfengine.cli.exits import ExitCode
-from wfengine.cli.journal import journal_path
+from wfengine.cli.journal import existing_path, journal_path
 from wfengine.cli.listing import write_list
 from wfengine.cli.output import (
     clean,
@@ -192,9 +192,7 @@ def _label(text: str) -> tuple[str, object]:
 @pass_settings
 def watch(settings: Settings, table: str, event: str | None) -> int:
     """Make an event of each row that anybody inserts into TABLE, a table of yours (user_...) in the journal's file."""
-    path = journal_path(settings)
-    with reading(path):  # refuses a missing journal, which the engine would create
-        pass
+    path = existing_path(settings)
     name, outcome = event_execution.watch(path, table, event)
     if settings.as_json:
         write_json("events watch", {"table": table, "event": name, "outcome": outcome})
@@ -214,9 +212,7 @@ def watch(settings: Settings, table: str, event: str | None) -> int:
 @pass_settings
 def unwatch(settings: Settings, table: str) -> int:
     """Make no events of the rows of TABLE any more."""
-    path = journal_path(settings)
-    with reading(path):
-        pass
+    path = existing_path(settings)
     if not event_execution.unwatch(path, table):
         raise NotFoundError(f"The table {table!r} is not watched. See which are: wfengine events ls")
     if settings.as_json:

@@ -21,6 +21,13 @@ def journal_path(settings: Settings) -> Path:
     return find_path(settings.journal)
 
 
+def existing_path(settings: Settings) -> Path:
+    """Return the path of the journal to use. Raises JournalNotFoundError where there is none: the engine would make one."""
+    path = journal_path(settings)
+    with reading(path):
+        return path
+
+
 def journal_reason(settings: Settings) -> str:
     """Return why that path."""
     if settings.journal:

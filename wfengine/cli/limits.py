@@ -7,7 +7,7 @@ import click
 from wfengine.cli import execution
 from wfengine.cli.base import Command, Group, Settings, epilog, pass_settings
 from wfengine.cli.exits import ExitCode
-from wfengine.cli.journal import journal_path
+from wfengine.cli.journal import existing_path, journal_path
 from wfengine.cli.listing import write_list
 from wfengine.cli.output import ago_text, clean, say, table_lines, write, write_json
 from wfengine_journal.errors import NotFoundError, UsageError
@@ -146,9 +146,7 @@ def set_(settings: Settings, name: str, slots: str | None, rate: str | None, tag
 @pass_settings
 def rm(settings: Settings, name: str, tag: bool) -> int:
     """Remove the limit NAME: nothing is limited by it any more."""
-    path = journal_path(settings)
-    with reading(path):  # refuses a missing journal, which the engine would create
-        pass
+    path = existing_path(settings)
     if not execution.remove_limit(path, name, tag=tag):
         raise _missing(name, tag)
     if settings.as_json:

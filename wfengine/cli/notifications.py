@@ -10,7 +10,7 @@ import click
 from wfengine.cli import notification_execution as execution
 from wfengine.cli.base import Command, Group, Settings, epilog, pass_settings
 from wfengine.cli.exits import ExitCode
-from wfengine.cli.journal import journal_path, shown_path
+from wfengine.cli.journal import existing_path, journal_path, shown_path
 from wfengine.cli.output import clean, clean_lines, instant_text, say, table_lines, write, write_json
 from wfengine_journal.errors import NotFoundError, UsageError
 from wfengine_journal.notifications import (
@@ -201,9 +201,7 @@ def set_(
 @pass_settings
 def test(settings: Settings, name: str, text: str) -> int:
     """Send the target NAME a message at once. The exit code is 1 where that fails."""
-    path = journal_path(settings)
-    with reading(path):  # refuses a missing journal, which the engine would create
-        pass
+    path = existing_path(settings)
     verdict = execution.test_target(path, name, text)
     if settings.as_json:
         write_json("notifications test", {"name": name, "sent": verdict.sent, "reason": verdict.reason})
@@ -224,9 +222,7 @@ def test(settings: Settings, name: str, text: str) -> int:
 @pass_settings
 def unset(settings: Settings, name: str) -> int:
     """Delete the target NAME. What waits for it fails."""
-    path = journal_path(settings)
-    with reading(path):  # as above
-        pass
+    path = existing_path(settings)
     if not execution.unset_target(path, name):
         raise NotFoundError(f"There is no notification target {name!r}. See them with: wfengine notifications ls")
     if settings.as_json:
@@ -251,9 +247,7 @@ def unset(settings: Settings, name: str) -> int:
 @pass_settings
 def notify(settings: Settings, target: str, text: str, subject: str | None, level: str, key: str | None) -> int:
     """Tell TARGET something: TEXT is put into the outbox, and sent."""
-    path = journal_path(settings)
-    with reading(path):  # as above
-        pass
+    path = existing_path(settings)
     number, is_new = execution.tell(path, target, text, subject=subject, level=level, key=key)
     if settings.as_json:
         write_json("notifications notify", {"id": number, "is_new": is_new})
@@ -310,9 +304,7 @@ def _json(row: NotificationRow) -> dict[str, object]:
 @pass_settings
 def send(settings: Settings) -> int:
     """Send what is due in the outbox, for where no daemon does."""
-    path = journal_path(settings)
-    with reading(path):  # as above
-        pass
+    path = existing_path(settings)
     done = execution.send(path)
     with reading(path) as connection:
         left = len(list_notifications(connection, state="pending", limit=100_000))
@@ -345,9 +337,7 @@ def retry(settings: Settings, notification_id: int | None, target: str | None, i
         raise UsageError(
             "Say what to try again: an id, --target NAME, or --all. See: wfengine notifications outbox --state failed"
         )
-    path = journal_path(settings)
-    with reading(path):  # as above
-        pass
+    path = existing_path(settings)
     retried = execution.retry(path, notification_id, target)
     if notification_id is not None and not retried:
         raise NotFoundError(

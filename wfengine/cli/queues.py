@@ -7,7 +7,7 @@ import click
 from wfengine.cli import execution
 from wfengine.cli.base import Command, Group, Settings, epilog, pass_settings
 from wfengine.cli.exits import ExitCode
-from wfengine.cli.journal import journal_path
+from wfengine.cli.journal import existing_path, journal_path
 from wfengine.cli.limits import options_of
 from wfengine.cli.listing import write_list
 from wfengine.cli.output import clean, say, write_json
@@ -127,9 +127,7 @@ def resume(settings: Settings, name: str) -> int:
 @pass_settings
 def rm(settings: Settings, name: str) -> int:
     """Take all limits of the queue NAME away, and its pause; its runs stay."""
-    path = journal_path(settings)
-    with reading(path):  # refuses a missing journal, which the engine would create
-        pass
+    path = existing_path(settings)
     if not execution.change_queue(path, name, "rm"):
         raise NotFoundError(f"The queue {name!r} has no limits. See queues with: wfengine queues ls")
     if settings.as_json:

@@ -10,7 +10,7 @@ import click
 from wfengine.cli import secret_execution as execution
 from wfengine.cli.base import Command, Group, Settings, epilog, pass_settings
 from wfengine.cli.exits import ExitCode
-from wfengine.cli.journal import journal_path
+from wfengine.cli.journal import existing_path, journal_path
 from wfengine.cli.listing import write_list
 from wfengine.cli.output import ago_text, clean, say, write, write_json
 from wfengine_journal.errors import NotFoundError, UsageError
@@ -121,9 +121,7 @@ def _json(text: str) -> object:
 @pass_settings
 def check(settings: Settings, name: str) -> int:
     """Tell whether the secret NAME can be read by this user on this machine; its value is not shown."""
-    path = journal_path(settings)
-    with reading(path):  # refuses a missing journal, which the engine would create
-        pass
+    path = existing_path(settings)
     execution.check_secret(path, name)
     if settings.as_json:
         write_json("secrets check", {"name": name, "readable": True})
@@ -142,9 +140,7 @@ def check(settings: Settings, name: str) -> int:
 @pass_settings
 def unset(settings: Settings, name: str) -> int:
     """Delete the secret NAME."""
-    path = journal_path(settings)
-    with reading(path):  # as above
-        pass
+    path = existing_path(settings)
     if not execution.unset_secret(path, name):
         raise NotFoundError(f"There is no secret {name!r}. See them with: wfengine secrets ls")
     if settings.as_json:
@@ -167,9 +163,7 @@ def unset(settings: Settings, name: str) -> int:
 @pass_settings
 def rotate_key(settings: Settings, forget_old: bool) -> int:
     """Encrypt all secrets with a new key."""
-    path = journal_path(settings)
-    with reading(path):  # as above
-        pass
+    path = existing_path(settings)
     done = execution.rotate_key(path, forget_old=forget_old)
     if settings.as_json:
         write_json("secrets rotate-key", done._asdict())

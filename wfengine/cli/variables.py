@@ -7,7 +7,7 @@ import click
 from wfengine.cli import execution
 from wfengine.cli.base import Command, Group, Settings, epilog, pass_settings
 from wfengine.cli.exits import ExitCode
-from wfengine.cli.journal import journal_path
+from wfengine.cli.journal import existing_path, journal_path
 from wfengine.cli.listing import write_list
 from wfengine.cli.output import (
     ago_text,
@@ -123,9 +123,7 @@ def set_(settings: Settings, name: str, value: str, tags: tuple[str, ...], overw
 @pass_settings
 def unset(settings: Settings, name: str) -> int:
     """Delete the variable NAME."""
-    path = journal_path(settings)
-    with reading(path):  # refuses a missing journal, which the engine would create
-        pass
+    path = existing_path(settings)
     if not execution.unset_variable(path, name):
         raise NotFoundError(f"There is no variable {name!r}. See them with: wfengine variables ls")
     if settings.as_json:

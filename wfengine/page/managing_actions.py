@@ -16,7 +16,7 @@ from wfengine.page.operations import Values
 from wfengine.page.pages.deployments import load_part, view_form
 from wfengine.page.serving import Serving
 from wfengine.page.table import find
-from wfengine.page.value_readings import get_named_automation
+from wfengine_journal.automations import get_automation
 from wfengine_journal.deployments import get_columns
 from wfengine_journal.errors import UsageError, WfengineError
 from wfengine_journal.page_lists import get_deployment
@@ -36,7 +36,7 @@ def _deployment(serving: Serving, values: Values, done: Done) -> str:
 
 
 def _automation(serving: Serving, values: Values, done: Done) -> str:
-    found = serving.read_here(lambda connection: get_named_automation(connection, str(values["name"])))
+    found = serving.read_here(lambda connection: get_automation(connection, str(values["name"])))
     return f"/automations/{found.id}"
 
 

@@ -12,6 +12,7 @@ from wfengine.page.operations import Operation, Values
 from wfengine.page.parameters import Parameter
 from wfengine.page.reading_operations import PAGE_LIMIT
 from wfengine.page.serving import Serving
+from wfengine_journal.automations import get_automation
 from wfengine_journal.page_lists import get_deployment
 
 Read = Callable[[sqlite3.Connection, Values], object]
@@ -75,7 +76,7 @@ def _calendar(connection: sqlite3.Connection, values: Values) -> object:
 
 def _firings(connection: sqlite3.Connection, values: Values) -> object:
     name = _text(values, "name")
-    automation_id = None if name is None else values_of.get_named_automation(connection, name).id
+    automation_id = None if name is None else get_automation(connection, name).id
     return values_of.firings_json(connection, automation_id, before=_number(values, "before"), limit=_limit(values))
 
 

@@ -11,7 +11,7 @@ from wfengine.page.commands import shown
 from wfengine.page.readings import json_of, run_json
 from wfengine.page.serving import Serving
 from wfengine_journal.artifacts import ArtifactRow, get_artifact, list_artifacts
-from wfengine_journal.automations import AutomationRow, FiringRow, find_automation, list_automations
+from wfengine_journal.automations import AutomationRow, FiringRow, get_automation, list_automations
 from wfengine_journal.connection import primary_code
 from wfengine_journal.errors import NotFoundError
 from wfengine_journal.event_tables import list_watched_tables
@@ -189,17 +189,9 @@ def automations_json(connection: sqlite3.Connection) -> dict[str, Any]:
     return {"automations": [automation_json(connection, row) for row in list_automations(connection, LISTED)]}
 
 
-def get_named_automation(connection: sqlite3.Connection, name: str) -> AutomationRow:
-    """Return the automation of a name, or of an id as text. Raises NotFoundError."""
-    row = find_automation(connection, name)
-    if row is None:
-        raise NotFoundError(f"There is no automation {name!r}. See them with: wfengine automations ls")
-    return row
-
-
 def automation_detail_json(connection: sqlite3.Connection, name: str) -> dict[str, Any]:
     """Return one automation."""
-    return {"automation": automation_json(connection, get_named_automation(connection, name))}
+    return {"automation": automation_json(connection, get_automation(connection, name))}
 
 
 def firings_json(
