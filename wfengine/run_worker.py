@@ -167,7 +167,8 @@ class RunWorker:
                 self._wake.clear()
                 mark = journal.changes.mark()
                 self._sweep_if_due(journal)
-                was_idle = not self._places  # before the look: what ends meanwhile may have put more into the queue
+                with self._lock:
+                    was_idle = not self._places  # before the look: what ends meanwhile may have put more into the queue
                 self._due_at = None
                 has_room = self.begin_what_waits(journal, runner)
                 if until_empty and was_idle and not self._places:
@@ -243,9 +244,9 @@ class RunWorker:
         """Note how a run ended and give its place back; on any thread."""
         if run_id in self._places:  # else it was left to the next worker
             self._note(run_id, outcome, error)  # first, or it could be begun again
-        with self._lock:
+        with self._lock:  # at once: who sees that no place is taken must not take the run for one that is under way
             self._places.pop(run_id, None)
-        self.forget(run_id)
+            self.forget(run_id)
         self._wake.set()
 
     def _note(self, run_id: int, outcome: Outcome | None, error: BaseException | None) -> None:
