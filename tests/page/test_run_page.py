@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import sqlite3
+import warnings
 from pathlib import Path
 
 import pytest
@@ -141,6 +143,18 @@ def test_a_run_is_taken_away_as_a_journal_of_its_own(page: Page, tmp_path: Path)
     assert [tuple(row) for row in found] == [(3, "parent"), (4, "fine")]
     assert page.client.get("/api/v1/runs/99/extract").status_code == 404
     assert "wfengine extract 3" in page.client.get("/runs/3?show=values").text
+
+
+@pytest.mark.parametrize("method", ["HEAD", "GET"])
+def test_who_does_not_take_a_run_away_leaves_no_file_open(page: Page, method: str) -> None:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", ResourceWarning)
+        for _ in range(3):
+            with page.client.stream(method, "/api/v1/runs/3/extract") as answer:
+                assert answer.status_code == 200
+        assert page.client.get("/runs.json").status_code == 200
+        gc.collect()
+    assert [str(each.message) for each in said if each.category is ResourceWarning] == []
 
 
 def test_parameters_that_do_not_fit_are_told_at_their_field_and_stay_as_they_were_typed(own_page: Page) -> None:

@@ -6,12 +6,13 @@ import json
 import logging
 import math
 import sqlite3
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from wfengine._version import __version__
 from wfengine.page.commands import CommandError
@@ -98,8 +99,23 @@ def route(serving: Serving, operation: Operation) -> Route:
 def _file_response(request: Request, file: Download) -> Response:
     headers = {"content-disposition": f'attachment; filename="{file.name}"'}
     if request.method == "HEAD":
+        file.close()
         return Response(media_type=file.media_type, headers=headers)
-    return StreamingResponse(file.pieces, media_type=file.media_type, headers=headers)
+    return _FileResponse(file, headers)
+
+
+class _FileResponse(StreamingResponse):
+    """Sends a file, and closes it however that ends: who asked may be gone before the first piece."""
+
+    def __init__(self, file: Download, headers: Mapping[str, str]) -> None:
+        super().__init__(file.pieces, media_type=file.media_type, headers=headers)
+        self._close = file.close
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._close()
 
 
 async def _body(request: Request) -> dict[str, object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from logging import getLevelName
 from pathlib import Path
@@ -26,11 +26,12 @@ BYTES = 65_536
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """A file, as it is sent. `pieces` is gone through once, on a thread."""
+    """A file, as it is sent. `pieces` is gone through once, on a thread, as far as it is asked for; then `close` is called."""
 
     name: str
     media_type: str
     pieces: Iterator[bytes]
+    close: Callable[[], None] = lambda: None
 
 
 def _number(values: Values, name: str) -> int:
@@ -86,13 +87,12 @@ def _extract(serving: Serving, values: Values) -> Download:
             while piece := made.read(BYTES):
                 copy.write(piece)
     copy.seek(0)
-    return Download(f"run-{run_id}.db", "application/vnd.sqlite3", _pieces_of(copy))
+    return Download(f"run-{run_id}.db", "application/vnd.sqlite3", _pieces_of(copy), copy.close)
 
 
 def _pieces_of(file: IO[bytes]) -> Iterator[bytes]:
-    with file:
-        while piece := file.read(BYTES):
-            yield piece
+    while piece := file.read(BYTES):
+        yield piece
 
 
 DOWNLOADS: tuple[Operation, ...] = (
