@@ -399,6 +399,23 @@ def test_in_a_terminal_a_table_is_drawn_and_what_the_flow_prints_stands_above(cl
     assert "result  98" in shown
 
 
+def test_what_a_flow_prints_is_written_line_by_line_even_without_buffers(cli: Cli) -> None:
+    """Where PYTHONUNBUFFERED is set, as in most containers, a line of the progress must not fall between two words of the flow's."""
+    (cli.folder / "prints.py").write_text(
+        'from wfengine import flow\n@flow\ndef prints():\n    print("one", "line")\n    print("another", 2)\n', "utf-8"
+    )
+    reading, writing = os.pipe2(os.O_DIRECT)  # each read returns what one write wrote
+    with os.fdopen(writing, "wb") as file, os.fdopen(reading, "rb", buffering=0) as pipe:
+        subprocess.run(
+            cli.command("run", "prints.py"), cwd=cli.folder, env=environment(PYTHONUNBUFFERED="1"),
+            stdout=file, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, check=True, timeout=120,
+        )  # fmt: skip
+        file.close()
+        writes = list(iter(lambda: pipe.read(4096), b""))
+    assert b"one line\n" in writes
+    assert b"another 2\n" in writes
+
+
 def test_a_loop_has_no_bar_and_no_time_left_because_its_end_is_not_known(cli: Cli) -> None:
     (cli.folder / "etl.py").write_text(TABLE, encoding="utf-8")
     shown, code = in_terminal(cli, "run", "etl.py:loops")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import errno
+import io
 import signal
 import sys
 from collections.abc import Sequence
@@ -109,8 +110,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(arguments: list[str]) -> int:
     POST.hides_output = True
     for stream in (sys.stdout, sys.stderr):
-        if reconfigure := getattr(stream, "reconfigure", None):
-            reconfigure(errors="backslashreplace")  # a terminal without Unicode must not end a command
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without Unicode must not end a command
+            if stream.write_through:  # PYTHONUNBUFFERED: what a flow prints is written by lines, not by the words of one
+                stream.reconfigure(line_buffering=True, write_through=False)
     try:
         return int(root.main(arguments, prog_name="wfengine", standalone_mode=False) or ExitCode.OK)
     except click.UsageError as error:
