@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from wfengine.fatal import fatal_task_runs
 from wfengine.keeping import encode_kept
@@ -28,16 +29,14 @@ from wfengine_journal.states import StateType
 ERROR_CHARACTERS = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """How a run ended, for its caller: the state, and what the flow call returns or raises."""
 
     state: State[object]
     outcome: Outcome
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """The outcome of an attempt, with its value as it is written; None for none."""
 
     outcome: Outcome

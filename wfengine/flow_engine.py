@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from wfengine import listeners
 from wfengine.cancelled import cancelled_end, ends_as_cancelled, hook_state, news_of_untold, told_run, untold_runs
@@ -76,8 +75,7 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("wfengine.engine")
 
 
-@dataclass(frozen=True, slots=True)
-class How:
+class How(NamedTuple):
     """How a recorded run is taken up again."""
 
     reason: str  # 'resume': a person asked; 'recovery': its process died; 'retry': its own policy

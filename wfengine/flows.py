@@ -17,7 +17,6 @@ from wfengine.keeping import keeping_of
 from wfengine.loading import is_loading, note_skipped_call
 from wfengine.methods import Binds, bound_place, class_part, lost_class, lost_class_text, origin_of, take_apart
 from wfengine.parameters import Parameters, known_options
-from wfengine.recovery import find_run_id, resume_steps, store_flow
 from wfengine.replay import ON_DRIFT
 from wfengine.resolution import UpstreamFailure, is_plain, resolved_arguments
 from wfengine.retries import DelaySeconds, make_policy
@@ -291,6 +290,8 @@ class Flow(HookDecorators, Generic[P, R]):
         is to run again: "failed", "changed", "TASK", "TASK[KEY]", "from:TASK"; `values` gives calls a result by hand,
         {"TASK[KEY]": value}.
         """
+        from wfengine.recovery import find_run_id, resume_steps  # most programs never need it
+
         journal = default_journal()
         row = journal.records.get_flow_run(find_run_id(journal, run))
         if row.flow_name != self.name:
@@ -352,6 +353,8 @@ class Flow(HookDecorators, Generic[P, R]):
         """Store the flow itself by cloudpickle, for a flow that cannot be imported; None if it cannot be pickled."""
         if self.is_task:
             return None  # calling the task again is all there is to resume
+        from wfengine.recovery import store_flow  # most flows can be imported
+
         return store_flow(self, journal)
 
     def with_options(self, **options: object) -> Flow[P, R]:

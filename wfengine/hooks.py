@@ -14,8 +14,7 @@ import functools
 import inspect
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from wfengine.scopes import LiveRun, Scope
 from wfengine.states import State
@@ -122,8 +121,7 @@ def checked_hooks(owner: str, option: str, hooks: object) -> tuple[Hook, ...]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(NamedTuple):
     """The state that hooks are called for."""
 
     run: LiveRun

@@ -15,12 +15,12 @@ from wfengine.references import resolved
 from wfengine.run_names import given_run_name
 from wfengine.stored_parameters import describe_parameters, restored_arguments
 from wfengine_journal.errors import ParameterError
-from wfengine_journal.queued_runs import Opening
 from wfengine_journal.records import FlowRunRow
 from wfengine_journal.transitions import tags_text
 
 if TYPE_CHECKING:
     from wfengine.flows import AnyFlow
+    from wfengine_journal.queued_runs import Opening
     from wfengine_journal.store import Journal
 
 
@@ -31,6 +31,8 @@ def opened(flow: AnyFlow, journal: Journal, row: FlowRunRow) -> tuple[FlowRunRow
     """
     if row.epoch > 0 or row.deployment_id is None:
         return row, restored_arguments(flow, journal, row), None
+    from wfengine_journal.queued_runs import Opening  # only a run out of a queue has one
+
     try:
         given = resolved(json.loads(row.parameters), journal, f"flow run {row.id} '{row.name}'")
         arguments = flow.parameters.bind((), given)

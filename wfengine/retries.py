@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from wfengine_journal.errors import UsageError
 
@@ -23,8 +22,7 @@ STATE_ARGUMENTS = 3
 DelaySeconds = float | Sequence[float] | Callable[..., object]
 
 
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
+class RetryPolicy(NamedTuple):
     """How often and after what delay a task or flow is tried again. Built at decoration, which checks it."""
 
     retries: int = 0

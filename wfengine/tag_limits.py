@@ -52,10 +52,9 @@ def limited_tags(journal: Journal) -> frozenset[str]:
 
 def tag_turn(call: Call) -> TagTurn | None:
     """Return what a task run has to pass before it begins; None: none of its tags is limited."""
-    around = current_tags()
-    if not (around or call.tags or call.run.outer_tags) or call.callee.kind != "task":
+    if call.callee.kind != "task":
         return None
-    tags = call.tags | around | call.run.outer_tags
+    tags = call.tags | current_tags() | call.run.outer_tags
     limited = limited_tags(call.run.journal)
     return TagTurn(call, limited & tags) if limited and limited & tags else None
 
@@ -107,6 +106,21 @@ class TagTurn:
         yield await_room(self._call.run, self._turn, self._wanted, claimer, self._line, self._call.scope)
         self._dead = find_dead_owners(journal, self._wanted)
 
+    def wait_to_begin(self) -> Steps[None]:
+        """Wait for places that are taken, and be seen to wait. Cancelled meanwhile, the call is recorded so."""
+        call = self._call
+        if call.seq >= 1 and call.live_state == StateType.PENDING and call.row is None:
+            call.seq += 1
+            call.run.journal.post(_awaiting(call, self.text()))
+        try:
+            yield from self.wait()
+        except GeneratorExit:
+            raise
+        except BaseException as signal:
+            if call.row is None and call.begin is not None and not isinstance(signal, RunHalted):
+                yield from cut_off(call, signal)
+            raise
+
     def claim(self, at: str) -> Rider:
         """Return what takes the places with the beginning of the attempt, and refuses it where there is no room."""
         return TakePlaces(self._wanted, self._claimer, at=at, line=self._line, dead_owners=self._dead)
@@ -137,21 +151,6 @@ class TagTurn:
     def text(self) -> str:
         """Say what it waits for."""
         return f"waits for a place of tag {', '.join(name.removeprefix(TAG_PREFIX) for name in self._wanted)}"
-
-
-def wait_to_begin(call: Call, turn: TagTurn) -> Steps[None]:
-    """Wait for places that are taken, and be seen to wait. Cancelled meanwhile, the call is recorded so."""
-    if call.seq >= 1 and call.live_state == StateType.PENDING and call.row is None:
-        call.seq += 1
-        call.run.journal.post(_awaiting(call, turn.text()))
-    try:
-        yield from turn.wait()
-    except GeneratorExit:
-        raise
-    except BaseException as signal:
-        if call.row is None and call.begin is not None and not isinstance(signal, RunHalted):
-            yield from cut_off(call, signal)
-        raise
 
 
 def _awaiting(call: Call, message: str) -> SettleCall:

@@ -39,9 +39,6 @@ from wfengine.scopes import LiveRun, Scope, current_tags
 from wfengine.states import State
 from wfengine.steps import Delay, Invoke, Outcome, Steps, Write
 from wfengine.streams import Feed, stream
-from wfengine.tag_limits import TagTurn, tag_turn, wait_to_begin
-from wfengine.transaction_steps import commit_steps
-from wfengine.transactions import Transaction, enclosing_transaction, own_transaction
 from wfengine_journal.codec import Encoded, encode
 from wfengine_journal.corrections import NoteTaskCode
 from wfengine_journal.errors import (
@@ -65,7 +62,9 @@ if TYPE_CHECKING:
     from wfengine.parameters import Parameters
     from wfengine.result_memory import Recorded
     from wfengine.runners import TaskRunner
+    from wfengine.tag_limits import TagTurn
     from wfengine.transactional import TransactionOptions
+    from wfengine.transactions import Transaction
 
 _logger = logging.getLogger("wfengine.engine")
 
@@ -178,6 +177,8 @@ def new_call(callee: Callee, scope: Scope, args: tuple[object, ...], kwargs: dic
     lane = 0 if not has_futures and scope.on_main_lane() else 1
     call = Call(callee, scope, arguments, lane)
     if scope.run.uses_transactions:
+        from wfengine.transactions import enclosing_transaction  # many programs never need it
+
         call.transaction = enclosing_transaction(scope)
     return call
 
@@ -314,7 +315,7 @@ def life(call: Call) -> Steps[Outcome]:
         write_pending(call)  # it may wait for others, and is seen to do so
     while True:
         # 4  begin attempt, unless the cache has the result
-        turn = tag_turn(call)
+        turn = _tag_turn(call)
         if turn is not None:
             begin, cached = yield from _begin_in_turn(call, turn)
             if cached is not None:
@@ -379,6 +380,15 @@ def _begin_attempt(call: Call) -> BeginCall | StartAttempt:
     return begin
 
 
+def _tag_turn(call: Call) -> TagTurn | None:
+    """Return what a task run has to pass before it begins, where one of its tags has a limit."""
+    if not (call.tags or current_tags() or call.run.outer_tags):
+        return None
+    from wfengine.tag_limits import tag_turn  # programs without tags never need it
+
+    return tag_turn(call)
+
+
 def _begin_in_turn(call: Call, turn: TagTurn) -> Steps[tuple[BeginCall | StartAttempt, Outcome | None]]:
     """Begin an attempt of a task with a tag that has a limit: not before there is a place, and with it."""
     call.turn = turn
@@ -386,7 +396,7 @@ def _begin_in_turn(call: Call, turn: TagTurn) -> Steps[tuple[BeginCall | StartAt
         if not turn.has_room():
             if call.seq == 0:
                 write_pending(call)
-            yield from wait_to_begin(call, turn)
+            yield from turn.wait_to_begin()
         begin = _begin_attempt(call)
         if call.callee.results is not None:
             return begin, (yield from call.callee.results.begin(call, begin))
@@ -508,6 +518,9 @@ def _tell_late(call: Call, outcome: Outcome) -> Steps[Outcome]:
 def _call_hooks(call: Call, outcome: Outcome) -> Steps[None]:
     yield from call_task_hooks(call, call.final_state(outcome.value, outcome.error), call.seq)
     if call.transaction is None and outcome.error is None:  # nothing around it waits: what it did is committed
+        from wfengine.transaction_steps import commit_steps  # programs without hooks never need it
+        from wfengine.transactions import own_transaction
+
         own = own_transaction(call)
         own.seq = call.seq
         yield from commit_steps(own)

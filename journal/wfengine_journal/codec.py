@@ -15,7 +15,6 @@ import sys
 import traceback
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from json import encoder as json_encoder
 from typing import NamedTuple, cast
 
@@ -78,8 +77,7 @@ class Encoded(NamedTuple):
         return len(self.data) if isinstance(self.data, bytes) or self.data.isascii() else len(self.data.encode())
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedError:
+class EncodedError(NamedTuple):
     """An exception as it stands in the journal."""
 
     type: str
