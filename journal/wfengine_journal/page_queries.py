@@ -322,7 +322,7 @@ class Quantiles:
 def count_groups(connection: sqlite3.Connection, run_id: int) -> list[TaskGroup]:
     """Return the run's calls grouped by task, in the order of first calls.
 
-    As `queries.list_task_groups`, in a third of its time: median and sum are left to `task_quantiles`, and are null and 0.
+    As `task_queries.list_task_groups`, in a third of its time: median and sum are left to `task_quantiles`, and are null and 0.
     """
     rows = connection.execute(
         """
