@@ -39,6 +39,7 @@ from wfengine_journal.queues import (
 )
 from wfengine_journal.threads import start_thread
 from wfengine_journal.tickets import WriteRefused
+from wfengine_scheduler.services import unforeseen
 
 if TYPE_CHECKING:
     from wfengine.flows import AnyFlow
@@ -178,6 +179,8 @@ class Executor(RunWorker):
             self.work(self._journal)
         except WfengineError as error:
             self.fault = self.fault or error
+        except Exception as error:
+            self.fault = unforeseen(self.name, error)
         except BaseException as error:
             self.fault = InternalError(f"The executor ended by {type(error).__name__}: {error}. Please report this.")
             _logger.exception("the executor ended by an error that it should not have met")
