@@ -302,11 +302,6 @@ def usual_seconds(connection: sqlite3.Connection, flow: str, from_id: int) -> fl
     return durations[len(durations) // 2] if durations else None
 
 
-def list_flow_names(connection: sqlite3.Connection, limit: int) -> list[str]:
-    """Return names of flows, in order."""
-    return [row[0] for row in connection.execute("SELECT name FROM flow ORDER BY name LIMIT ?", (limit,)).fetchall()]
-
-
 # ---------------------------------------------------------------------------------------------------- one run
 
 
