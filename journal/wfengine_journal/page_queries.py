@@ -302,6 +302,11 @@ def usual_seconds(connection: sqlite3.Connection, flow: str, from_id: int) -> fl
     return durations[len(durations) // 2] if durations else None
 
 
+def list_flow_names(connection: sqlite3.Connection, limit: int) -> list[str]:
+    """Return names of flows, in order."""
+    return [row[0] for row in connection.execute("SELECT name FROM flow ORDER BY name LIMIT ?", (limit,)).fetchall()]
+
+
 # ---------------------------------------------------------------------------------------------------- one run
 
 
@@ -317,7 +322,7 @@ class Quantiles:
 def count_groups(connection: sqlite3.Connection, run_id: int) -> list[TaskGroup]:
     """Return the run's calls grouped by task, in the order of first calls.
 
-    As `task_queries.list_task_groups`, in a third of its time: median and sum are left to `task_quantiles`, and are null and 0.
+    As `queries.list_task_groups`, in a third of its time: median and sum are left to `task_quantiles`, and are null and 0.
     """
     rows = connection.execute(
         """

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from wfengine.notifying.delivery import Verdict, deliver, is_installed
 from wfengine_journal.clock import seconds_from_text, text_from_seconds
-from wfengine_journal.errors import ForkedProcessError, JournalError, WfengineError
+from wfengine_journal.errors import ForkedProcessError, InternalError, JournalError, WfengineError
 from wfengine_journal.notifications import (
     MESSAGE_LIMIT,
     BeginSending,
@@ -32,9 +32,9 @@ from wfengine_journal.notifications import (
     list_pending,
     list_targets,
 )
+from wfengine_journal.threads import start_thread
 from wfengine_journal.tickets import WriteRefused
 from wfengine_journal.transitions import shown_text
-from wfengine_scheduler.services import ThreadedService
 
 if TYPE_CHECKING:
     from wfengine_journal.store import Journal
@@ -66,17 +66,20 @@ class _Batch(NamedTuple):
     due: float
 
 
-class Courier(ThreadedService):
-    """Sends the notifications of one journal. See `wfengine_scheduler.services.Service`."""
+class Courier:
+    """Sends the notifications of one journal. See `wfengine.services.Service`."""
 
     name = "notifications"
 
     def __init__(self, journal: Journal, *, stays: bool = False) -> None:
         """`stays`: it goes on while nothing waits, as that of a daemon does."""
-        super().__init__()
         self.journal = self._journal = journal
         self._stays = stays
         self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._fault: WfengineError | None = None
         self._leads = False
         self._next_due: float | None = None
         self._warned = False
@@ -85,17 +88,29 @@ class Courier(ThreadedService):
 
     # ---- as the daemon sees it
 
+    @property
+    def fault(self) -> WfengineError | None:
+        """Why it cannot go on; None while it can."""
+        return self._fault
+
     def start(self) -> None:
         """Begin to look, on a thread of its own, unless it does already; look at once."""
         with self._lock:
             self._wake.set()
-            if not self._stopping.is_set() and self._may_send():
-                super().start()
+            if self._thread is None and not self._stopping.is_set() and self._may_send():
+                self._thread = start_thread("wfengine-notifications", self._run)
+
+    def stop_taking(self) -> None:
+        """Begin no further message."""
+        self._stopping.set()
+        self._wake.set()
 
     def stop(self, timeout_seconds: float) -> None:
         """Let end the message that is being sent, for so long. One that is cut off is sent again by whoever is next."""
+        self.stop_taking()
         thread = self._thread
-        super().stop(timeout_seconds)
+        if thread is not None:
+            thread.join(max(timeout_seconds, 0.0))
         if thread is None or not thread.is_alive():
             with contextlib.suppress(JournalError, ForkedProcessError, OSError):
                 self._leave()
@@ -110,29 +125,34 @@ class Courier(ThreadedService):
     # ---- the loop
 
     def _run(self) -> None:
-        super()._run()
-        with self._lock:
-            self._thread = None
-            if not self._stays:
-                with contextlib.suppress(JournalError, ForkedProcessError, OSError):
-                    self._leave()
-                if self._wake.is_set() and self._fault is None and not self._stopping.is_set():
-                    super().start()  # something came while this one ended
-
-    def _work(self) -> None:
-        while not self._stopping.is_set():
-            self._wake.clear()
-            if not self._lead():
-                if not self._stays and not self._has_work():
+        try:
+            while not self._stopping.is_set():
+                self._wake.clear()
+                if not self._lead():
+                    if not self._stays and not self._has_work():
+                        break
+                    self._wake.wait(STANDBY_SECONDS)
+                    continue
+                mark = self._journal.changes.mark()
+                if self.step():
+                    continue
+                if not self._stays and self._next_due is None:
                     break
-                self._wake.wait(STANDBY_SECONDS)
-                continue
-            mark = self._journal.changes.mark()
-            if self.step():
-                continue
-            if not self._stays and self._next_due is None:
-                break
-            self._sleep(mark)
+                self._sleep(mark)
+        except (JournalError, ForkedProcessError, InternalError) as error:
+            if not self._stopping.is_set():
+                self._fault = error
+        except Exception as error:
+            self._fault = InternalError(f"Notifications cannot be sent: {type(error).__name__}: {error}. Please report this.")
+            self._fault.__cause__ = error
+        finally:
+            with self._lock:
+                self._thread = None
+                if not self._stays:
+                    with contextlib.suppress(JournalError, ForkedProcessError, OSError):
+                        self._leave()
+                    if self._wake.is_set() and self._fault is None and not self._stopping.is_set():
+                        self._thread = start_thread("wfengine-notifications", self._run)
 
     def _sleep(self, mark: object) -> None:
         """Sleep until something is due or was asked for; a daemon, also until anybody commits."""

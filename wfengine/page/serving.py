@@ -14,7 +14,7 @@ from anyio import CapacityLimiter, to_thread
 
 from wfengine.page.commands import Commands
 from wfengine_journal.clock import SystemClock
-from wfengine_journal.errors import UsageError, WfengineError
+from wfengine_journal.errors import JournalNotFoundError, UsageError, WfengineError
 from wfengine_journal.page_queries import limited_reading
 from wfengine_journal.queries import has_open_runs
 
@@ -128,3 +128,8 @@ def _stat(path: Path) -> tuple[int, int]:
     except OSError:
         return 0, 0
     return found.st_mtime_ns, found.st_size
+
+
+def is_missing(error: WfengineError) -> bool:
+    """Tell whether an error says that there is no journal yet, which is no fault: nothing has run."""
+    return isinstance(error, JournalNotFoundError)
