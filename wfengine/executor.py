@@ -166,7 +166,9 @@ class Executor(RunWorker):
     def run_once(self) -> None:
         """Run what may begin now, and what that queues, to its end, on this thread; raise what it could not go on for."""
         if current_scope() is not None:
-            raise UsageError("An executor was started in a flow or task, which would wait for itself.")
+            raise UsageError(
+                "An executor was started in a flow or task, which would wait for itself. Start it outside of them."
+            )
         try:
             self.work(self._journal, until_empty=True)
         finally:

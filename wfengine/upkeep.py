@@ -198,7 +198,9 @@ def _backup(journal: Journal, backups: Backups) -> str:
     try:
         make_private_folder(folder)
     except OSError as error:
-        raise UsageError(f"The folder of backups, {folder}, cannot be made: {error.strerror}.") from error
+        raise UsageError(
+            f"The folder of backups, {folder}, cannot be made: {error.strerror}. Make it, or name another one: [backup] folder"
+        ) from error
     name = default_target(journal.path, journal.clock).name
     made = backup_journal(folder / name, journal=journal.path, overwrite=True)
     for old in _backups_in(folder, journal.path.name)[: -backups.keep]:

@@ -120,7 +120,7 @@ def _fork_words(values: Values) -> list[str]:
     parameters = values.get("parameters")
     for name, value in parameters.items() if isinstance(parameters, dict) else ():
         if not str(name).isidentifier():
-            raise UsageError(f"{str(name)[:100]!r} is no name of a parameter.")
+            raise UsageError(f"{str(name)[:100]!r} is no name of a parameter: letters, digits and _ only.")
         text = value if isinstance(value, str) else json.dumps(value)
         # A text that begins with @ would be taken for the name of a file; @@ stands for the letter.
         words.append(f"--param={name}={'@' if text.startswith('@') else ''}{text}")
