@@ -20,7 +20,7 @@ from pathlib import Path
 
 from wfengine import flow, task, use_journal
 from wfengine.recovery import resume_run
-from wfengine_journal import queries
+from wfengine_journal import queries, task_queries
 from wfengine_journal.store import close_all
 
 #: Task runs of the small file, and of the large one unless it is said otherwise.
@@ -197,9 +197,9 @@ def reads(path: Path, run: int) -> dict[str, float]:
         found["the large run's page: run, groups, 100 tasks, failures"] = seconds(
             lambda: [
                 queries.get_run(connection, run),
-                queries.list_task_groups(connection, run),
-                queries.list_tasks(connection, run),
-                queries.list_failures(connection, run),
+                task_queries.list_task_groups(connection, run),
+                task_queries.list_tasks(connection, run),
+                task_queries.list_failures(connection, run),
             ]
         )
         for question in QUESTIONS:

@@ -104,7 +104,8 @@ def _joined(policies: list[CachePolicy], *sources: CachePolicy) -> CompoundCache
         given = [getattr(source, name) for source in sources if getattr(source, name) is not None]
         if any(value != given[0] for value in given):
             raise UsageError(
-                f"Cache policies with different settings cannot be added: {name} is {' and '.join(map(repr, given))}."
+                f"Cache policies with different settings cannot be added: {name} is {' and '.join(map(repr, given))}. "
+                "Add them first, and then: (A + B).configure(...)"
             )
         setattr(joined, name, given[0] if given else None)
     return joined

@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING
 
 from wfengine._version import __version__
 from wfengine.listeners import Event, add_listener, remove_listener
-from wfengine.services import Service
 from wfengine.signal_handling import handling
 from wfengine.supervision import Supervisor
 from wfengine_journal.daemons import PutDaemon, names_of_run
 from wfengine_journal.errors import JournalError, UsageError, WfengineError
 from wfengine_journal.threads import start_thread
 from wfengine_journal.ticks import find_next_due
+from wfengine_scheduler.services import Service
 
 if TYPE_CHECKING:
     from wfengine_journal.store import Journal

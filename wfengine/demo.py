@@ -21,8 +21,9 @@ from typing import cast
 
 from wfengine_journal.errors import InternalError, UsageError
 from wfengine_journal.location import ENVIRONMENT_VARIABLE
-from wfengine_journal.queries import get_run, list_subflow_runs, reading, task_counts
+from wfengine_journal.queries import get_run, list_subflow_runs, reading
 from wfengine_journal.rows import Run, TaskCount
+from wfengine_journal.task_queries import task_counts
 
 FOLDER = "wfengine-demo"
 FLOW_FILE = "airports.py"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import cast
 
@@ -89,11 +88,3 @@ def _checked_text(value: object, what: str) -> str:
     if not isinstance(value, str) or not value or len(value) > NAME_LIMIT or not value.isprintable():
         raise InvalidValueError(f"{what} is a text of 1 to {NAME_LIMIT} printable characters, and not {ascii(value)[:60]}.")
     return guarding.hide(value)
-
-
-def read_payload(text: str) -> object:
-    """Return the payload that a text is as JSON; the text itself where it is none."""
-    try:
-        return cast(object, json.loads(text))
-    except (ValueError, RecursionError):
-        return text

@@ -39,6 +39,7 @@ from wfengine_journal.queues import (
 )
 from wfengine_journal.threads import start_thread
 from wfengine_journal.tickets import WriteRefused
+from wfengine_scheduler.services import unforeseen
 
 if TYPE_CHECKING:
     from wfengine.flows import AnyFlow
@@ -165,7 +166,9 @@ class Executor(RunWorker):
     def run_once(self) -> None:
         """Run what may begin now, and what that queues, to its end, on this thread; raise what it could not go on for."""
         if current_scope() is not None:
-            raise UsageError("An executor was started in a flow or task, which would wait for itself.")
+            raise UsageError(
+                "An executor was started in a flow or task, which would wait for itself. Start it outside of them."
+            )
         try:
             self.work(self._journal, until_empty=True)
         finally:
@@ -178,6 +181,8 @@ class Executor(RunWorker):
             self.work(self._journal)
         except WfengineError as error:
             self.fault = self.fault or error
+        except Exception as error:
+            self.fault = unforeseen(self.name, error)
         except BaseException as error:
             self.fault = InternalError(f"The executor ended by {type(error).__name__}: {error}. Please report this.")
             _logger.exception("the executor ended by an error that it should not have met")

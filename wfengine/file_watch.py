@@ -10,7 +10,6 @@ from __future__ import annotations
 import fnmatch
 import logging
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +17,9 @@ from typing import TYPE_CHECKING
 
 from wfengine.plain_json import plain_json
 from wfengine_journal.clock import text_from_seconds
-from wfengine_journal.errors import ForkedProcessError, InternalError, JournalError, UsageError, WfengineError
+from wfengine_journal.errors import ForkedProcessError, InternalError, JournalError, UsageError
 from wfengine_journal.events import PutFileEvent, list_watched_files
-from wfengine_journal.threads import start_thread
+from wfengine_scheduler.services import ThreadedService
 
 if TYPE_CHECKING:
     from wfengine_journal.store import Journal
@@ -60,8 +59,8 @@ class Folder:
         return fnmatch.fnmatchcase(parts[-1], self.pattern)
 
 
-class FileWatch:
-    """Watches folders. See `wfengine.services.Service`."""
+class FileWatch(ThreadedService):
+    """Watches folders. See `wfengine_scheduler.services.Service`."""
 
     name = "file watch"
 
@@ -69,6 +68,7 @@ class FileWatch:
         self, journal: Journal, folders: Iterable[Folder | str | os.PathLike[str]], *, rest_seconds: float = REST_SECONDS
     ) -> None:
         """Raises UsageError for a folder that is not there."""
+        super().__init__()
         self._journal = journal
         self._folders = [each if isinstance(each, Folder) else Folder(each) for each in folders]
         for folder in self._folders:
@@ -77,40 +77,22 @@ class FileWatch:
         self._rest = rest_seconds
         self._waiting: dict[str, tuple[str | None, float]] = {}  # path: its stamp, and since when it is that
         self._known: dict[str, str | None] = {}  # path: the stamp that the journal has, as far as this has written it
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._fault: WfengineError | None = None
         self.written = 0
 
     # ---- as the daemon sees it
 
-    @property
-    def fault(self) -> WfengineError | None:
-        """Why it cannot go on; None while it can."""
-        return self._fault
-
     def start(self) -> None:
         """Begin to watch, on a thread of its own. Raises UsageError without the package watchfiles."""
         _watchfiles()
-        self._thread = start_thread("wfengine-files", self._run)
-
-    def stop_taking(self) -> None:
-        """Watch no more."""
-        self._stopping.set()
-
-    def stop(self, timeout_seconds: float) -> None:
-        """Watch no more, and end."""
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join(timeout_seconds)
+        super().start()
 
     def report(self) -> dict[str, object]:
         """Return how it is."""
         return {"folders": [folder.real for folder in self._folders], "waiting": len(self._waiting), "events": self.written}
 
-    def _run(self) -> None:
+    def _work(self) -> None:
         watch = _watchfiles()
-        while not self._stopping.is_set() and self._fault is None:
+        while not self._stopping.is_set():
             try:
                 is_first = True
                 for changes in watch(
@@ -121,8 +103,8 @@ class FileWatch:
                     # The first time the system watches already, so what a scan does not find is told of later.
                     self.step(None if is_first else [path for _, path in changes])
                     is_first = False
-            except (JournalError, ForkedProcessError, InternalError) as error:
-                self._fault = None if self._stopping.is_set() else error
+            except (JournalError, ForkedProcessError, InternalError):
+                raise
             except Exception as error:
                 _logger.error("Folders cannot be watched, and it is tried again: %s: %s", type(error).__name__, error)
                 self._stopping.wait(AGAIN_SECONDS)

@@ -35,7 +35,7 @@ def checked_source(owner: str, source: object) -> dict[str, str]:
         raise UsageError(f"{owner}: source is {{ git = 'ADDRESS', reference = 'BRANCH, TAG OR COMMIT' }}, and not {source!r}.")
     address, reference = str(source["git"]), source.get("reference", "HEAD")
     if not address.strip() or address.startswith("-") or not address.isprintable():
-        raise UsageError(f"{owner}: {address!r} is no address of a git repository.")
+        raise UsageError(f"{owner}: {address!r} is no address of a git repository. Example: https://example.com/team/flows.git")
     if not isinstance(reference, str) or not _REFERENCE.fullmatch(reference) or ".." in reference:
         raise UsageError(f"{owner}: {reference!r} names no branch, tag or commit.")
     return {"git": address, "reference": reference}

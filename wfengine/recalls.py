@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from wfengine.replay import Recorded
 from wfengine.steps import Settle, Steps, Write
 from wfengine.task_future import calls_of
+from wfengine_journal.recorded_calls import list_calls_inside
 from wfengine_journal.transitions import SettleCall
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def _is_inside(inner: Call, outer: Call) -> bool:
 
 
 def _calls_inside(call: Call) -> list[CallRow]:
-    return call.run.journal.records.list_calls_inside(call.run.id, call.task_run_id)
+    return list_calls_inside(call.run.journal.records, call.run.id, call.task_run_id)
 
 
 def _interrupted(call: Call, row: CallRow, message: str) -> SettleCall:

@@ -1,7 +1,7 @@
 """What earlier executions of a flow run recorded, and how a call of the present one is answered from it.
 
-The rule (DESIGN, "the replay rule"): an exact identity with an outcome answers the call; one without is in doubt; a call
-with no row is new, unless it is proof of drift. Nothing here runs user code or writes.
+The rule: an exact identity with an outcome answers the call; one without is in doubt; a call with no row is new, unless it is
+proof of drift. Nothing here runs user code or writes.
 
 A run may have a million calls: they are read in parts, in the order in which they were recorded, which is that in which
 most are asked for; what was asked for is forgotten, down to one bit.
@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Literal
 from wfengine.id_sets import IdSet
 from wfengine.identity import differing_arguments, drift_cause
 from wfengine.ids import typed
+from wfengine_journal import recorded_calls
 from wfengine_journal.errors import DriftError
-from wfengine_journal.records import CALLS_AT_ONCE
+from wfengine_journal.recorded_calls import CALLS_AT_ONCE
 from wfengine_journal.transitions import Identity
 
 if TYPE_CHECKING:
@@ -70,18 +71,18 @@ class Recorded:
     @classmethod
     def load(cls, records: Records, flow_run_id: int, *, epoch: int, rerun: Rerun, by_person: bool, code_hash: str) -> Recorded:
         """Return what the executions before that of `epoch` recorded."""
-        until_id = records.find_last_call(flow_run_id)
+        until_id = recorded_calls.find_last_call(records, flow_run_id)
         self = cls(records, flow_run_id, until_id=until_id, rerun=rerun, by_person=by_person, code_hash=code_hash)
         self._code_hashes = records.list_code_hashes(flow_run_id)
         self._code_hashes.pop(epoch, None)  # this execution's own row
         self._last_epochs = {reason: number for number, reason in sorted(records.list_reasons(flow_run_id).items())}
-        asked = records.list_reruns(flow_run_id)
+        asked = recorded_calls.list_reruns(records, flow_run_id)
         for number, words in sorted(asked.items()):
             self._asked_epochs.update(dict.fromkeys(words.split(), number))
         if "changed" in self._asked_epochs:
-            self._task_codes = records.list_task_codes(flow_run_id)
+            self._task_codes = recorded_calls.list_task_codes(records, flow_run_id)
         if asked:
-            for scope, ended_at, at in records.list_superseded(flow_run_id):
+            for scope, ended_at, at in recorded_calls.list_superseded(records, flow_run_id):
                 self._excused.setdefault(scope, []).append((ended_at, at))
         return self
 
@@ -95,16 +96,16 @@ class Recorded:
                 self._read_on()
                 row = self._read.get(key)
             if row is None and not self._is_whole:
-                row = self._records.find_call_row(Identity(self._flow_run_id, *key), self._until_id)
+                row = recorded_calls.find_call_row(self._records, Identity(self._flow_run_id, *key), self._until_id)
         return None if row is None or row.id in self._claimed else row
 
     def _read_on(self) -> None:
         records, run_id = self._records, self._flow_run_id
-        if self._read_to == 0 and not records.is_large(run_id):
-            rows = records.list_calls(run_id)
+        if self._read_to == 0 and not recorded_calls.is_large(records, run_id):
+            rows = recorded_calls.list_calls(records, run_id)
             self._read_to, self._is_whole = self._until_id, True
         else:
-            rows = records.list_calls_after(run_id, self._read_to, self._until_id, PART)
+            rows = recorded_calls.list_calls_after(records, run_id, self._read_to, self._until_id, PART)
             self._read_to = rows[-1].id if len(rows) == PART else self._until_id
         for row in rows:
             if row.id <= self._until_id and row.id not in self._claimed:
@@ -115,7 +116,7 @@ class Recorded:
     def _any(self, key: _Key) -> CallRow | None:
         """Return the recorded call with that identity, whether it was asked for or not."""
         row = self._retaken.get(key) or self._read.get(key)
-        return row or self._records.find_call_row(Identity(self._flow_run_id, *key), self._until_id)
+        return row or recorded_calls.find_call_row(self._records, Identity(self._flow_run_id, *key), self._until_id)
 
     def _take(self, row: CallRow) -> CallRow:
         self._claimed.add(row.id)
@@ -154,7 +155,7 @@ class Recorded:
     def has_not_ready(self) -> bool:
         """Tell whether some calls could not begin, for what they waited for failed."""
         if self._has_not_ready is None:
-            self._has_not_ready = self._records.has_not_ready(self._flow_run_id)
+            self._has_not_ready = recorded_calls.has_not_ready(self._records, self._flow_run_id)
         return self._has_not_ready
 
     def note_lived(self, row: CallRow) -> None:
@@ -236,7 +237,9 @@ class Recorded:
         """Return the first in one of these queues that was neither asked for nor replaced; what was leaves the queue."""
         ids = queues.get((scope, task_id))
         if ids is None:
-            completed = self._records.list_completed_on_main_lane(self._flow_run_id, scope, task_id, self._until_id)
+            completed = recorded_calls.list_completed_on_main_lane(
+                self._records, self._flow_run_id, scope, task_id, self._until_id
+            )
             ids = queues[(scope, task_id)] = deque(each for each in completed if each not in self._claimed)
         while ids and (ids[0] in self._claimed or ids[0] in self._replaced):
             ids.popleft()
@@ -275,7 +278,7 @@ class Recorded:
         found = {row.id for row in self._retaken.values() if row.state == "COMPLETED"}
         after = 0
         while True:
-            part = self._records.list_completed(self._flow_run_id, after, self._until_id, CALLS_AT_ONCE)
+            part = recorded_calls.list_completed(self._records, self._flow_run_id, after, self._until_id, CALLS_AT_ONCE)
             # What a finished task called is not consulted again: it belongs to that task's answer.
             found.update(
                 row_id

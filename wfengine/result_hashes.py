@@ -1,6 +1,6 @@
 """Under which hash the results of tasks are stored, for as long as the program holds the very objects.
 
-A value of a type without a canonical form counts, as an argument, by the hash it was stored under (DESIGN 4).
+A value of a type without a canonical form counts, as an argument, by the hash it was stored under.
 """
 
 from __future__ import annotations

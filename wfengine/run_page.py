@@ -12,17 +12,9 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
-from wfengine_journal.queries import (
-    get_run,
-    list_bars,
-    list_failures,
-    list_history,
-    list_logs,
-    list_subflow_runs,
-    list_task_groups,
-    list_tasks,
-)
+from wfengine_journal.queries import get_run, list_history, list_logs, list_subflow_runs
 from wfengine_journal.rows import Bar, Run, TaskGroup
+from wfengine_journal.task_queries import list_bars, list_failures, list_task_groups, list_tasks
 
 #: Rows of each table on a page: as many as a browser lays out at once without a wait.
 LIMIT = 1000

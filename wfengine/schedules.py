@@ -102,7 +102,9 @@ class Schedule:
         for name in ("anchor_date", "once", "start", "end"):
             _check_datetime(name, getattr(self, name))
         if self.anchor_date is not None and self.interval is None:
-            raise ScheduleError("anchor_date is counted from by an interval; only an interval has one.")
+            raise ScheduleError(
+                "anchor_date is counted from by an interval; only an interval has one. Give interval=, or leave it out."
+            )
         put(self, "timezone", find_zone(self.timezone if self.timezone is not None else self._own_zone()).name)
         put(self, "jitter", _checked_duration("jitter", self.jitter))
         put(self, "misfire_grace", _checked_duration("misfire_grace", self.misfire_grace))

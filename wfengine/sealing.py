@@ -35,7 +35,9 @@ def unseal(codec: str, data: str | bytes, what: str) -> object:
     """Return the value that was sealed. Raises ValueNotStorableError without its key, JournalCorruptError if it was changed."""
     key_id = codec.partition(":")[2]
     if not isinstance(data, bytes):
-        raise JournalCorruptError(f"{what} is damaged in the journal: it is text, and should be encrypted bytes.")
+        raise JournalCorruptError(
+            f"{what} is damaged in the journal: it is text, and should be encrypted bytes. See what else is: wfengine doctor"
+        )
     try:
         key = key_of(key_id, what[:1].upper() + what[1:])
     except SecretError as error:

@@ -89,7 +89,10 @@ class Key:
         try:
             return self._sealing_cipher().decrypt(data, [b"wfengine sealed", kind.encode()])
         except (InvalidTag, ValueError) as error:
-            raise SecretError(f"{what} cannot be decrypted with its key {self.id}: it was changed in the journal.") from error
+            raise SecretError(
+                f"{what} cannot be decrypted with its key {self.id}: it was changed in the journal. See what else is damaged: "
+                "wfengine doctor"
+            ) from error
 
     def _cipher(self) -> AESGCM:
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM

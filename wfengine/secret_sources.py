@@ -138,7 +138,10 @@ def _from_keyring(place: str) -> str:
     service, _, user = place.rpartition("/")
     value = read_keyring(service, user)
     if value is None:
-        raise SecretError(f"The keyring of the system has nothing under service '{service}', user '{user}'.")
+        raise SecretError(
+            f"The keyring of the system has nothing under service '{service}', user '{user}'. "
+            f"Put it there: keyring set {service} {user}"
+        )
     return value
 
 

@@ -42,8 +42,8 @@ from wfengine_scheduler.pausing import pause_deployment, unpause_deployment
 if TYPE_CHECKING:
     from wfengine.executor import Recover
     from wfengine.flows import AnyFlow
-    from wfengine.services import Service
     from wfengine_journal.store import Journal
+    from wfengine_scheduler.services import Service
 
 _logger = logging.getLogger("wfengine.daemon")
 

@@ -11,8 +11,8 @@ from wfengine.upkeep_tables import checked_table, find_file, read_tables
 from wfengine_journal.errors import UsageError
 
 if TYPE_CHECKING:
-    from wfengine.services import Service
     from wfengine_journal.store import Journal
+    from wfengine_scheduler.services import Service
 
 _FOLDER: Mapping[str, type] = {"path": str, "pattern": str, "recursive": bool}
 _WEBHOOKS: Mapping[str, type] = {"host": str, "port": int, "hooks": list}

@@ -7,7 +7,6 @@ it. What could not be done is logged and tried again later: a full backup disk i
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -20,8 +19,8 @@ from wfengine_journal.clock import seconds_from_text, text_from_seconds
 from wfengine_journal.daemons import SetUpkeep, Upkeep, get_upkeep
 from wfengine_journal.errors import UsageError, WfengineError
 from wfengine_journal.location import make_private_folder
-from wfengine_journal.threads import start_thread
 from wfengine_journal.tickets import WriteRefused
+from wfengine_scheduler.services import ThreadedService
 
 if TYPE_CHECKING:
     from wfengine_journal.store import Journal
@@ -85,21 +84,19 @@ class _Job:
     do: Callable[[], str]  # returns what was done, for people
 
 
-class UpkeepService:
-    """Does retention and backups on a thread of its own. See `services.Service`."""
+class UpkeepService(ThreadedService):
+    """Does retention and backups on a thread of its own. See `wfengine_scheduler.services.Service`."""
 
     name = "upkeep"
 
     def __init__(self, journal: Journal, *, retention: Retention | None = None, backups: Backups | None = None) -> None:
+        super().__init__()
         self._journal = journal
         self._jobs: list[_Job] = []
         if retention is not None:
             self._jobs.append(_Job("prune", age_seconds(retention.every), lambda: _prune(journal, retention)))
         if backups is not None:
             self._jobs.append(_Job("backup", age_seconds(backups.every), lambda: _backup(journal, backups)))
-        self._stopped = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._fault: WfengineError | None = None
         self._last: dict[str, Upkeep] = {}
 
     @property
@@ -107,25 +104,13 @@ class UpkeepService:
         """Tell whether there is anything to do."""
         return bool(self._jobs)
 
-    @property
-    def fault(self) -> WfengineError | None:
-        """See Service."""
-        return self._fault
-
     def start(self) -> None:
-        """See Service."""
+        """Begin, where there is anything to do.
+
+        When stopped, a backup that is cut off leaves no file under a backup's name; pruning stops between two batches.
+        """
         if self._jobs:
-            self._thread = start_thread("wfengine-upkeep", self._run)
-
-    def stop_taking(self) -> None:
-        """See Service."""
-        self._stopped.set()
-
-    def stop(self, timeout_seconds: float) -> None:
-        """See Service. A backup that is cut off leaves no file under a backup's name; pruning stops between two batches."""
-        self._stopped.set()
-        if self._thread is not None:
-            self._thread.join(timeout_seconds)
+            super().start()
 
     def report(self) -> dict[str, object]:
         """See Service."""
@@ -140,20 +125,15 @@ class UpkeepService:
             for last in (self._last.get(job.kind, Upkeep()),)
         }
 
-    def _run(self) -> None:
-        while not self._stopped.is_set():
-            try:
-                seconds = self.step()
-            except WfengineError as error:
-                self._fault = error  # the journal cannot be written
-                return
-            self._stopped.wait(max(0.01, min(seconds, LOOK_SECONDS)))
+    def _work(self) -> None:
+        while not self._stopping.is_set():
+            self._stopping.wait(max(0.01, min(self.step(), LOOK_SECONDS)))
 
     def step(self) -> float:
         """Do what is due; return after how many seconds to look again. Raises JournalError where nothing can be written."""
         waits = [LOOK_SECONDS]
         for job in self._jobs:
-            if self._stopped.is_set():
+            if self._stopping.is_set():
                 break
             text, upkeep = self._read(job.kind)
             self._last[job.kind] = upkeep
@@ -218,7 +198,9 @@ def _backup(journal: Journal, backups: Backups) -> str:
     try:
         make_private_folder(folder)
     except OSError as error:
-        raise UsageError(f"The folder of backups, {folder}, cannot be made: {error.strerror}.") from error
+        raise UsageError(
+            f"The folder of backups, {folder}, cannot be made: {error.strerror}. Make it, or name another one: [backup] folder"
+        ) from error
     name = default_target(journal.path, journal.clock).name
     made = backup_journal(folder / name, journal=journal.path, overwrite=True)
     for old in _backups_in(folder, journal.path.name)[: -backups.keep]:

@@ -73,7 +73,7 @@ class Hook:
 
 
 class WebhookReceiver:
-    """Receives webhooks. See `wfengine.services.Service`."""
+    """Receives webhooks. See `wfengine_scheduler.services.Service`."""
 
     name = "webhooks"
 

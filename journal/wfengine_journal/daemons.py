@@ -237,9 +237,3 @@ def ids_of_flow(connection: sqlite3.Connection, flow_name: str) -> list[int]:
         (flow_name,),
     )
     return [int(row[0]) for row in rows.fetchall()]
-
-
-def queues_of(connection: sqlite3.Connection, deployment_ids: tuple[int, ...]) -> list[str]:
-    """Return the queues in which runs of deployments wait."""
-    rows = [connection.execute("SELECT queue FROM deployment WHERE id = ?", (each,)).fetchone() for each in deployment_ids]
-    return sorted({str(row[0]) for row in rows if row is not None})

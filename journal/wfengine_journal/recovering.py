@@ -69,7 +69,7 @@ def recover(source: Path, target: Path, *, overwrite: bool = False, clock: Clock
     Raises JournalNotFoundError, NotAJournalError where nothing can be read, UsageError if the target exists.
     """
     if not source.is_file():
-        raise JournalNotFoundError(f"There is no file {source}.")
+        raise JournalNotFoundError(f"There is no file {source}. Name the damaged journal.")
     if target.exists() and source.samefile(target):
         raise UsageError(f"{target} is the damaged file itself. Name another file.")
     if not looks_like_a_journal(source):

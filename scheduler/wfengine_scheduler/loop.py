@@ -8,17 +8,16 @@ least every second, whatever it waits for.
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 
 from wfengine_journal.changes import Mark
 from wfengine_journal.clock import seconds_from_text
-from wfengine_journal.errors import ForkedProcessError, InternalError, JournalError, ScheduleError, WfengineError
+from wfengine_journal.errors import ScheduleError
 from wfengine_journal.names import new_run_name
 from wfengine_journal.store import Journal
-from wfengine_journal.threads import start_thread
 from wfengine_journal.ticks import DecideTicks, Decision, OpenRun, ScheduleRow, find_next_due, list_due, list_open_runs_of
+from wfengine_scheduler.services import ThreadedService
 from wfengine_scheduler.ticks import WAITING_RUNS, decide, text_of
 
 _logger = logging.getLogger("wfengine.scheduler")
@@ -34,7 +33,7 @@ REST_SECONDS = 0.05
 LOOKS = 1000
 
 
-class Scheduler:
+class Scheduler(ThreadedService):
     """A scheduler of one journal: all its deployments, or some. `launch` is told each run that it started, after the commit."""
 
     name = "scheduler"
@@ -42,14 +41,11 @@ class Scheduler:
     def __init__(
         self, journal: Journal, *, deployment_ids: Collection[int] | None = None, launch: Callable[[int], object] | None = None
     ) -> None:
+        super().__init__()
         self.journal = journal
         self.deployment_ids = deployment_ids
         self.is_ready = False  # it has decided once what was due
         self._launch = launch
-        self._fault: WfengineError | None = None
-        self._thread: threading.Thread | None = None
-        self._stopping = threading.Event()
-        self._wake = threading.Event()
         self._unreadable: dict[int, tuple[object, ...]] = {}  # by id: what the schedule said when it could not be read
         self._ticks = self._runs = 0
         self._next_due: float | None = None
@@ -131,27 +127,6 @@ class Scheduler:
 
     # ---- a part of the daemon
 
-    @property
-    def fault(self) -> WfengineError | None:
-        """Return why it cannot go on: the journal cannot be used any more."""
-        return self._fault
-
-    def start(self) -> None:
-        """Begin to decide, on a thread of its own."""
-        if self._thread is None:
-            self._thread = start_thread("wfengine-scheduler", self._run)
-
-    def stop_taking(self) -> None:
-        """Start no more runs. May be called again."""
-        self._stopping.set()
-        self._wake.set()
-
-    def stop(self, timeout_seconds: float) -> None:
-        """End, within so many seconds: a decision that is being written is waited for."""
-        self.stop_taking()
-        if self._thread is not None:
-            self._thread.join(timeout_seconds)
-
     def report(self) -> dict[str, object]:
         """Return how it is, as JSON values. `late_seconds`: of the latest tick that was in time."""
         return {
@@ -162,18 +137,15 @@ class Scheduler:
             "unreadable_schedules": sorted(self._unreadable),
         }
 
-    def _run(self) -> None:
-        try:
-            while not self._stopping.is_set():
-                self._wake.clear()
-                mark = self.journal.changes.mark()
-                due = self.step()
-                if self._stopping.is_set():
-                    return
-                seconds = SLEEP_SECONDS if due is None else min(SLEEP_SECONDS, due - self.journal.clock.wall_seconds())
-                self._sleep(max(seconds, REST_SECONDS) if self._unreadable else seconds, mark)
-        except (JournalError, InternalError, ForkedProcessError) as error:
-            self._fault = error
+    def _work(self) -> None:
+        while not self._stopping.is_set():
+            self._wake.clear()
+            mark = self.journal.changes.mark()
+            due = self.step()
+            if self._stopping.is_set():
+                return
+            seconds = SLEEP_SECONDS if due is None else min(SLEEP_SECONDS, due - self.journal.clock.wall_seconds())
+            self._sleep(max(seconds, REST_SECONDS) if self._unreadable else seconds, mark)
 
     def _sleep(self, seconds: float, mark: Mark) -> None:
         """Sleep so long, or until something is committed: not at once then, a schedule can wait for as long as that."""

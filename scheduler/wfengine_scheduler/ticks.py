@@ -76,7 +76,9 @@ def recorded_parameters(text: str) -> dict[str, object]:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise ScheduleError(f"{text[:40]!r} is recorded for it, and are no parameters. Check the file with: wfengine doctor")
+        raise ScheduleError(
+            f"{text[:40]!r} is recorded for it, and is no object of parameters. Check the file with: wfengine doctor"
+        )
     return found
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks import growth
 from tests.engine.deployed import deploy
-from wfengine_journal import queries, queues, ticks
+from wfengine_journal import queries, queues, task_queries, ticks
 from wfengine_journal.block_transitions import list_woken
 from wfengine_journal.store import close_all, open_journal
 
@@ -32,11 +32,11 @@ READS: dict[str, Callable[[sqlite3.Connection], object]] = {
     "the newest runs that failed": lambda c: queries.list_runs(c, states=["FAILED"], limit=1),
     "a run by its name": lambda c: queries.find_runs(c, "no-such-run"),
     "the last run": lambda c: queries.get_run(c, "@last"),
-    "the tasks of a run": lambda c: queries.list_task_groups(c, 1),
-    "the calls of a run": lambda c: queries.list_tasks(c, 1),
-    "the failures of a run": lambda c: queries.list_failures(c, 1),
+    "the tasks of a run": lambda c: task_queries.list_task_groups(c, 1),
+    "the calls of a run": lambda c: task_queries.list_tasks(c, 1),
+    "the failures of a run": lambda c: task_queries.list_failures(c, 1),
     "the history of a run": lambda c: queries.list_history(c, 1),
-    "the bars of a run": lambda c: queries.list_bars(c, 1),
+    "the bars of a run": lambda c: task_queries.list_bars(c, 1),
     "the log of a run": lambda c: queries.list_logs(c, 1),
     "the subflows of a run": lambda c: queries.list_subflow_runs(c, 1, 5),
     "whether a run is open": queries.has_open_runs,

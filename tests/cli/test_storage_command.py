@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 
 import pytest
 from command_line import Cli
 
 from tests.engine.bucket_server import BucketServer, failing
+from tests.engine.bucket_server import running as running
+from tests.engine.bucket_server import server as server
 from wfengine.bucket_storage import BucketStorage
 
 PROGRAM = """
@@ -21,21 +22,6 @@ def report():
 if __name__ == "__main__":
     report()
 """
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[BucketServer]:
-    started = BucketServer()
-    yield started
-    started.stop()
-
-
-@pytest.fixture
-def server(running: BucketServer, monkeypatch: pytest.MonkeyPatch) -> BucketServer:
-    running.fault = None
-    for name, value in running.environment.items():
-        monkeypatch.setenv(name, value)
-    return running
 
 
 @pytest.fixture

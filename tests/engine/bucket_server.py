@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import fsspec
+import pytest
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.wrappers import Response
@@ -58,6 +59,23 @@ class BucketServer:
         if answer is not None:
             return answer(environ, start_response)
         return self._moto(environ, start_response)  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[BucketServer]:
+    """A server for all tests of a module. A module that wants it imports this and `server`."""
+    started = BucketServer()
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def server(running: BucketServer, monkeypatch: pytest.MonkeyPatch) -> BucketServer:
+    """The running server without a fault, and an environment that leads to it."""
+    running.fault = None
+    for name, value in running.environment.items():
+        monkeypatch.setenv(name, value)
+    return running
 
 
 def failing(status: int, times: int, method: str) -> Fault:

@@ -10,18 +10,18 @@ import signal
 import subprocess
 import sys
 import textwrap
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import VirtualClock
 from wfengine import use_journal
 from wfengine_journal import store
-from wfengine_journal.clock import text_from_seconds
 from wfengine_journal.connection import open_reader
 
+FakeClock = VirtualClock  # as tests of the engine name it
 #: Seconds after which a test program counts as hanging.
 PROGRAM_SECONDS = 60
 
@@ -51,32 +51,6 @@ class Rows:
         """Return state and state name of a flow run."""
         ((state, name),) = self("SELECT state, state_name FROM runs WHERE id = ?", run_id)
         return state, name
-
-
-class FakeClock:
-    """A clock that stands still until somebody sleeps on it."""
-
-    def __init__(self, start: float = 1_750_000_000.0) -> None:
-        self._lock = threading.Lock()
-        self.now = start
-        self.slept: list[float] = []
-
-    def now_text(self) -> str:
-        return text_from_seconds(self.now)
-
-    def wall_seconds(self) -> float:
-        return self.now
-
-    def monotonic_seconds(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        with self._lock:
-            self.slept.append(seconds)
-            self.now += seconds
-
-    async def sleep_async(self, seconds: float) -> None:
-        self.sleep(seconds)
 
 
 @pytest.fixture(autouse=True)

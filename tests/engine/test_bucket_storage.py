@@ -6,11 +6,12 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 
 from tests.engine.bucket_server import BucketServer, failing, killing
+from tests.engine.bucket_server import running as running
+from tests.engine.bucket_server import server as server
 from tests.engine.conftest import Program, Rows
 from wfengine import flow, task
 from wfengine.bucket_orphans import delete_orphans, find_orphans
@@ -20,21 +21,6 @@ from wfengine.stored_files import delete
 from wfengine_journal.errors import JournalNotFoundError, StoredResultError, UsageError, ValueNotStorableError
 
 LARGE = "x" * 5000
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[BucketServer]:
-    server = BucketServer()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def server(running: BucketServer, monkeypatch: pytest.MonkeyPatch) -> BucketServer:
-    running.fault = None
-    for name, value in running.environment.items():
-        monkeypatch.setenv(name, value)
-    return running
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A new call where the journal has another one: row by row, the table of DESIGN 4."""
+"""A new call where the journal has another one: what was edited, who resumes, and what the task says, row by row."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from wfengine import Flow, State, as_completed, current_task_run, flow, task, wa
 from wfengine.recovery import resumable_runs, resume_run
 from wfengine.states import Completed, Failed
 from wfengine_journal.errors import DriftError, FailedStateError, NotFoundError, RecordedError, RunOwnedError, UsageError
+from wfengine_journal.recorded_calls import list_calls
 from wfengine_journal.store import Journal
 
 
@@ -676,7 +677,7 @@ def test_drift_error_and_owner_error_are_errors_of_the_caller_and_never_of_a_tas
     numbers[0] = 2
     with pytest.raises(DriftError):
         drifting.resume(1)
-    assert [row.state for row in journal.records.list_calls(1)] == ["COMPLETED"]
+    assert [row.state for row in list_calls(journal.records, 1)] == ["COMPLETED"]
     with pytest.raises(DriftError):
         drifting.resume(1, on_drift="error")
 

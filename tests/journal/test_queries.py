@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from handmade import at, insert_run, insert_task_run, make_journal
 
-from wfengine_journal import queries
+from wfengine_journal import queries, task_queries
 from wfengine_journal.errors import NotFoundError
 from wfengine_journal.rows import ExecutionCounts
 
@@ -39,10 +39,10 @@ def test_bars_and_failures_are_the_same_as_in_the_views(connection: sqlite3.Conn
     ).fetchall()
     bars = [
         (bar.task, bar.task_id, round(bar.offset_s, 6), round(bar.duration_s or 0, 6))
-        for bar in queries.list_bars(connection, 1)
+        for bar in task_queries.list_bars(connection, 1)
     ]
     assert bars == [tuple(row) for row in rows]
-    failures = queries.list_failures(connection, 3)
+    failures = task_queries.list_failures(connection, 3)
     assert [(failure.task, failure.type, failure.ended_the_run) for failure in failures] == [
         (None, "KeyError", True),
         ("clean", "KeyError", True),
@@ -50,7 +50,9 @@ def test_bars_and_failures_are_the_same_as_in_the_views(connection: sqlite3.Conn
 
 
 def test_task_counts_count_by_task_and_state_and_name_subflows(connection: sqlite3.Connection) -> None:
-    found = [(count.kind, count.task, count.state, count.count, count.replayed) for count in queries.task_counts(connection, 1)]
+    found = [
+        (count.kind, count.task, count.state, count.count, count.replayed) for count in task_queries.task_counts(connection, 1)
+    ]
     assert found == [
         ("task", "extract", "COMPLETED", 1, 1),
         ("task", "clean", "COMPLETED", 3, 0),
@@ -64,7 +66,7 @@ def test_task_counts_are_the_same_for_a_run_whose_calls_lie_far_apart(journal: P
     writer.commit()
     writer.close()
     with queries.reading(journal) as connection:
-        found = [(count.task, count.state, count.count) for count in queries.task_counts(connection, 1)]
+        found = [(count.task, count.state, count.count) for count in task_queries.task_counts(connection, 1)]
     assert found == [
         ("extract", "COMPLETED", 1),
         ("clean", "COMPLETED", 3),
@@ -75,18 +77,18 @@ def test_task_counts_are_the_same_for_a_run_whose_calls_lie_far_apart(journal: P
 
 def test_what_an_execution_ran_is_told_from_what_it_replayed_and_from_orphans(journal: Path) -> None:
     with queries.reading(journal) as connection:
-        before = queries.execution_counts(connection, 1)
+        before = task_queries.execution_counts(connection, 1)
     assert before == ExecutionCounts(replayed=1, ran=2, not_asked=1)
     writer = sqlite3.connect(journal)
     insert_task_run(writer, 900_000, 1, 1, "FAILED", epoch=2, ended_at=at(14))
     writer.commit()
     writer.close()
     with queries.reading(journal) as connection:  # by the index now: the ids lie far apart
-        assert queries.execution_counts(connection, 1) == ExecutionCounts(replayed=1, ran=3, not_asked=1)
+        assert task_queries.execution_counts(connection, 1) == ExecutionCounts(replayed=1, ran=3, not_asked=1)
 
 
 def test_task_groups_hold_medians_and_when_they_ran(connection: sqlite3.Connection) -> None:
-    extract, clean, report = queries.list_task_groups(connection, 1)
+    extract, clean, report = task_queries.list_task_groups(connection, 1)
     assert (extract.count, extract.median_s, extract.starts_s, extract.ends_s) == (
         1, pytest.approx(0.1), pytest.approx(0.1), pytest.approx(0.2),
     )  # fmt: skip
@@ -95,9 +97,9 @@ def test_task_groups_hold_medians_and_when_they_ran(connection: sqlite3.Connecti
 
 
 def test_pages_of_tasks_join_without_gap_or_repetition(connection: sqlite3.Connection) -> None:
-    whole = queries.list_tasks(connection, 1)
+    whole = task_queries.list_tasks(connection, 1)
     joined, after_id = [], 0
-    while page := queries.list_tasks(connection, 1, limit=1, after_id=after_id):
+    while page := task_queries.list_tasks(connection, 1, limit=1, after_id=after_id):
         joined += page
         after_id = page[-1].id
     assert joined == whole
@@ -144,13 +146,13 @@ SMALL = {"f", "k", "flow", "task", "r", "flow_run", "meta", "g", "s", "json_each
         lambda c: queries.get_run(c, "@last"),
         lambda c: queries.get_run(c, "quiet-heron"),
         lambda c: queries.get_run(c, "cut"),
-        lambda c: queries.task_counts(c, 1),
-        lambda c: queries.execution_counts(c, 1),
-        lambda c: queries.find_call_in_doubt(c, 5),
-        lambda c: queries.list_task_groups(c, 1),
-        lambda c: queries.list_tasks(c, 1),
-        lambda c: queries.list_bars(c, 1),
-        lambda c: queries.list_failures(c, 1),
+        lambda c: task_queries.task_counts(c, 1),
+        lambda c: task_queries.execution_counts(c, 1),
+        lambda c: task_queries.find_call_in_doubt(c, 5),
+        lambda c: task_queries.list_task_groups(c, 1),
+        lambda c: task_queries.list_tasks(c, 1),
+        lambda c: task_queries.list_bars(c, 1),
+        lambda c: task_queries.list_failures(c, 1),
         lambda c: queries.list_history(c, 1),
         lambda c: queries.list_run_transitions(c, 1),
         lambda c: queries.list_logs(c, 1, level=20, task="clean"),

@@ -18,7 +18,8 @@ from wfengine.page.pages import PAGES
 from wfengine.page.serving import Serving
 from wfengine_journal import store
 from wfengine_journal.page_queries import count_groups
-from wfengine_journal.queries import list_task_groups, reading
+from wfengine_journal.queries import reading
+from wfengine_journal.task_queries import list_task_groups
 
 CALLS = 100_000
 RUNS = 100_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,7 @@ import pytest
 from tests.conftest import VirtualClock
 from wfengine_journal import store
 from wfengine_journal.deployments import DeploymentColumns, PutDeployment, ScheduleColumns
-from wfengine_journal.errors import NotFoundError, UsageError
+from wfengine_journal.errors import InternalError, NotFoundError, UsageError
 from wfengine_scheduler.backfill import backfill, plan_backfill
 from wfengine_scheduler.loop import Scheduler
 from wfengine_scheduler.pausing import pause_deployment, pause_schedule, unpause_deployment, unpause_schedule
@@ -391,3 +392,20 @@ def test_a_backfill_starts_what_never_ran_and_nothing_twice(desk: Desk) -> None:
         plan_backfill(desk.journal, 1, start - timedelta(days=1), end, limit=2)
     with pytest.raises(UsageError, match="to a later one"):
         plan_backfill(desk.journal, 1, end, start)
+
+
+def test_an_error_that_nobody_thought_of_is_a_fault_and_not_a_scheduler_that_starts_nothing_more(desk: Desk) -> None:
+    launched = threading.Event()
+
+    def launch(_: int) -> None:
+        launched.set()
+        raise LookupError("of the launch")
+
+    desk.deploy(cron("0 * * * *"))
+    desk.at("01:00")
+    scheduler = Scheduler(desk.journal, launch=launch)
+    scheduler.start()
+    assert launched.wait(60)
+    scheduler.stop(60)
+    with pytest.raises(InternalError, match="scheduler of this daemon cannot go on: LookupError: of the launch"):
+        raise scheduler.fault or AssertionError("it has no fault")

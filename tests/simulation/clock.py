@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import os
 import struct
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from wfengine_journal.clock import text_from_seconds
+from wfengine.testing.clock import VirtualClock
 
 _FORM = struct.Struct("<dd")
 
 
-class MachineClock:
+class MachineClock(VirtualClock):
     """Wall and monotonic time in a file of some bytes, so that a process which is killed takes neither with it."""
 
     def __init__(self, path: Path, start: float) -> None:
         """`start`: what the wall shows where there is no such file yet."""
-        self._lock = threading.Lock()
+        super().__init__(start)
         self.on_sleep: Callable[[], object] = lambda: None
         is_new = not path.exists()
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        self._wall, self._monotonic = start, 0.0
         if is_new:
             self._write()
         else:
@@ -31,21 +29,9 @@ class MachineClock:
     def _write(self) -> None:
         os.pwrite(self._descriptor, _FORM.pack(self._wall, self._monotonic), 0)
 
-    def now_text(self) -> str:
-        return text_from_seconds(self._wall)
-
-    def wall_seconds(self) -> float:
-        return self._wall
-
-    def monotonic_seconds(self) -> float:
-        return self._monotonic
-
-    def pass_time(self, seconds: float) -> None:
-        """Let time pass, for both."""
-        with self._lock:
-            self._wall += seconds
-            self._monotonic += seconds
-            self._write()
+    def _move(self, seconds: float) -> None:
+        super()._move(seconds)
+        self._write()
 
     def set_by(self, seconds: float) -> None:
         """Set the wall forward or back, as a person or a time server does."""
@@ -54,8 +40,5 @@ class MachineClock:
             self._write()
 
     def sleep(self, seconds: float) -> None:
-        self.pass_time(max(0.0, seconds))
+        super().sleep(seconds)
         self.on_sleep()
-
-    async def sleep_async(self, seconds: float) -> None:
-        self.sleep(seconds)

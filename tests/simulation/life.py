@@ -74,7 +74,7 @@ class Life:
             due = self.turn()
             rest = self.dice.uniform(60, 1800)
             now = self.clock.wall_seconds()
-            self.clock.pass_time(max(0.001, min(rest, (due or until) - now)))
+            self.clock.advance(max(0.001, min(rest, (due or until) - now)))
 
     def turn(self) -> float | None:
         """Do what is due now; return when the next schedule is due."""
@@ -94,7 +94,7 @@ class Life:
                 self.be_a_person(1.0)
                 if not self.rows("SELECT 1 FROM flow_run WHERE state NOT IN ('COMPLETED', 'FAILED', 'CANCELLED') LIMIT 1"):
                     return True
-                self.clock.pass_time(HOUR)
+                self.clock.advance(HOUR)
         return False
 
     def be_a_person(self, share: float) -> None:
@@ -116,7 +116,7 @@ class Life:
                 with self.noted.open("a", encoding="utf-8") as noted:
                     noted.write(f"{name}\n")
                 self.clock.set_by(set_by)
-                self.clock.pass_time(passed)
+                self.clock.advance(passed)
                 return
 
     def rows(self, sql: str) -> list[tuple[object, ...]]:

@@ -28,10 +28,11 @@ from wfengine_journal.automations import (
     list_pending,
 )
 from wfengine_journal.clock import seconds_from_text, text_from_seconds
-from wfengine_journal.errors import ForkedProcessError, InternalError, JournalError, UsageError, WfengineError
+from wfengine_journal.errors import ForkedProcessError, JournalError, UsageError, WfengineError
 from wfengine_journal.events import last_event_id, list_events_after
 from wfengine_journal.threads import start_thread
 from wfengine_journal.tickets import WriteRefused
+from wfengine_scheduler.services import ThreadedService, unforeseen
 
 if TYPE_CHECKING:
     from wfengine.automations.definitions import Automation
@@ -57,21 +58,18 @@ RESOURCE_SECONDS = 60.0
 _logger = logging.getLogger("wfengine.automations")
 
 
-class Automations:
-    """Serves the automations of one journal. See `wfengine.services.Service`."""
+class Automations(ThreadedService):
+    """Serves the automations of one journal. See `wfengine_scheduler.services.Service`."""
 
     name = "automations"
 
     def __init__(self, journal: Journal, *, workers: int = WORKERS) -> None:
+        super().__init__()
         self._journal = journal
-        self._wake = threading.Event()
-        self._stopping = threading.Event()  # nothing more is begun
         self._ending = threading.Event()  # what runs is ended
-        self._thread: threading.Thread | None = None
         self._most_workers = workers
         self._busy: set[int] = set()  # firings that a worker has
         self._lock = threading.Lock()
-        self._fault: WfengineError | None = None
         self._leads = False
         self._seen: dict[int, tuple[AutomationRow, int]] = {}  # up to which event without consequence, while the row is that
         self._read: dict[str, Automation | None] = {}  # by definition; None: it cannot be read
@@ -81,26 +79,10 @@ class Automations:
 
     # ---- as the daemon sees it
 
-    @property
-    def fault(self) -> WfengineError | None:
-        """Why it cannot go on; None while it can."""
-        return self._fault
-
-    def start(self) -> None:
-        """Begin to look, on a thread of its own."""
-        self._thread = start_thread("wfengine-automations", self._run)
-
-    def stop_taking(self) -> None:
-        """Begin nothing more; what is under way goes on."""
-        self._stopping.set()
-        self._wake.set()
-
     def stop(self, timeout_seconds: float) -> None:
         """Let end what is under way, for so long; a program that still runs then is ended, and tried again by another one."""
-        self.stop_taking()
         until = self._journal.clock.monotonic_seconds() + timeout_seconds
-        if self._thread is not None:
-            self._thread.join(max(timeout_seconds, 0.0))
+        super().stop(timeout_seconds)
         while self._busy and self._journal.clock.monotonic_seconds() < until + LAST_SECONDS and self._fault is None:
             self._wake.clear()
             if self._journal.clock.monotonic_seconds() >= until:
@@ -120,27 +102,20 @@ class Automations:
 
     # ---- the loop
 
-    def _run(self) -> None:
-        try:
-            while not self._stopping.is_set():
-                self._wake.clear()
-                self._leads = self._leads or self._journal.lead_automations()
-                if not self._leads:
-                    self._wake.wait(STANDBY_SECONDS)
-                    continue
-                mark = self._journal.changes.mark()
-                if self._turn(inline=False):
-                    continue
-                forget = self._journal.changes.call(mark, self._wake.set)
-                self._wake.wait(self._sleep_seconds())
-                forget()
-                self._stopping.wait(PAUSE_SECONDS)
-        except (JournalError, ForkedProcessError, InternalError) as error:
-            if not self._stopping.is_set():
-                self._fault = error
-        except Exception as error:
-            self._fault = InternalError(f"Automations cannot go on: {type(error).__name__}: {error}. Please report this.")
-            self._fault.__cause__ = error
+    def _work(self) -> None:
+        while not self._stopping.is_set():
+            self._wake.clear()
+            self._leads = self._leads or self._journal.lead_automations()
+            if not self._leads:
+                self._wake.wait(STANDBY_SECONDS)
+                continue
+            mark = self._journal.changes.mark()
+            if self._turn(inline=False):
+                continue
+            forget = self._journal.changes.call(mark, self._wake.set)
+            self._wake.wait(self._sleep_seconds())
+            forget()
+            self._stopping.wait(PAUSE_SECONDS)
 
     def _sleep_seconds(self) -> float:
         now = self._journal.clock.wall_seconds()
@@ -277,17 +252,16 @@ class Automations:
             if len(self._busy) >= self._most_workers:
                 return
             self._busy.add(firing.id)
-        start_thread("wfengine-action", lambda: self._work(firing))
+        start_thread("wfengine-action", lambda: self._do(firing))
 
-    def _work(self, firing: FiringRow) -> None:
+    def _do(self, firing: FiringRow) -> None:
         """Do a firing on a worker's thread, to its end."""
         try:
             self._go_on(firing, inline=True)
         except WfengineError as error:
             self._fault = self._fault or error
         except Exception as error:
-            self._fault = InternalError(f"An action could not be done: {type(error).__name__}: {error}. Please report this.")
-            self._fault.__cause__ = error
+            self._fault = unforeseen(self.name, error)
         finally:
             with self._lock:
                 self._busy.discard(firing.id)

@@ -14,8 +14,9 @@ from wfengine.cli.exits import code_of_state
 from wfengine.cli.journal import next_command_for, shown_path
 from wfengine.cli.output import clean, clean_lines, duration_text, instant_text, json_value, say, shorten, state_text
 from wfengine_journal.clock import seconds_from_text
-from wfengine_journal.queries import execution_counts, get_run, list_executions, list_failures
+from wfengine_journal.queries import get_run, list_executions
 from wfengine_journal.rows import ExecutionCounts, Run
+from wfengine_journal.task_queries import execution_counts, list_failures
 
 #: Lines of a recorded traceback that are shown: its end, where the cause is.
 TRACEBACK_LINES = 30

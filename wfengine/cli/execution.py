@@ -103,7 +103,10 @@ def parameters_from_text(flow: FlowLike, texts: dict[str, str], path: Path | Non
     if mentions(parameters):
         if path is None or not path.exists():
             where = "here" if path is None else f"in {path}, which does not exist yet"
-            raise ParameterError(f"There are no secrets and variables {where}, so references to them lead nowhere.")
+            raise ParameterError(
+                f"There are no secrets and variables {where}, so references to them lead nowhere. Make what is referred to: "
+                "wfengine secrets set NAME, or: wfengine variables set NAME VALUE"
+            )
         parameters = resolved(parameters, use_journal(path), f"Flow '{flow.name}' was not started")
     bound = flow.parameters.bind(flow.bound, parameters)
     if flow.should_validate_parameters:

@@ -12,8 +12,9 @@ from pathlib import Path
 from wfengine.cli.base import Settings
 from wfengine.cli.output import clean
 from wfengine_journal.location import ENVIRONMENT_VARIABLE, find_path
-from wfengine_journal.queries import find_call_in_doubt, find_runs, get_run_head, has_open_runs, reading
+from wfengine_journal.queries import find_runs, get_run_head, has_open_runs, reading
 from wfengine_journal.rows import Run
+from wfengine_journal.task_queries import find_call_in_doubt
 
 
 def journal_path(settings: Settings) -> Path:

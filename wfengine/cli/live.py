@@ -21,8 +21,9 @@ from wfengine.cli.journal import shown_path
 from wfengine.cli.output import clean, duration_text, say, shows_unicode, state_color, state_mark
 from wfengine_journal.clock import SystemClock, seconds_from_text
 from wfengine_journal.errors import WfengineError
-from wfengine_journal.queries import data_version, get_run_head, list_run_transitions, reading, task_counts
+from wfengine_journal.queries import data_version, get_run_head, list_run_transitions, reading
 from wfengine_journal.rows import Run, TaskCount, Transition
+from wfengine_journal.task_queries import task_counts
 from wfengine_journal.threads import start_thread
 
 if TYPE_CHECKING:

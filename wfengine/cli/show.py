@@ -32,17 +32,9 @@ from wfengine.cli.output import (
     write_json,
 )
 from wfengine_journal.clock import SystemClock
-from wfengine_journal.queries import (
-    get_run,
-    list_bars,
-    list_executions,
-    list_failures,
-    list_history,
-    list_subflow_runs,
-    list_task_groups,
-    list_tasks,
-)
+from wfengine_journal.queries import get_run, list_executions, list_history, list_subflow_runs
 from wfengine_journal.rows import Execution, Run, TaskGroup, TaskRun, Transition
+from wfengine_journal.task_queries import list_bars, list_failures, list_task_groups, list_tasks
 from wfengine_journal.waiting_reasons import list_reasons
 
 #: Levels of subflows that the tree opens, and subflow runs that it lists below one run.

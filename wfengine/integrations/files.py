@@ -54,7 +54,7 @@ def list_files(
     """
     top = Path(folder)
     if not top.is_dir():
-        raise UsageError(f"The folder {top} whose files were to be listed is not there.")
+        raise UsageError(f"The folder {top} whose files were to be listed is not there. Make it, or name another one.")
     now = SystemClock().wall_seconds()
     found: list[dict[str, object]] = []
     for path in _walk(top, recursive=recursive):

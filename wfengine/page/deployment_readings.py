@@ -185,7 +185,7 @@ def calendar_json(
     zone = zone_of(zone_name)
     first = month_of(month, zone)
     if not 1900 < first.year < 9000:
-        raise UsageError(f"{first:%Y-%m} lies outside of the calendar.")
+        raise UsageError(f"{first:%Y-%m} lies outside of the calendar. Ask for a month of the years 1901 to 8999.")
     last = (first + timedelta(days=32)).replace(day=1)
     start, end = _midnight(first, zone), _midnight(last, zone)
     days: dict[date, dict[str, Any]] = {}

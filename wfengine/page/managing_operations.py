@@ -10,12 +10,10 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 
-from wfengine.page.operations import Operation, Values, told
+from wfengine.page.operations import Operation, Values, Words, told
 from wfengine.page.parameters import Parameter
 from wfengine.page.serving import Serving
 from wfengine_journal.errors import UsageError
-
-Words = Callable[[Values], list[str]]
 
 FLOW = Parameter("flow", "string", "path", "Name of the flow.", required=True)
 DEPLOYMENT = Parameter("deployment", "string", "path", "Name of the deployment.", required=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from wfengine.page import deployment_readings as deployments
 from wfengine.page import value_readings as values_of
 from wfengine.page.managing_operations import DEPLOYMENT, FLOW, NAME, SCHEDULE_ID
-from wfengine.page.operations import Operation, Values
+from wfengine.page.operations import Operation, Values, Words
 from wfengine.page.parameters import Parameter
 from wfengine.page.reading_operations import PAGE_LIMIT
 from wfengine.page.serving import Serving
@@ -16,7 +16,6 @@ from wfengine_journal.automations import get_automation
 from wfengine_journal.page_lists import get_deployment
 
 Read = Callable[[sqlite3.Connection, Values], object]
-Words = Callable[[Values], list[str]]
 
 _LIMIT = Parameter("limit", "integer", "query", "Rows of the answer at the most.", default=50, smallest=1, largest=PAGE_LIMIT)
 _BEFORE = Parameter("before", "integer", "query", "Only those with a smaller id: next_before of the page before.")

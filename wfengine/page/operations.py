@@ -54,6 +54,8 @@ class Operation:
 RUN_ID = Parameter("run_id", "integer", "path", "The run, by its id.", required=True, smallest=1)
 _REASON = Parameter("reason", "string", "body", "Why; it is recorded, and told to whoever runs it.")
 
+Words = Callable[[Values], list[str]]  # the command that does what is asked, without 'wfengine'
+
 
 def _text(values: Values, name: str) -> str | None:
     value = values.get(name)
@@ -118,7 +120,7 @@ def _fork_words(values: Values) -> list[str]:
     parameters = values.get("parameters")
     for name, value in parameters.items() if isinstance(parameters, dict) else ():
         if not str(name).isidentifier():
-            raise UsageError(f"{str(name)[:100]!r} is no name of a parameter.")
+            raise UsageError(f"{str(name)[:100]!r} is no name of a parameter: letters, digits and _ only.")
         text = value if isinstance(value, str) else json.dumps(value)
         # A text that begins with @ would be taken for the name of a file; @@ stands for the letter.
         words.append(f"--param={name}={'@' if text.startswith('@') else ''}{text}")
@@ -132,14 +134,14 @@ def _send_words(values: Values) -> list[str]:
     return [*words, _run(values), "--", json.dumps(values.get("value"))]
 
 
-def _runs(words: Callable[[Values], list[str]]) -> Callable[[Serving, Values], object]:
-    """Return a function that runs the command to its end."""
+def _run_to_its_end(name: str, path: str, summary: str, parameters: tuple[Parameter, ...], words: Words) -> Operation:
+    """Return an operation on one run that is a command, which is run to its end."""
 
     def perform(serving: Serving, values: Values) -> object:
         _look_up(serving, values)
         return told(serving.commands.run(words(values)))
 
-    return perform
+    return Operation(name, "POST", path, summary, parameters, perform, words)
 
 
 def _fork(serving: Serving, values: Values) -> object:
@@ -158,13 +160,13 @@ def _fork(serving: Serving, values: Values) -> object:
     return answer
 
 
-def _starts(words: Callable[[Values], list[str]]) -> Callable[[Serving, Values], object]:
-    """Return a function that starts the command, which goes on by itself."""
+def _started(name: str, path: str, summary: str, parameters: tuple[Parameter, ...], words: Words) -> Operation:
+    """Return an operation on one run that is a command, which is started and goes on by itself."""
 
     def perform(serving: Serving, values: Values) -> object:
         return told(serving.commands.start(words(values), _is_taken_up(serving, int(str(values["run_id"])))))
 
-    return perform
+    return Operation(name, "POST", path, summary, parameters, perform, words, 202)
 
 
 def _is_taken_up(serving: Serving, run_id: int) -> Callable[[], bool]:
@@ -274,66 +276,50 @@ _RESUME = (
 )
 
 CHANGES: tuple[Operation, ...] = (
-    Operation(
+    _run_to_its_end(
         "runs.plan",
-        "POST",
         "/runs/{run_id}/plan",
         "Say what a resume would replay and what it would run; nothing is executed.",
         _RESUME,
-        _runs(_plan_words),
         _plan_words,
     ),
-    Operation(
+    _started(
         "runs.resume",
-        "POST",
         "/runs/{run_id}/resume",
         "Take a run up again where it stopped.",
         _RESUME,
-        _starts(_resume_words),
         _resume_words,
-        202,
     ),
-    Operation(
+    _started(
         "runs.retry",
-        "POST",
         "/runs/{run_id}/retry",
         "Take a run up again, and run every failure in it again.",
         (RUN_ID,),
-        _starts(lambda values: ["retry", _run(values)]),
         lambda values: ["retry", _run(values)],
-        202,
     ),
-    Operation(
+    _run_to_its_end(
         "runs.cancel",
-        "POST",
         "/runs/{run_id}/cancel",
         "Cancel a run, whichever process executes it.",
         (RUN_ID, _REASON),
-        _runs(_with_reason("cancel")),
         _with_reason("cancel"),
     ),
-    Operation(
+    _run_to_its_end(
         "runs.pause",
-        "POST",
         "/runs/{run_id}/pause",
         "Let a run stop before whatever comes next.",
         (RUN_ID, _REASON),
-        _runs(_with_reason("pause")),
         _with_reason("pause"),
     ),
-    Operation(
+    _started(
         "runs.unpause",
-        "POST",
         "/runs/{run_id}/unpause",
         "Let a paused run go on.",
         (RUN_ID,),
-        _starts(lambda values: ["unpause", _run(values)]),
         lambda values: ["unpause", _run(values)],
-        202,
     ),
-    Operation(
+    _started(
         "runs.answer",
-        "POST",
         "/runs/{run_id}/answer",
         "Give a run the input that it waits for.",
         (
@@ -341,13 +327,10 @@ CHANGES: tuple[Operation, ...] = (
             Parameter("value", "json", "body", "The input, as JSON."),
             Parameter("key", "string", "body", "Which input, where it waits for several."),
         ),
-        _starts(_answer_words),
         _answer_words,
-        202,
     ),
-    Operation(
+    _run_to_its_end(
         "runs.resolve",
-        "POST",
         "/runs/{run_id}/resolve",
         "Say of a call in doubt whether it took effect.",
         (
@@ -356,7 +339,6 @@ CHANGES: tuple[Operation, ...] = (
             Parameter("result", "json", "body", "It took effect; this is its result."),
             Parameter("not_done", "boolean", "body", "It did not take effect; a resume runs it again."),
         ),
-        _runs(_resolve_words),
         _resolve_words,
     ),
     Operation(
@@ -373,9 +355,8 @@ CHANGES: tuple[Operation, ...] = (
         _fork,
         _fork_words,
     ),
-    Operation(
+    _run_to_its_end(
         "runs.send",
-        "POST",
         "/runs/{run_id}/messages",
         "Send a message to a run.",
         (
@@ -384,7 +365,6 @@ CHANGES: tuple[Operation, ...] = (
             Parameter("value", "json", "body", "The message, as JSON."),
             _KEY,
         ),
-        _runs(_send_words),
         _send_words,
     ),
     Operation(

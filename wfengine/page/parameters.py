@@ -149,7 +149,8 @@ def collect(
     for place, names in (("query", [name for name, _ in query]), ("body", list(body))):
         for name in names:
             if name not in known or known[name].place != place:
-                raise UsageError(f"There is no parameter {name[:100]!r} here.")
+                there = ", ".join(each.name for each in parameters if each.place == place)
+                raise UsageError(f"There is no parameter {name[:100]!r} here. In the {place} there is: {there or 'none'}.")
             if names.count(name) > 1:
                 raise UsageError(f"{name} is given twice.")
     given = {**path, **dict(query)}

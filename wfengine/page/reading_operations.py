@@ -21,9 +21,10 @@ from wfengine.page.search import parse
 from wfengine.page.serving import Serving
 from wfengine_journal.errors import UsageError
 from wfengine_journal.page_queries import list_calls, list_transitions, newest_logs, search_runs
-from wfengine_journal.queries import MAX_ID, get_run_head, list_failures, list_logs, list_task_groups
+from wfengine_journal.queries import MAX_ID, get_run_head, list_logs
 from wfengine_journal.read_only_sql import sandbox, select
 from wfengine_journal.states import StateType
+from wfengine_journal.task_queries import list_failures, list_task_groups
 
 #: Rows of one answer, of a statement, and the seconds and characters that a statement may take.
 PAGE_LIMIT = 200

@@ -33,8 +33,9 @@ from wfengine_journal.page_queries import (
     usual_seconds,
     window_start,
 )
-from wfengine_journal.queries import find_call_in_doubt, get_run_head, list_executions
+from wfengine_journal.queries import get_run_head, list_executions
 from wfengine_journal.rows import Run
+from wfengine_journal.task_queries import find_call_in_doubt
 from wfengine_journal.waiting_reasons import list_reasons
 
 #: Of what is going on, failing and due, so many are listed.

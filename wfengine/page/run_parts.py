@@ -16,7 +16,7 @@ from wfengine.page.lineage import Link, read_links
 from wfengine_journal.clock import SystemClock, seconds_from_text, text_from_seconds
 from wfengine_journal.errors import UsageError
 from wfengine_journal.page_queries import count_groups, task_quantiles, window_start
-from wfengine_journal.queries import list_bars, list_failures, list_subflow_runs
+from wfengine_journal.queries import list_subflow_runs
 from wfengine_journal.rows import Bar, TaskGroup
 from wfengine_journal.run_page_queries import (
     CallValues,
@@ -27,6 +27,7 @@ from wfengine_journal.run_page_queries import (
     list_codes,
     list_orphans,
 )
+from wfengine_journal.task_queries import list_bars, list_failures
 
 FAILURES = 20
 SUBFLOWS = 50

@@ -33,7 +33,7 @@ class _Server(uvicorn.Server):
 
 
 class PageServer:
-    """Serves the page. See `wfengine.services.Service`."""
+    """Serves the page. See `wfengine_scheduler.services.Service`."""
 
     name = "page"
 

@@ -169,9 +169,11 @@ class _Bench:
         case = self._case(name)
         said = case.run("")
         if not isinstance(said, Answer):
-            raise UsageError(f"The flow does not even end undisturbed: {said}")
+            raise UsageError(f"The flow does not even end undisturbed, so that comes first: {said}")
         if not said.ending.is_final:
-            raise UsageError(f"The flow does not even end undisturbed: {said.ending.state}: {said.ending.shown}")
+            raise UsageError(
+                f"The flow does not even end undisturbed, so that comes first: {said.ending.state}: {said.ending.shown}"
+            )
         return said, _look(self._options.witness, case.work)
 
     def kill(self, point: str, number: int, ending: Ending, seen: object) -> Kill:

@@ -25,6 +25,7 @@ from wfengine.testing.comparing import Ending, describe_state
 from wfengine_journal.clock import SystemClock
 from wfengine_journal.copies import CallText, ReopenFlowRun, copy_journal, list_call_texts
 from wfengine_journal.errors import DryRunEnded, RunHalted, WfengineError
+from wfengine_journal.recorded_calls import list_calls
 from wfengine_journal.store import Journal
 from wfengine_journal.threads import start_thread
 
@@ -107,7 +108,7 @@ def rehearse(journal: Journal, run_id: int, flow: AnyFlow) -> Rehearsed:
     records, rehearsal = journal.records, _Rehearsal(run_id)
     row = records.get_flow_run(run_id)
     recorded = describe_state(recorded_end(records, row).state) if row.state in ENDED else None
-    known = {call.id for call in records.list_calls(run_id) if call.orphaned_in is not None}
+    known = {call.id for call in list_calls(records, run_id) if call.orphaned_in is not None}
     journal.write(ReopenFlowRun(run_id, journal.clock.now_text()), synced=False)
     how = recovery.how_to_resume("error", Asked(), recovery=True, dry=rehearsal)
     try:

@@ -22,7 +22,6 @@ class Page:
     view: Callable[[Data], Data] = lambda data: {}
     label: str | None = None  # in the navigation
     key: str | None = None  # that goes there
-    is_read: bool = True  # it needs a connection of the usual kind
 
 
 def commands_of(serving: Serving, names: Iterable[str], values: Mapping[str, object]) -> dict[str, str]:
