@@ -506,9 +506,9 @@ def test_hostile_exceptions_are_always_recorded() -> None:
 def test_damage_to_a_recorded_exception_is_noticed() -> None:
     encoded = codec.encode_error(ValueError("x"))
     with pytest.raises(JournalCorruptError):
-        codec.decode_error(dataclasses.replace(encoded, data=encoded.data[:-1] + b"x"))
+        codec.decode_error(encoded._replace(data=encoded.data[:-1] + b"x"))
     gone = b"cno_such_module_here\nX\n."
-    unreadable = dataclasses.replace(encoded, codec="pickle", data=gone, hash=_signed("pickle", gone)[2])
+    unreadable = encoded._replace(codec="pickle", data=gone, hash=_signed("pickle", gone)[2])
     assert type(codec.decode_error(unreadable)) is RecordedError
 
 
