@@ -1,4 +1,4 @@
-"""`wfengine serve` with a fault of the disk ahead, until all that was to be done is done: then it is told to stop, as by systemd.
+"""`wfengine serve` with a fault of the disk ahead, until all that was to be done is done: then it is told to stop.
 
 The exit code is the daemon's, and so is what it says.
 """

@@ -53,8 +53,8 @@ class Tally:
     def __str__(self) -> str:
         kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(self.kinds.items()))
         return (
-            f"{self.struck} faults under a daemon ({kinds}): {self.told} ended it plainly, {self.done} did not keep it from its "
-            f"work; all was done by the next one; {len(self.violations)} violations"
+            f"{self.struck} faults under a daemon ({kinds}): {self.told} ended it plainly, {self.done} did not keep it from "
+            f"its work; all was done by the next one; {len(self.violations)} violations"
         )
 
 
@@ -146,7 +146,9 @@ class Bench:
             " UNION ALL SELECT 'completed without its tasks', r.id, r.state FROM flow_run r WHERE r.state = 'COMPLETED'"
             "  AND EXISTS (SELECT 1 FROM task_run t WHERE t.flow_run_id = r.id AND t.state <> 'COMPLETED')",
         )
-        doubled = invariants.query(path, "SELECT nominal_at, count(*) FROM tick GROUP BY schedule_id, nominal_at HAVING count(*) > 1")
+        doubled = invariants.query(
+            path, "SELECT nominal_at, count(*) FROM tick GROUP BY schedule_id, nominal_at HAVING count(*) > 1"
+        )
         return wrong + [f"no-false-state: {row}" for row in failed] + [f"tick-once: {row}" for row in doubled]
 
     def _judge_end(self) -> list[str]:
