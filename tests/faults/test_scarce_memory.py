@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.crash import invariants
 from tests.crash.harness import Case
 from tests.damage.rich import environment, make_rich
 from tests.faults import harness
@@ -98,6 +99,39 @@ def test_a_command_without_memory_or_threads_does_its_work_or_says_why_not(rich:
     assert "fault in wfengine" not in done.stderr
     assert bool(done.returncode) == ("error[WF405]" in done.stderr)
     assert done.returncode or scarce == "threads"
+
+
+def test_a_task_with_a_time_limit_does_not_fail_for_want_of_its_thread(tmp_path: Path) -> None:
+    code = """
+from wfengine import flow, task, use_journal
+from wfengine_journal.errors import JournalUnwritableError
+from tests.faults.small_flow import make_scarce
+
+@task(timeout_seconds=50)
+def limited():
+    return 1
+
+@flow
+def trusting():
+    try:
+        return limited()
+    except Exception as error:
+        print("caught", error)
+        raise
+
+use_journal("journal.db")
+make_scarce("threads", 2)
+try:
+    trusting()
+except JournalUnwritableError as error:
+    print("wfengine-timed-task" in str(error))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment(tmp_path), text=True, capture_output=True, check=False,
+        timeout=120,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "True\n"), done
+    assert invariants.query(tmp_path / "journal.db", "SELECT state FROM tasks") == [("RUNNING",)]
 
 
 def test_who_could_not_wait_for_want_of_a_thread_can_later(tmp_path: Path) -> None:
