@@ -142,7 +142,7 @@ class Bench:
             " UNION ALL SELECT 'flow', id, state FROM flow_run WHERE state = 'FAILED'"
             " UNION ALL SELECT 'firing', id, state FROM firings WHERE state = 'failed' OR results LIKE '%failed%'"
             " UNION ALL SELECT 'completed without its result', id, state FROM task_run"
-            "  WHERE state = 'COMPLETED' AND result IS NULL"
+            "  WHERE state = 'COMPLETED' AND result IS NULL AND NOT EXISTS (SELECT 1 FROM value v WHERE v.hash = result_hash)"
             " UNION ALL SELECT 'completed without its tasks', r.id, r.state FROM flow_run r WHERE r.state = 'COMPLETED'"
             "  AND EXISTS (SELECT 1 FROM task_run t WHERE t.flow_run_id = r.id AND t.state <> 'COMPLETED')",
         )
@@ -186,7 +186,7 @@ def drawn(count: int, seed: int) -> Iterator[Fault]:
         dice = random.Random(f"{seed}/{number}")
         kind = kinds[number % len(kinds)]
         if kind == "pages":
-            yield Fault(kind, dice.randrange(30), sticky=True)
+            yield Fault(kind, dice.randrange(12), sticky=True)
         else:
             yield Fault(kind, dice.randint(1, MOST_CALLS[kind]), dice.random() < 0.5)
 

@@ -39,6 +39,12 @@ def flaky(call: str) -> str:
     return "at last"
 
 
+@task(max_interruptions=MANY)
+def large(call: str) -> str:
+    append("run", call)
+    return f"{call} " * 2000  # the file has to grow for it
+
+
 def _mine(name: str) -> str:
     return f"{flow_run.id}/{name}"
 
@@ -47,6 +53,7 @@ def _mine(name: str) -> str:
 def etl() -> int:
     total = acknowledged(_mine("first"), take(_mine("first"), 0))
     acknowledged(_mine("flaky"), flaky(_mine("flaky")))
+    acknowledged(_mine("large"), large(_mine("large")))
     return acknowledged(_mine("last"), take(_mine("last"), total))
 
 
