@@ -43,8 +43,8 @@ class EndWatch:
             ticket = next(self._tickets)
             self._waiting[ticket] = (flow_run_id, callback)
             if not self._runs:
+                start_thread("wfengine-ends", self._work)  # it waits for this lock before it looks
                 self._runs = True
-                start_thread("wfengine-ends", self._work)
         self._wake.set()  # the thread is to look at this one too, which may have ended meanwhile
         return ticket
 

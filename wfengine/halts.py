@@ -129,8 +129,8 @@ class _Watch:
         if not self._watching:
             with self._lock:
                 if not self._watching:
+                    start_thread("wfengine-halts", self._run)  # it waits for this lock before it looks
                     self._watching = True
-                    start_thread("wfengine-halts", self._run)
 
     def _run(self) -> None:
         seen = None

@@ -220,8 +220,8 @@ class Children:
     def _want_spare(self) -> None:
         self._wants_spare = not self._is_closed
         if not self._keeps and not self._is_closed:
-            self._keeps = True
             start_thread("wfengine-children", self._keep)
+            self._keeps = True
         self._changed.notify_all()
 
     def _stop(self, child: _Child, seconds: float) -> None:

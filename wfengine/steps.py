@@ -399,7 +399,10 @@ def _invoke_with_limit(step: Invoke) -> Outcome:
         finally:
             done.set()
 
-    start_thread("wfengine-timed-task", body)
+    try:
+        start_thread("wfengine-timed-task", body)
+    except JournalError as error:  # there are no more threads: no failure of the task, nor for the flow to catch
+        return Outcome(None, step.scope.run.halt(RunHalted(error)))
     if done.wait(step.timeout_seconds):
         return outcomes[0]
     step.scope.attempt_over = True

@@ -21,7 +21,7 @@ from wfengine.streams import items_of_call, items_of_call_async
 from wfengine.task_engine import Call, Callee, given, issue, live, new_call, write_pending
 from wfengine.task_future import TaskFuture, refuse_own_end
 from wfengine.upstream import Fit, Gate, Prerequisites, issue_resolved
-from wfengine_journal.errors import MissingContextError, RunHalted
+from wfengine_journal.errors import JournalError, MissingContextError, RunHalted
 
 # ------------------------------------------------------------------------------------------- calls made now
 
@@ -200,6 +200,10 @@ class _Submission:
             runner_of(call.run, call.callee).submit(
                 Job(self._steps, self._settle, is_async=call.callee.is_async, context=self._context, depth=depth)
             )
+        except JournalError as error:
+            halted = call.run.halt(RunHalted(error))  # not for the flow to catch, as in `task_engine._look_up`
+            self._settle(None, halted)
+            raise halted from error
         except BaseException as error:
             self._settle(None, error)
             raise

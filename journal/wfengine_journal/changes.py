@@ -60,12 +60,22 @@ class Changes:
             self._waiting[number] = (since, callback)
             self._writer.after_commit = self._tell
             if self._watch is None:
-                self._watch = LogWatch(self._log, self._lock)
-                self._watcher = start_thread("wfengine-watcher", self._look_on)
+                self._begin_to_watch(number)
             elif since.data_version != self._seen:
                 self._watch.wake()  # the commit between the mark and now may have been looked for already
         self._tell()  # of what was committed between the mark and now
         return lambda: self._forget(number)
+
+    def _begin_to_watch(self, number: int) -> None:
+        """Start the watcher (the lock is held); where there is no thread to be had, nobody waits for what it would tell."""
+        self._watch = watch = LogWatch(self._log, self._lock)
+        try:
+            self._watcher = start_thread("wfengine-watcher", self._look_on)
+        except BaseException:
+            self._watch = None
+            watch.close()
+            del self._waiting[number]
+            raise
 
     def wait(self, since: Mark, timeout_seconds: float) -> None:
         """Wait until there is a change since that moment, at most so long."""

@@ -34,6 +34,8 @@ FORMAT_VERSION = 4
 WAL_TRIES = 100
 #: How long SQLite itself waits for another process's write lock before it reports BUSY, in milliseconds.
 BUSY_TIMEOUT_MS = 10_000
+#: What SQLite reports: for Python, that it has no memory left is not an error of SQLite's.
+REPORTS = (sqlite3.Error, MemoryError)
 #: How often a BUSY write is tried again: with the timeout above, about ten minutes in all.
 BUSY_TRIES = 60
 #: Bytes of a page of a new file. A commit writes whole pages, and a task changes five short rows in five pages: half of
@@ -89,7 +91,7 @@ def open_writer(path: Path) -> tuple[sqlite3.Connection, int]:
             connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         _set_pragmas(connection, path)
-    except sqlite3.Error as error:
+    except REPORTS as error:
         raise explain(error, path) from error
     return connection, version
 
@@ -153,7 +155,7 @@ def inspect_file(path: Path) -> int:
             tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
         finally:
             connection.close()
-    except sqlite3.Error as error:
+    except REPORTS as error:
         raise explain(error, path) from error
     if application != APPLICATION_ID and (tables or application or version):
         raise NotAJournalError(
@@ -278,8 +280,13 @@ def primary_code(error: sqlite3.Error) -> int:
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
-def explain(error: sqlite3.Error | UnicodeDecodeError, path: Path) -> JournalError:
+def explain(error: sqlite3.Error | UnicodeDecodeError | MemoryError, path: Path) -> JournalError:
     """Return the JournalError that says in plain words what SQLite reported about the file, and what to do."""
+    if isinstance(error, MemoryError):
+        return JournalUnwritableError(
+            f"There was no memory left to read or write the journal {path}. Nothing recorded is lost. See the limits of this "
+            "process (ulimit -a) and what else runs there, then run: wfengine resume --all"
+        )
     if isinstance(error, UnicodeDecodeError):  # a report that quotes damaged text, of the tables' definitions for instance
         return explain(_unreadable_report(), path)
     code = primary_code(error)

@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from wfengine_journal.clock import Clock
-from wfengine_journal.errors import JournalError
+from wfengine_journal.errors import JournalError, JournalUnwritableError
 from wfengine_journal.syncing import sync_log
 from wfengine_journal.threads import start_thread
 
@@ -49,15 +49,15 @@ class Flusher:
         """Start the thread, if it does not run."""
         with self._lock:
             if self.thread is None and not self._closing.is_set():
-                self.thread = start_thread("wfengine-flusher", self._run)
+                with suppress(JournalUnwritableError):  # no more threads: the next synced commit, or the end, does its work
+                    self.thread = start_thread("wfengine-flusher", self._run)
 
     def note_tail(self) -> None:
         """Have what was just committed synced within a second, unless this is the end: that syncs it by itself."""
         self.has_tail = True
         if not self._closing.is_set():
             if self.thread is None:
-                with suppress(RuntimeError):  # no more threads: the next synced commit, or the end, syncs it
-                    self.start()
+                self.start()
             self.awake.set()
 
     def sync_tail(self) -> None:

@@ -18,7 +18,7 @@ from typing import TypeVar, cast
 from wfengine_journal import owners, schema
 from wfengine_journal.changes import Changes
 from wfengine_journal.clock import Clock, SystemClock
-from wfengine_journal.connection import FORMAT_VERSION, explain, open_readers, open_writer
+from wfengine_journal.connection import FORMAT_VERSION, REPORTS, explain, open_readers, open_writer
 from wfengine_journal.errors import ForkedProcessError, InternalError
 from wfengine_journal.records import OpenRunRow, OwnerRow, Records
 from wfengine_journal.run_transitions import CrashFlowRun
@@ -61,7 +61,7 @@ class Journal:
             elif version < FORMAT_VERSION:
                 schema.upgrade(connection, path, version)
             self._lock_file = owners.LockFile(path)
-        except sqlite3.Error as error:
+        except REPORTS as error:
             connection.close()
             raise explain(error, path) from error
         except BaseException:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from wfengine_journal.clock import Clock
-from wfengine_journal.connection import BUSY_TRIES, explain, open_reader, open_writer, primary_code
+from wfengine_journal.connection import BUSY_TRIES, REPORTS, explain, open_reader, open_writer, primary_code
 from wfengine_journal.errors import ForkedProcessError, InternalError, JournalError
 from wfengine_journal.flusher import SYNC_INTERVAL_SECONDS, Flusher
 from wfengine_journal.holds import FAULTS_OF_A_CHANGE, INSIDE, Hold
@@ -187,14 +187,14 @@ class Writer:
             with self._aside, closing(open_reader(self._path)) as connection:
                 connection.row_factory = None
                 return query(connection)
-        except sqlite3.Error as error:
+        except REPORTS as error:
             raise explain(error, self._path) from error
 
     def _read_now(self, query: Callable[[sqlite3.Connection], T]) -> T:
         self._check_usable()
         try:
             return query(self._connection)
-        except sqlite3.Error as error:
+        except REPORTS as error:
             raise explain(error, self._path) from error
 
     # ---- a transaction in which user code runs
@@ -424,7 +424,7 @@ class Writer:
             self.probe("before", self.commits + 1, changes)
         try:
             self._connection.execute("COMMIT")
-        except sqlite3.Error as error:
+        except REPORTS as error:
             if may_break_constraints and isinstance(error, sqlite3.IntegrityError) and self._connection.in_transaction:
                 raise
             self._settle_unknown_commit(error, changes)
@@ -441,7 +441,7 @@ class Writer:
         if self.commits % CHECKPOINT_LOOK_COMMITS == 0:
             self._maybe_checkpoint()
 
-    def _settle_unknown_commit(self, error: sqlite3.Error, changes: list[Change]) -> None:
+    def _settle_unknown_commit(self, error: sqlite3.Error | MemoryError, changes: list[Change]) -> None:
         """After a failed COMMIT, open the file anew and see what is there; return only if all of it is.
 
         What had to be synced is never taken for it: after a failed fsync the row may be seen and not be on the disk.
@@ -453,7 +453,7 @@ class Writer:
             self._full_sync = False
             if not had_to_sync and all(change.landed(self._connection) for change in changes):
                 return
-        except (sqlite3.Error, JournalError) as second:
+        except (*REPORTS, JournalError) as second:
             self._broken = explain(error, self._path)
             raise self._broken from second
         self._broken = explain(error, self._path)
@@ -466,8 +466,10 @@ class Writer:
         try:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
-        except sqlite3.Error:
-            self._broken = explain(error, self._path) if isinstance(error, sqlite3.Error) else None
+        except REPORTS:
+            self._broken = explain(error, self._path) if isinstance(error, REPORTS) else None
+        if isinstance(error, MemoryError):
+            return self._broken or explain(error, self._path)  # the next write may get what this one did not
         if isinstance(error, sqlite3.Error) and primary_code(error) == sqlite3.SQLITE_BUSY:
             return explain(error, self._path)  # somebody else's lock: the next write may get it
         if isinstance(error, sqlite3.Error) and primary_code(error) not in FAULTS_OF_A_CHANGE:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -139,3 +140,22 @@ def test_of_two_daemons_that_start_together_each_due_run_is_executed_once(tmp_pa
         assert [process.returncode for process in both] == [0, 0], said
         assert_each_due_run_ran_once(path, what)
         assert (folder / "effects.txt").read_text().split() == ["work", "work"]
+
+
+@pytest.mark.parametrize(
+    "bug",
+    [
+        "UPDATE flow_run SET nominal_at = NULL WHERE id = 2",  # a tick without its run
+        "UPDATE task_run SET state = 'CRASHED' WHERE id = 2",  # a task that was not ended
+        "UPDATE tick SET outcome = 'skipped', flow_run_id = NULL",  # ticks that nobody decided to start
+    ],
+)
+def test_what_a_daemon_with_a_bug_would_leave_is_found(tmp_path: Path, nursery: Nursery, bug: str) -> None:
+    path = prepare(tmp_path / "sound", "ticks")
+    code, said = serve(nursery, path, 0)
+    assert code == 0, said
+    assert_each_due_run_ran_once(path, "ticks")
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(bug)
+    with pytest.raises(AssertionError):
+        assert_each_due_run_ran_once(path, "ticks")

@@ -17,6 +17,8 @@ from wfengine.cli import _run
 
 #: Where what came of it is noted: not among the files whose calls are counted.
 FOUND = "found.json"
+#: Names a bug that is planted, to see the harness find it: 'claims to be done' or 'shows a traceback' when the disk failed.
+BUG_VARIABLE = "FAULTS_BUG"
 
 
 def main() -> None:
@@ -35,6 +37,10 @@ def main() -> None:
             traceback.print_exc()
     if "WF9" not in talk.getvalue() and "KeyError: 'failing for good'" in talk.getvalue():
         talk = io.StringIO("the flow failed, as it does without a fault, and its traceback was shown")
+    if code and os.environ.get(BUG_VARIABLE) == "claims to be done":
+        code = 0
+    elif code and os.environ.get(BUG_VARIABLE) == "shows a traceback":
+        talk.write("Traceback (most recent call last): ...")
     wrong = judge(arguments, said.getvalue() if not code else "{}", talk.getvalue(), code)
     found.write_text(json.dumps({"code": code, "wrong": wrong, "err": talk.getvalue()[-600:]}), encoding="utf-8")
 

@@ -26,6 +26,7 @@ static void arm(const char *kind) {
     classes = 0;
     action = FAIL;
     if (!strcmp(kind, "enospc")) { classes = WRITES | TRUNCATES | OPENS; error_number = ENOSPC; }
+    else if (!strcmp(kind, "readonly")) { classes = WRITES | TRUNCATES | OPENS; error_number = EROFS; }
     else if (!strcmp(kind, "eio")) { classes = WRITES | TRUNCATES; error_number = EIO; }
     else if (!strcmp(kind, "sync")) { classes = SYNCS; error_number = EIO; }
     else if (!strcmp(kind, "read")) { classes = READS; error_number = EIO; }
@@ -137,8 +138,10 @@ int unlink(const char *path) {
     int result = real(path); ENDED(result);
 }
 #define MODE va_list rest; va_start(rest, flags); int mode = flags & O_CREAT ? va_arg(rest, int) : 0; va_end(rest)
-/* A full disk stops only an open that makes a file. */
-#define OPENING(path) (error_number == ENOSPC && !((flags & O_CREAT) && access(path, F_OK)) ? NOTHING : turn(OPENS, "open", path))
+/* A full disk stops only an open that makes a file; one that became read-only each that may write. */
+#define ALLOWED(path) ((error_number == ENOSPC && !((flags & O_CREAT) && access(path, F_OK))) \
+    || (error_number == EROFS && !(flags & (O_WRONLY | O_RDWR | O_CREAT))))
+#define OPENING(path) (ALLOWED(path) ? NOTHING : turn(OPENS, "open", path))
 int open(const char *path, int flags, ...) {
     MODE; REAL(open); int what = OPENING(path);
     if (what == FAIL) return -1;

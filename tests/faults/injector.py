@@ -12,6 +12,8 @@ from pathlib import Path
 SOURCE = Path(__file__).with_name("injector.c")
 #: Faults of a disk: a full one, failing writes, failing syncs, failing reads, and no more files to be opened.
 DISK_KINDS = ("enospc", "eio", "sync", "read", "open")
+#: What a process that goes on for long meets as well: a disk that became read-only under it.
+LASTING_KINDS = (*DISK_KINDS, "readonly")
 #: What is no fault but allowed by POSIX: nobody may notice it.
 HARMLESS_KINDS = ("short", "eintr")
 KILL_KINDS = ("kill-before", "kill-after")

@@ -5,10 +5,13 @@ Run as a script it is a child of the harness.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
+import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from tests.crash import effects
@@ -18,11 +21,13 @@ from tests.crash.nursery import FLAG, serve
 from tests.faults import injector
 from wfengine import flow, get_run_logger, task, use_journal
 from wfengine.artifacts import create_table_artifact
-from wfengine_journal.errors import WfengineError
+from wfengine_journal.errors import JournalUnwritableError, WfengineError
 
 FLOW = "small"
 EXPECTED = [3, 10, 11, 12, "at last"]
 MANY = 1_000_000
+#: The stack of a thread where threads are scarce: no two of them fit beside what is allowed.
+STACK_BYTES = 1 << 30
 
 
 @task(max_interruptions=MANY)
@@ -70,9 +75,16 @@ def small() -> list[Any]:
 
 
 def make_scarce(what: str, number: int) -> None:
-    """Let the process have so many more open files, or files of so many bytes."""
+    """Let the process have so many more open files, files of so many bytes, so much more memory, or so many more threads."""
     import resource
 
+    if what == "threads":  # each asks for more than there is room for beyond these
+        threading.stack_size(STACK_BYTES)
+        what, number = "memory", number * STACK_BYTES + STACK_BYTES // 2
+    if what == "memory":
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + number, resource.RLIM_INFINITY))
+        return
     lowest = os.dup(0)
     os.close(lowest)
     limit, value = (resource.RLIMIT_NOFILE, lowest + number) if what == "files" else (resource.RLIMIT_FSIZE, number)
@@ -89,9 +101,12 @@ def execute() -> None:
     if not scarce:
         injector.arm()
     try:
-        if scarce in ("files", "size"):
+        if scarce in ("files", "size", "memory", "threads"):
             make_scarce(scarce, int(number))
         journal = use_journal(sys.argv[sys.argv.index("--journal") + 1])
+        if scarce == "heap":  # of SQLite: it says so as Python does, by MemoryError
+            with contextlib.suppress(JournalUnwritableError):  # it is set, and this very call has too little already
+                journal.read_itself(lambda connection: connection.execute(f"PRAGMA hard_heap_limit = {number}").fetchone())
         if scarce == "pages":
             pages = journal.read_itself(lambda connection: connection.execute("PRAGMA page_count").fetchone()[0])
             journal.read_itself(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults import injector
+from tests.faults.command_child import BUG_VARIABLE
 from tests.faults.commands import Bench, Tally, drawn, strike_all
 from tests.faults.injector import Fault
 
@@ -42,3 +43,16 @@ def test_what_once_went_wrong_under_a_failing_disk_does_not_again(
     bench.close()
     assert tally.violations == []
     assert (tally.struck, tally.told) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("bug", "found"), [("claims to be done", "claims to have done what it did not"), ("shows a traceback", "a defect")]
+)
+def test_a_command_with_a_planted_bug_is_found_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bug: str, found: str
+) -> None:
+    monkeypatch.setenv(BUG_VARIABLE, bug)
+    bench, tally = Bench(tmp_path, injector.build(tmp_path)), Tally()
+    bench.strike(("variables", "set", "size", "7"), Fault("eio", 1, sticky=True), tally)
+    bench.close()
+    assert any(found in text for text in tally.violations), tally.violations

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import errno
 import io
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -126,6 +127,10 @@ def _run(arguments: list[str]) -> int:
         if error.errno not in OF_THE_MACHINE:
             return _report_unexpected(error, arguments)
         return report(_refused_by_the_machine(error), None, settings_of(None, arguments))
+    except MemoryError as error:
+        refused = _refused_by_the_machine(OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
+        refused.__cause__ = error
+        return report(refused, None, settings_of(None, arguments))
     except Exception as error:
         return _report_unexpected(error, arguments)
 

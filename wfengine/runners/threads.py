@@ -22,7 +22,7 @@ from wfengine.in_flight import check_limit
 from wfengine.runners import Job
 from wfengine.steps import drive_async, drive_deferred
 from wfengine.task_future import worker_hooks
-from wfengine_journal.errors import RunHalted, UsageError, WfengineError
+from wfengine_journal.errors import JournalUnwritableError, RunHalted, UsageError, WfengineError
 from wfengine_journal.store import Journal
 from wfengine_journal.threads import start_thread
 
@@ -100,7 +100,14 @@ class Running(ThreadTaskRunner):
                 if self._idle:
                     self._changed.notify()
                 if len(self._queue) > self._idle:
-                    self._add_worker()
+                    try:
+                        self._add_worker()
+                    except JournalUnwritableError:
+                        try:
+                            self._queue.remove(job)  # whoever submits it settles it
+                        except ValueError:
+                            return  # a worker that waited for other tasks has it now
+                        raise
 
     def takes_to_loop(self, is_async: bool) -> bool:
         """Tell whether a task is lived in an event loop, and not on a thread of its own."""
@@ -111,10 +118,18 @@ class Running(ThreadTaskRunner):
         worker_hooks.hooks = (self.lend, self.take_back)
 
     def _add_worker(self) -> None:
-        """Start a thread if the limit allows (the lock is held)."""
+        """Start a thread if the limit allows (the lock is held).
+
+        Raises JournalUnwritableError when there are no more threads, unless others will do the work, fewer than allowed.
+        """
         if self._workers - self._blocked < self.max_workers and not self._closed:
-            self._workers += 1
-            start_thread(f"wfengine-worker-{next(_numbers)}", self._work)
+            try:
+                start_thread(f"wfengine-worker-{next(_numbers)}", self._work)
+            except JournalUnwritableError:
+                if self._workers <= self._blocked:
+                    raise
+            else:
+                self._workers += 1
 
     def _work(self) -> None:
         self.enter_thread()
@@ -163,7 +178,11 @@ class Running(ThreadTaskRunner):
         with self._changed:
             self._blocked += 1
             if self._queue and not self._idle:
-                self._add_worker()
+                try:
+                    self._add_worker()
+                except JournalUnwritableError:
+                    self._blocked -= 1
+                    raise
 
     def take_back(self) -> None:
         """See `lend`: it goes on."""
