@@ -1,19 +1,18 @@
-"""What a task on Dask costs beside a bare task of Dask: `python -m benchmarks.runner_dask [TASKS] [ROUNDS]`.
+"""What a task on Dask costs beside a bare one: `python -m benchmarks.runner_dask [--tasks 500] [--rounds 5]`.
 
 Both run the same no-op on one cluster of two workers with a thread each, with as many in flight, each result taken one by one,
-as it is there. Besides the time, which other work lengthens, it shows the processor time of all processes together.
+as it is there. See `runner_parts` for what is measured.
 """
 
 from __future__ import annotations
 
-import statistics
-import sys
+import argparse
 import tempfile
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from benchmarks.runner_parts import compare
 
 IN_FLIGHT = 4
 WORKERS = 2
@@ -44,50 +43,48 @@ def bare(client: Any, tasks: int) -> None:
         thread.join()
 
 
-def measured(what: Callable[[], object], tasks: int) -> tuple[float, float]:
-    """Return microseconds, and microseconds of processors, for each task."""
-    import psutil
-
-    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
-
-    def used() -> float:
-        return sum(sum(process.cpu_times()[:2]) for process in processes)
-
-    began, before = time.perf_counter(), used()
-    what()
-    return (time.perf_counter() - began) / tasks * 1e6, (used() - before) / tasks * 1e6
-
-
-def main(tasks: int = 500, rounds: int = 5) -> None:
+def main() -> None:
+    """Print one line for time, and one for processors."""
     from distributed import Client, LocalCluster
 
     import wfengine
     from wfengine.runners.dask import DaskTaskRunner
+    from wfengine.task_runners import ThreadTaskRunner
 
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.runner_dask", description=__doc__)
+    parser.add_argument("--tasks", type=int, default=500)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    tasks = options.tasks
     unseen = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
     with (
         tempfile.TemporaryDirectory() as folder,
         LocalCluster(n_workers=WORKERS, threads_per_worker=1, dashboard_address=None, scheduler_kwargs=unseen) as cluster,
         Client(cluster) as client,
     ):
-        wfengine.use_journal(Path(folder) / "journal.db")
-        ours: list[tuple[float, float]] = []
-        theirs: list[tuple[float, float]] = []
-        task = wfengine.task(no_op)
+        wfengine.use_journal(Path(folder) / "journal.db", durability="process")
+
+        @wfengine.task
+        def by_hand(number: int) -> int:
+            found: int = client.submit(no_op, number, pure=False).result()
+            return found
+
+        threads = ThreadTaskRunner(IN_FLIGHT)
+        task, asks = wfengine.task(no_op), by_hand.with_options(runner=threads)
+        here = task.with_options(runner=threads)
 
         @wfengine.flow(task_runner=DaskTaskRunner(cluster=cluster, max_workers=IN_FLIGHT))
-        def ours_once() -> None:
-            task.map(range(20)).result()
-            ours.append(measured(lambda: task.map(range(tasks)).result(), tasks))
+        def fan_out() -> None:
+            kinds = {
+                "bare": lambda: bare(client, tasks),
+                "ours": lambda: task.map(range(tasks)).result(),
+                "journal": lambda: here.map(range(tasks)).result(),
+                "by hand": lambda: asks.map(range(tasks)).result(),
+            }
+            compare(kinds, tasks, options.rounds, f"{IN_FLIGHT} in flight")
 
-        bare(client, 20)
-        for _ in range(rounds):
-            theirs.append(measured(lambda: bare(client, tasks), tasks))
-            ours_once()
-    for number, name in enumerate(("time", "processors")):
-        left, right = (statistics.median(each[number] for each in found) for found in (theirs, ours))
-        print(f"{name:12} bare Dask {left:7.0f} us   wfengine {right:7.0f} us   {right / left:.2f} x")
+        fan_out()
 
 
 if __name__ == "__main__":
-    main(*[int(text) for text in sys.argv[1:3]])
+    main()

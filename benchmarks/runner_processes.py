@@ -1,8 +1,8 @@
 """What a task in a process costs, ours beside a bare one: `python -m benchmarks.runner_processes [--tasks 2000] [--rounds 3]`.
 
 Both run the same function in two processes with two in flight. The bare one is `concurrent.futures.ProcessPoolExecutor`,
-which is given the next when one is done; ours commits two states and a value for each task (durability "process"). A second
-part computes for a while in each task, with one process and with two.
+which is given the next when one is done; see `runner_parts` for what is measured (durability "process"). A second part
+computes for a while in each task, with one process and with two.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from pathlib import Path
 
+from benchmarks.runner_parts import compare
 from wfengine import flow, task, use_journal
 from wfengine.task_runners import ProcessTaskRunner, ThreadTaskRunner
 
@@ -36,68 +36,65 @@ def compute(rounds: int) -> int:
 step = task(compute)
 
 
-def bare(tasks: int, rounds: int) -> float:
-    """Return the seconds that a bare task takes."""
+def bare(pool: ProcessPoolExecutor, tasks: int, rounds: int) -> None:
+    """Run bare tasks in processes."""
+    waiting = {pool.submit(compute, rounds) for _ in range(PROCESSES)}
+    for _ in range(PROCESSES, tasks):
+        done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+        for future in done:
+            future.result()
+            waiting.add(pool.submit(compute, rounds))
+    wait(waiting)
+
+
+def measure(tasks: int, rounds: int, times: int, what: str) -> None:
+    """Print what a task costs that computes so much."""
     with ProcessPoolExecutor(PROCESSES) as pool:
-        list(pool.map(compute, [0] * PROCESSES * 4))
-        started = time.perf_counter()
-        waiting = {pool.submit(compute, rounds) for _ in range(PROCESSES)}
-        for _ in range(PROCESSES, tasks):
-            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-            for future in done:
-                future.result()
-                waiting.add(pool.submit(compute, rounds))
-        wait(waiting)
-        return (time.perf_counter() - started) / tasks
+
+        @task
+        def by_hand(rounds: int) -> int:
+            return pool.submit(compute, rounds).result()
+
+        threads = ThreadTaskRunner(PROCESSES)
+        here, asks = step.with_options(runner=threads), by_hand.with_options(runner=threads)
+
+        @flow(task_runner=ProcessTaskRunner(PROCESSES))
+        def fan_out() -> None:
+            kinds = {
+                "bare": lambda: bare(pool, tasks, rounds),
+                "ours": lambda: step.map([rounds] * tasks).result(),
+                "journal": lambda: here.map([0] * tasks).result(),
+                "by hand": lambda: asks.map([rounds] * tasks).result(),
+            }
+            compare(kinds, tasks, times, what)
+
+        fan_out()
 
 
-def ours(tasks: int, rounds: int, processes: int = PROCESSES) -> float:
-    """Return the seconds that a task of ours takes."""
+def computed(processes: int) -> float:
+    """Return the seconds that tasks take which compute, in so many processes."""
 
     @flow(task_runner=ProcessTaskRunner(processes))
     def fan_out() -> float:
         step.map([0] * processes * 4).result()
         started = time.perf_counter()
-        step.map([rounds] * tasks).result()
-        return (time.perf_counter() - started) / tasks
-
-    return fan_out()
-
-
-def journaled(tasks: int, rounds: int) -> float:
-    """Return the seconds that a task of ours takes on threads, with as many at a time: what is not due to processes."""
-
-    @flow(task_runner=ThreadTaskRunner(PROCESSES))
-    def fan_out() -> float:
-        step.map([0] * PROCESSES * 4).result()
-        started = time.perf_counter()
-        step.map([rounds] * tasks).result()
-        return (time.perf_counter() - started) / tasks
+        step.map([LOADS["10 ms"]] * COMPUTING).result()
+        return time.perf_counter() - started
 
     return fan_out()
 
 
 def main() -> None:
-    """Print a line for each load, and what a second process is worth."""
+    """Print two lines for each load, and what a second process is worth."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.runner_processes", description=__doc__)
     parser.add_argument("--tasks", type=int, default=2000)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         use_journal(Path(folder) / "journal.db", durability="process")
-        nothing = 0.0
         for name, rounds in LOADS.items():
-            tasks = options.tasks if rounds == 0 else options.tasks // 10
-            found: dict[Callable[[int, int], float], list[float]] = {bare: [], ours: []}
-            for _ in range(options.rounds):
-                for measure, seconds in found.items():
-                    seconds.append(measure(tasks, rounds) * 1e6)
-            theirs, us = (statistics.median(seconds) for seconds in found.values())
-            nothing = us if rounds == 0 else nothing
-            print(f"{name:>6}: bare pool {theirs:7.0f} us, ours {us:7.0f} us a task, {us / theirs:.2f} x")
-        alone = statistics.median(journaled(options.tasks, 0) * 1e6 for _ in range(options.rounds))
-        print(f"no-op on threads: {alone:7.0f} us a task, the journal's part of the {nothing:.0f} us")
-        worth = [ours(COMPUTING, LOADS["10 ms"], 1) / ours(COMPUTING, LOADS["10 ms"], 2) for _ in range(options.rounds)]
+            measure(options.tasks if rounds == 0 else options.tasks // 10, rounds, options.rounds, name)
+        worth = [computed(1) / computed(2) for _ in range(options.rounds)]
         print(f"two processes beside one: {statistics.median(worth):.2f} x ({min(worth):.2f}-{max(worth):.2f})")
 
 

@@ -35,7 +35,7 @@ def dask_cluster() -> Iterator[dict[str, object]]:
     from distributed import LocalCluster
 
     unseen = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}  # else it wants one certain port, which may be taken
-    patience = {"distributed.deploy.lost-worker-timeout": "300 s"}  # as in a cluster of the runner's own
+    patience = {"distributed.deploy.lost-worker-timeout": "10000 days"}  # as in a cluster of the runner's own
     with (
         dask.config.set(patience),
         LocalCluster(

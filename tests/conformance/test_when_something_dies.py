@@ -188,7 +188,7 @@ def test_what_a_task_does_to_its_process_harms_nobody(place: Place) -> None:
 
 
 def test_a_thread_that_outlives_its_task_is_not_heard(place: Place, tmp_path: Path, rows: Rows) -> None:
-    place.needs("process")
+    place.needs("process", "staying workers")
 
     @task
     def leave_behind(folder: str) -> int:

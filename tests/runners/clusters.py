@@ -14,7 +14,7 @@ PROGRAM = """
 import dask, logging, sys
 from distributed import LocalCluster
 
-dask.config.set({"distributed.deploy.lost-worker-timeout": "300 s"})  # as in a cluster of the runner's own
+dask.config.set({"distributed.deploy.lost-worker-timeout": "10000 days"})  # as in a cluster of the runner's own
 
 with LocalCluster(
     n_workers=int(sys.argv[1]), threads_per_worker=1, resources={"room": 1}, silence_logs=logging.CRITICAL,

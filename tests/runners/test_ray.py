@@ -28,6 +28,7 @@ from tests.runners.cluster_cases import (  # noqa: E402
     where,
 )
 from wfengine import flow, task  # noqa: E402
+from wfengine.runners import ray_switchboards  # noqa: E402
 from wfengine.runners.ray import RayTaskRunner  # noqa: E402
 from wfengine_journal.errors import UsageError  # noqa: E402
 
@@ -236,7 +237,59 @@ def test_the_death_of_the_switchboard_costs_no_task(runner: RayTaskRunner, tmp_p
 
     assert main() == (7, "heard nothing of it")
     assert rows("SELECT message FROM logs ORDER BY id") == [("said before",), ("said after",)]
-    eventually(lambda: not switchboards())
+    assert len(switchboards()) == 1  # it is kept for the next run
+
+
+def test_runs_one_after_the_other_have_one_switchboard_and_runs_at_a_time_have_their_own(runner: RayTaskRunner) -> None:
+    @task
+    def ask(depth: int) -> list[str]:
+        assert where(1)[0] == 1  # which is asked for there
+        return switchboards() if depth == 0 else inner()
+
+    @flow(task_runner=runner)
+    def inner() -> list[str]:
+        return ask.submit(0).result()
+
+    @flow(task_runner=runner)
+    def outer() -> list[str]:
+        return ask.submit(1).result()
+
+    first = inner()
+    assert len(first) == 1
+    assert inner() == first
+    assert len(outer()) == 2
+    assert inner() == switchboards() != []
+    assert len(switchboards()) == 1
+
+
+def test_who_worked_for_a_run_that_is_over_is_not_heard_in_the_next(ray_here: str) -> None:
+    connected, low = ray_switchboards.take(keeps=False), next(ray_switchboards.numbers)
+    actor = connected.actor
+
+    def got(what: Any) -> Any:
+        return ray.get(what, timeout=PATIENCE_SECONDS)
+
+    def heard() -> list[bytes]:
+        life, count, said = got(actor.listen.remote("", 0))
+        while not said:
+            life, count, said = got(actor.listen.remote(life, count))
+        return [each[-1] for each in said]
+
+    asked = actor.ask.remote(low, 0, 0, (), 1, b"waits")
+    assert heard() == [b"waits"]
+    got(actor.hang_up.remote())
+    with pytest.raises(ray.exceptions.RayTaskError, match="is over"):
+        got(asked)
+    number = next(ray_switchboards.numbers)
+    got(actor.renew.remote(number))
+    with pytest.raises(ray.exceptions.RayTaskError, match="is over"):
+        got(actor.ask.remote(low, 0, 0, (), 2, b"too late"))
+    got(actor.tell.remote(low, 0, (b"too late",)))
+    asked = actor.ask.remote(number, 0, 0, (), 1, b"in time")
+    assert heard() == [b"in time"]
+    got(actor.answer.remote(number, 0, b"yes"))
+    assert got(asked) == b"yes"
+    ray_switchboards.put_back(connected, keeps=False)
 
 
 DRIVER = """

@@ -34,8 +34,8 @@ INLINE_BYTES = 8 << 10
 LOOK_SECONDS = 5.0
 #: How often an order is given again that Dask gave up before its code began.
 GIVEN_AGAIN = 5
-#: How long a worker of a cluster of the run's own may take to be started again, in seconds.
-RESTART_SECONDS = 300
+#: When a LocalCluster of the run's own gives up a worker that died: never.
+LOST_WORKER_TIMEOUT = "10000 days"
 
 _logger = logging.getLogger("wfengine.runners.dask")
 
@@ -153,15 +153,17 @@ def _quiet(kwargs: dict[str, object]) -> dict[str, object]:
 
 
 def _be_patient() -> None:
-    """Give a worker that died time to be started again: a LocalCluster gives up for good one that is away a little longer.
+    """Let a LocalCluster give up no worker that died and is started again.
 
-    When it has given up the last, its tasks wait for ever. What somebody has set otherwise stays.
+    So long after each death, which is 15 seconds as Dask comes, it looks whether the worker is there, and if not, ends it for
+    good. Where workers die again and again it finds one that died just now, sooner or later each of them; when the last one
+    is given up, the tasks wait for ever. What somebody has set otherwise stays.
     """
     import dask
 
     place = "distributed.deploy.lost-worker-timeout"
     if dask.config.get(place) == "15s":  # what Dask itself comes with
-        dask.config.set({place: f"{RESTART_SECONDS} s"})
+        dask.config.set({place: LOST_WORKER_TIMEOUT})
 
 
 def _named(name: str) -> Callable[..., object]:

@@ -162,8 +162,14 @@ _rebuilt: dict[str, Any] = {}
 _rebuilt_names: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 
 
+#: Values of these types refer to nothing, and are pickled without a look at what they consist of.
+_PLAIN = frozenset({type(None), bool, int, float, str, bytes})
+
+
 def dump(value: object, names: Names | None = None) -> bytes:
     """Pickle what is sent: by the flow's process with its `names`, by a worker without. Raises whatever pickling raises."""
+    if type(value) is Ran and type(value.value) in _PLAIN and value.failure is None:
+        return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
     buffer = io.BytesIO()
     _Pickler(buffer, names).dump(value)
     return buffer.getvalue()
@@ -201,6 +207,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # ships no type info
         return None if known is None else ("decorated", known)
 
     def reducer_override(self, obj: Any) -> Any:
+        if type(obj) is type and obj.__module__ == __name__:  # of these messages: found there, without cloudpickle's search
+            return NotImplemented
         if type(obj) in _decorated_classes():
             return self._reduce_decorated(obj)
         if isinstance(obj, BaseException) and travels_in_parts(obj):
@@ -308,6 +316,10 @@ def pack_arguments(
     """Return pickled arguments, and the large ones among them as parcels. Raises UnsendableError naming the one that cannot,
     and what `owner` returns.
     """
+    if not kwargs and all(type(value) in _PLAIN for value in args):
+        whole = pickle.dumps((args, kwargs), pickle.HIGHEST_PROTOCOL)
+        if len(whole) <= PARCEL_BYTES:
+            return whole, {}
     try:
         whole = dump((args, kwargs), names)
     except Exception as error:

@@ -11,10 +11,8 @@ its job; what they might still say reaches nobody, and a resumed run runs again 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import pickle
 import threading
-import uuid
 from collections import OrderedDict
 from collections.abc import Mapping
 from time import monotonic
@@ -33,10 +31,6 @@ from wfengine_journal.threads import start_thread
 STORED_BYTES = 16 << 10
 #: Parcels that are kept in Ray's store for tasks to come, those used last.
 KEPT_PARCELS = 64
-#: How often the switchboard of a run is started again when it died.
-SWITCHBOARD_RESTARTS = 5
-#: Questions that may wait at a switchboard, and so threads of workers that wait; Ray wants a number.
-SWITCHBOARD_CALLS = 100_000
 #: How long a closing run waits for its thread that listens, in seconds.
 CLOSE_SECONDS = 5.0
 
@@ -217,7 +211,7 @@ class _RayWorkers:
     def __init__(self, connection: Connection) -> None:
         import ray
 
-        from wfengine.runners import ray_worker
+        from wfengine.runners import ray_switchboards, ray_worker
 
         self._ray: Any = ray
         self._packed = ray_worker.Packed
@@ -225,22 +219,15 @@ class _RayWorkers:
         self._own_paths = ray_worker.own_paths
         self._connection = connection
         self._lock = threading.Lock()
-        self._numbers = itertools.count()
         self._sent: dict[int, _Sent] = {}
         self._is_closed = False
         self._stored: OrderedDict[str, Any] = OrderedDict()
         self._at_depth = ray_worker.at_depth
         #: By the task's name and depth, and what it asks for, which is kept so that its id stays its own.
         self._functions: dict[tuple[str, int, int], tuple[Any, Mapping[str, object]]] = {}
-        self._name = f"wfengine-{uuid.uuid4().hex}"
-        self._switchboard: Any = (
-            ray.remote(ray_worker.Switchboard)
-            .options(
-                name=self._name, num_cpus=0, max_restarts=SWITCHBOARD_RESTARTS, max_task_retries=0,
-                max_concurrency=SWITCHBOARD_CALLS,
-            )
-            .remote()
-        )  # fmt: skip
+        self._numbers, self._put_back = ray_switchboards.numbers, ray_switchboards.put_back
+        self._connected = ray_switchboards.take(keeps=connection.stays)
+        self._name, self._switchboard = self._connected
         self._why_broken: str | None = None
         self._listener = start_thread("wfengine-ray-listen", self._listen)
 
@@ -417,7 +404,8 @@ class _RayWorkers:
             if self._ray.is_initialized():
                 self._switchboard.hang_up.remote()
                 self._listener.join(CLOSE_SECONDS)  # of a switchboard that is killed meanwhile, Ray prints that it is
-                self._ray.kill(self._switchboard)
+                is_well = self._why_broken is None and not self._listener.is_alive()
+                self._put_back(self._connected, keeps=self._connection.stays and is_well)
         self._stored.clear()
         self._connection.close()
 

@@ -74,6 +74,11 @@ class Connection:
     def __init__(self, kept: _Kept | None) -> None:
         self._kept = kept
 
+    @property
+    def stays(self) -> bool:
+        """Tell whether this process is connected when the run is over: somebody else initialised Ray here."""
+        return self._kept is None
+
     def expect_prints(self) -> None:
         """Remember that a task has printed something just now, which Ray shows after a while."""
         if self._kept is not None:

@@ -151,19 +151,36 @@ BEGUN = -1
 
 
 class Switchboard:
-    """Connects the workers of one flow run with its flow's process; an actor of Ray, with an event loop."""
+    """Connects the workers of a flow run with its flow's process; an actor of Ray, with an event loop.
+
+    Another run of that process may have it later: orders whose number is lower than its first one are over.
+    """
 
     def __init__(self) -> None:
+        self._first = 0
+        self._asking: dict[tuple[int, int], asyncio.Future[bytes]] = {}
+        self._is_news = asyncio.Event()
+        self._begin_life()
+
+    def _begin_life(self) -> None:
         self._life = uuid.uuid4().hex  # one that died begins anew
         self._heard = 0  # so many things were said that the flow's process has
         self._said: list[Said] = []  # the others
-        self._is_news = asyncio.Event()
         self._is_over = False
-        self._asking: dict[tuple[int, int], asyncio.Future[bytes]] = {}
+
+    async def renew(self, first: int) -> None:
+        """Be another run's from now on, whose orders have this number and higher ones."""
+        self._first = first
+        self._begin_life()
+
+    def _refuse_former(self, number: int) -> None:
+        if number < self._first or self._is_over:
+            raise SwitchboardGoneError("The flow run that it works for is over.")
 
     @ray.method(max_task_retries=-1)
     async def ask(self, number: int, thread: int, before: int, told: tuple[bytes, ...], question: int, what: bytes) -> bytes:
         """Take a question of a thread of an order, and the lines of logs before it; return the answer."""
+        self._refuse_former(number)
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._asking[number, thread] = answer
         self._say(number, thread, before, told, question, what)
@@ -184,6 +201,8 @@ class Switchboard:
         self._say(number, BEGUN, 0, (), 0, None)
 
     def _say(self, *what: Any) -> None:
+        if what[0] < self._first:
+            return
         self._said.append(what)
         self._is_news.set()
 
@@ -202,9 +221,12 @@ class Switchboard:
         return self._life, self._heard + len(self._said), tuple(self._said)
 
     async def hang_up(self) -> None:
-        """Let the flow's process, which waits in `listen`, go."""
+        """Let the flow's process, which waits in `listen`, go, and the workers that wait for an answer of it unwind."""
         self._is_over = True
         self._is_news.set()
+        for asking in self._asking.values():
+            if not asking.done():
+                asking.set_exception(SwitchboardGoneError("The flow run that it works for is over."))
 
     async def answer(self, number: int, thread: int, data: bytes) -> None:
         """Answer a question, if somebody still waits."""
