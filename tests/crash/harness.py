@@ -7,10 +7,12 @@ A *case* is one flow run from its first start to its end, over as many processes
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +22,7 @@ from typing import Protocol
 from tests.crash import effects, invariants
 from tests.crash.effects import Effect
 from tests.crash.nursery import Life, Nursery
-from wfengine_journal import schema
+from wfengine_journal import schema, store
 
 ROOT = Path(__file__).resolve().parents[2]
 ZOO = Path(__file__).with_name("zoo.py")
@@ -43,6 +45,12 @@ class Case:
     def journal(self) -> Path:
         """The journal of this case."""
         return self.folder / "journal.db"
+
+    def with_schema(self) -> Case:
+        """Put a journal without runs into the folder: what each first child would make, by the same statements; return self."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.journal.write_bytes(empty_journal())
+        return self
 
     def effects(self) -> list[Effect]:
         """Return what the tasks and the flow of this case left so far."""
@@ -182,6 +190,15 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(str(root) for root in roots)}
 
 
+@functools.cache
+def empty_journal() -> bytes:
+    """Return a journal file that was just made."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "journal.db")
+        store.open_journal(path).close()
+        return path.read_bytes()
+
+
 def _tail(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace")[-4000:]
 
@@ -249,7 +266,14 @@ def kill_at_every_statement(
     program: Path = ZOO,
     children: int = 2,
 ) -> list[KilledAt]:
-    """Kill a fresh case before each statement up to the last, or until one ends unkilled; `children` at a time. In order."""
+    """Kill a fresh case before each statement up to the last, or until one ends unkilled; `children` at a time. In order.
+
+    Where the first is the one after the schema, the cases begin with a file that has it, whose statements are numbered anew.
+    """
+    has_schema = first == SCHEMA_STATEMENTS
+    if has_schema:
+        first = 1
+        empty_journal()  # before there are threads
     found: list[KilledAt] = []
     numbers = iter(range(first, last + 1, step))
     lock = threading.Lock()
@@ -264,7 +288,8 @@ def kill_at_every_statement(
                     number = next(numbers, None)
                 if number is None:
                     return
-                killed = kill_at(make_case(number), number, expected, checks, nursery)
+                case = make_case(number)
+                killed = kill_at(case.with_schema() if has_schema else case, number, expected, checks, nursery)
                 if killed is None:
                     over.set()
                 else:
