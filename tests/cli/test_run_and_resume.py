@@ -400,7 +400,7 @@ def test_in_a_terminal_a_table_is_drawn_and_what_the_flow_prints_stands_above(cl
 
 
 def test_what_a_flow_prints_is_written_line_by_line_even_without_buffers(cli: Cli) -> None:
-    """Where PYTHONUNBUFFERED is set, as in most containers, a line of the progress must not fall between two words of the flow's."""
+    """With PYTHONUNBUFFERED, as in most containers, a line of the progress must not fall between two words of the flow's."""
     (cli.folder / "prints.py").write_text(
         'from wfengine import flow\n@flow\ndef prints():\n    print("one", "line")\n    print("another", 2)\n', "utf-8"
     )

@@ -14,8 +14,10 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
@@ -28,6 +30,10 @@ ROOT = Path(__file__).resolve().parents[2]
 ZOO = Path(__file__).with_name("zoo.py")
 #: Statements that make a new file, the same for every flow: kills before them are tested once, by the full enumeration.
 SCHEMA_STATEMENTS = sum(len(schema.statements(schema.read_sql(name))) for name in (*schema.SCRIPTS.values(), "views.sql"))
+#: Set: before each statement, where the gate takes some; see `chosen`.
+EACH_STATEMENT = bool(os.environ.get("WFENGINE_EACH_STATEMENT"))
+#: The gate kills before each so many-th statement, and wherever two kinds of statement follow each other for the first time.
+CHOSEN_EACH = 6
 #: No child may live longer, in seconds: far more than any needs, so that only a hang reaches it.
 CHILD_LIMIT_SECONDS = 60.0
 
@@ -255,6 +261,22 @@ def kill_at(case: Case, number: int, expected: object, checks: Checks, nursery: 
     return KilledAt(number, statement.partition("\n")[0][:80], case, violations)
 
 
+def chosen(case: Case) -> list[int]:
+    """Return before which statements the gate kills; before each with WFENGINE_EACH_STATEMENT.
+
+    They are each `CHOSEN_EACH`-th, from a start that depends on the flow, and each that is the first of its kind after the one
+    before it. `case` is one that begins with a file that has the schema, and is run for that.
+    """
+    ending = case.run("--list-statements")
+    assert ending.said.startswith("result "), ending
+    kinds = (case.folder / "statements.txt").read_text(encoding="utf-8").splitlines()
+    if EACH_STATEMENT:
+        return list(range(1, 100_000))
+    first_pairs = {pair: number for number, pair in reversed(list(enumerate(pairwise(["", *kinds]), 1)))}
+    start = 1 + zlib.crc32(case.flow.encode()) % CHOSEN_EACH
+    return sorted({*first_pairs.values(), *range(start, len(kinds) + 1, CHOSEN_EACH)})
+
+
 def kill_at_every_statement(
     make_case: Callable[[int], Case],
     expected: object,
@@ -263,19 +285,21 @@ def kill_at_every_statement(
     first: int = 1,
     last: int = 100_000,
     step: int = 1,
+    numbers: Iterable[int] | None = None,
     program: Path = ZOO,
     children: int = 2,
 ) -> list[KilledAt]:
     """Kill a fresh case before each statement up to the last, or until one ends unkilled; `children` at a time. In order.
 
     Where the first is the one after the schema, the cases begin with a file that has it, whose statements are numbered anew.
+    `numbers` of `chosen` cases: before these statements only.
     """
-    has_schema = first == SCHEMA_STATEMENTS
+    has_schema = first == SCHEMA_STATEMENTS or numbers is not None
     if has_schema:
         first = 1
         empty_journal()  # before there are threads
     found: list[KilledAt] = []
-    numbers = iter(range(first, last + 1, step))
+    todo = iter(range(first, last + 1, step) if numbers is None else numbers)
     lock = threading.Lock()
     over = threading.Event()
     problems: list[BaseException] = []
@@ -285,14 +309,14 @@ def kill_at_every_statement(
         try:
             while not over.is_set():
                 with lock:
-                    number = next(numbers, None)
+                    number = next(todo, None)
                 if number is None:
                     return
                 case = make_case(number)
                 killed = kill_at(case.with_schema() if has_schema else case, number, expected, checks, nursery)
-                if killed is None:
+                if killed is None and numbers is None:
                     over.set()
-                else:
+                elif killed is not None:
                     found.append(killed)
         except BaseException as problem:
             problems.append(problem)

@@ -1,9 +1,10 @@
 """Children by the hundred: a process that has imported everything forks one real process for each start it is asked for.
 
 Importing Python, wfengine and asyncio is most of a short child's life. The nursery itself never opens a journal and has
-one thread, so a forked child is as good as a fresh process; the tests of recovery by other means start fresh ones. Taking an
-interpreter down is most of what is left: it writes to each page that the child shares with the nursery. So a child ends when
-its threads have ended and what it registered for its end was done, and only every few are taken down to the last object.
+one thread, so a forked child is as good as a fresh process; the tests of recovery by other means start fresh ones. (It does
+not import sqlite-utils, which imports numpy, which starts a thread and makes each fork dearer.) Taking an interpreter down is
+most of what is left: it writes to each page that the child shares with the nursery. So a child ends when its threads have
+ended and what it registered for its end was done, and only every few are taken down to the last object.
 """
 
 from __future__ import annotations
@@ -72,7 +73,6 @@ def serve(main: Callable[[], None]) -> None:
     import gc
 
     import cloudpickle  # noqa: F401 - the same
-    import sqlite_utils  # noqa: F401 - the same
 
     gc.collect()
     gc.freeze()  # else a child's collector looks at all that was imported, and each page of it has to be copied for that

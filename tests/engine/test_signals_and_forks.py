@@ -6,13 +6,13 @@ import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-#: What these tests are about begins or ends with a process: each of their programs is started anew.
-FRESH_PROCESSES = True
-
 import pytest
 
 if TYPE_CHECKING:
     from conftest import Program, Rows
+
+#: What these tests are about begins or ends with a process: each of their programs is started anew.
+FRESH_PROCESSES = True
 
 SIGNALS = {
     "KeyboardInterrupt": "raise KeyboardInterrupt",
