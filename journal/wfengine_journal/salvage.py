@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -20,6 +21,10 @@ from wfengine_journal.run_rows import columns_of
 
 #: Questions asked about one table beyond reading it through: a bound, not a measure of damage.
 PROBES = 20_000
+#: Ranges in a row, below or above all rows that were found, in which nothing was found: then nothing more is looked for there.
+FRUITLESS = 500
+#: No id is less or more.
+LEAST_ID, MOST_ID = -(2**62), 2**62
 #: The least bytes of a row: a page that leads back to another must not make the reading endless.
 LEAST_ROW_BYTES = 8
 _MAGIC = b"SQLite format 3\0"
@@ -110,46 +115,71 @@ class Reader:
             return []
 
     def numbered(self, table: str, names: str) -> Iterator[tuple[object, ...]]:
-        """Yield rows of a table with a column `id`, each once, around the pages that cannot be read."""
+        """Yield rows of a table with a column `id`, each once, around the pages that cannot be read.
+
+        A range of ids of which one side is refused is cut into parts, which are asked for when all wider ranges have been: so
+        what is readable between two damaged pages is found before single ids of those pages are looked for.
+        """
         seen: set[int] = set()
-        probes = PROBES
-        gaps: list[tuple[int, int]] = [(-(2**62), 2**62)]
-        while gaps and probes > 0:
-            low, high = gaps.pop()
-            first = last = None
-            whole = False
-            for order, sign in (("", 1), (" DESC", -1)):
-                probes -= 1
-                whole, edge = False, None
-                for row in self._rows(table, f"SELECT id, {names} FROM {table} WHERE id >= ? AND id <= ? ORDER BY id{order}",
-                                      (low, high)):  # fmt: skip
-                    if row is None:
-                        break
-                    number = int(str(row[0]))
-                    if edge is not None and (number - edge) * sign <= 0:
-                        break  # a page that leads back
-                    edge = number
-                    if number not in seen:
-                        seen.add(number)
-                        yield row[1:]
-                else:
-                    whole = True
-                if whole:
-                    break
-                first, last = (edge, last) if sign == 1 else (first, edge)
-            if whole:
+        lowest, highest = MOST_ID, LEAST_ID  # of the rows found so far
+        todo = deque([(LEAST_ID, MOST_ID)])
+        probes, fruitless = PROBES, 0
+        while todo and probes > 0:
+            low, high = todo.popleft()
+            is_open = low < lowest or high > highest
+            if is_open and fruitless >= FRUITLESS:
                 continue
-            low = low if first is None else max(low, first + 1)
-            high = high if last is None else min(high, last - 1)
-            gaps += self._halves(low, high)
+            before, ends = len(seen), []
+            for sign in (1, -1):
+                probes -= 1
+                start, end, is_whole = yield from self._from_one_side(table, names, low, high, sign, seen)
+                ends.append(end)
+                if start is not None and end is not None:
+                    lowest, highest = min(lowest, start, end), max(highest, start, end)
+                if is_whole:
+                    break
+            else:
+                first, last = ends
+                todo.extend(self._parts(low if first is None else first + 1, high if last is None else last - 1))
+                # Python asks for the next row before it gives one, so the row before a refusal is still to be had.
+                todo.extendleft((end + sign, end + sign) for end, sign in ((first, 1), (last, -1)) if end is not None)
+            if is_open:
+                fruitless = fruitless + 1 if len(seen) == before else 0
+
+    def _from_one_side(
+        self, table: str, names: str, low: int, high: int, sign: int, seen: set[int]
+    ) -> Generator[tuple[object, ...], None, tuple[int | None, int | None, bool]]:
+        """Yield the rows of a range, upwards or downwards, up to a refusal; return the first and last id, and if it was all."""
+        order = "" if sign == 1 else " DESC"
+        sql = f"SELECT id, {names} FROM {table} WHERE id >= ? AND id <= ? ORDER BY id{order}"
+        start = end = None
+        for row in self._rows(table, sql, (low, high)):
+            if row is None:
+                return start, end, False
+            number = int(str(row[0]))
+            if end is not None and (number - end) * sign <= 0:
+                return start, end, False  # a page that leads back
+            start, end = number if start is None else start, number
+            if number not in seen:
+                seen.add(number)
+                yield row[1:]
+        return start, end, True
 
     @staticmethod
-    def _halves(low: int, high: int) -> list[tuple[int, int]]:
-        """Return two parts of a range of ids. Ids are small numbers, so a wide range is cut at zero first."""
-        if high - low < 1:
+    def _parts(low: int, high: int) -> list[tuple[int, int]]:
+        """Cut a range of ids: a narrow one into halves; a wide one at zero, then into ever wider ones, for ids are small."""
+        if high <= low:
             return []
-        middle = 0 if low < 0 < high else (low + high) // 2 if high < 2**40 else max(low + 1, 2**40)
-        return [(low, middle), (middle + 1, high)]
+        if low < 0 <= high:
+            return [(0, high), (low, -1)]
+        if low < 0 or high - low < 2**20:
+            middle = (low + high) // 2
+            return [(low, middle), (middle + 1, high)]
+        parts, width = [], 1
+        while low <= high:
+            parts.append((low, min(low + width - 1, high)))
+            low, width = low + width, width * 2
+        return parts
 
     def keyed(self, table: str, names: str, key: str, parameters: tuple[object, ...] = ()) -> Iterator[tuple[object, ...]]:
         """Yield the rows of a table that fit a condition on the beginning of its key, from both ends up to what is unreadable.

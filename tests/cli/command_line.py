@@ -9,6 +9,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests import forked
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -58,9 +60,6 @@ class Cli:
         )  # fmt: skip
 
     def __call__(self, *arguments: str, stdin: str = "", **changes: str) -> Answer:
-        """Run it to its end."""
-        done = subprocess.run(
-            self.command(*arguments),
-            cwd=self.folder, env=environment(**changes), text=True, input=stdin, capture_output=True, timeout=120,
-        )  # fmt: skip
+        """Run it to its end, in a process as `tests.forked` has them; what `start` starts is started anew."""
+        done = forked.run(self.command(*arguments), cwd=self.folder, env=environment(**changes), input=stdin, timeout=120)
         return Answer(done.returncode, done.stdout, done.stderr)

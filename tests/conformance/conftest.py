@@ -19,10 +19,10 @@ LIMIT = 60
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Limit each case: most of what may go wrong here is a wait without end."""
+    """Limit each case: most of what may go wrong here is a wait without end. The start of a cluster is not part of a case."""
     for item in items:
         if Path(__file__).parent in item.path.parents and item.get_closest_marker("timeout") is None:
-            item.add_marker(pytest.mark.timeout(LIMIT))
+            item.add_marker(pytest.mark.timeout(LIMIT, func_only=True))
 
 
 @pytest.fixture(scope="session")

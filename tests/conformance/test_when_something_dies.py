@@ -289,7 +289,7 @@ def acknowledged(rows: Rows) -> set[int]:
     return {int(str(value)) for (value,) in rows("SELECT result FROM task_run WHERE state = 'COMPLETED'")}
 
 
-@pytest.mark.timeout(60 + 40 * TIMES)
+@pytest.mark.timeout(60 + 40 * TIMES, func_only=True)
 @pytest.mark.parametrize("turn", range(TIMES))
 def test_a_flow_whose_process_dies_goes_on_without_running_anything_acknowledged_again(
     place: Place, program: Program, rows: Rows, turn: int
@@ -321,7 +321,7 @@ def _driver(place: Place) -> str:
     return "int((HERE / 'driver').read_text())" if place.is_away else "os.getpid()"
 
 
-@pytest.mark.timeout(60 + 40 * TIMES)
+@pytest.mark.timeout(60 + 40 * TIMES, func_only=True)
 @pytest.mark.parametrize("turn", range(TIMES))
 def test_the_others_of_a_map_finish_when_ten_workers_are_killed(place: Place, tmp_path: Path, rows: Rows, turn: int) -> None:
     place.needs("process")

@@ -30,6 +30,8 @@ def main(flows: Mapping[str, Flow[[], Any]]) -> None:
     options = _options()
     if options.kill_before:
         StatementPlan(options.kill_before, options.journal.with_name("killed-before.sql")).install()
+    elif options.list_statements:
+        StatementPlan(0, options.journal.with_name("statements.txt")).install()
     print("ready", flush=True)
     if options.wait_for_go:
         sys.stdin.readline()
@@ -49,6 +51,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("flow")
     parser.add_argument("--journal", type=Path, required=True)
     parser.add_argument("--kill-before", type=int, default=0, help="end before the n-th SQL statement that may write")
+    parser.add_argument("--list-statements", action="store_true", help="write the kind of each such statement to a file")
     parser.add_argument("--wait-for-go", action="store_true", help="wait for a line on standard input before the first write")
     parser.add_argument("--durability", choices=("power", "process"))
     parser.add_argument("--by-person", action="store_true", help="resume as a person does, not as a recovery does")

@@ -7,25 +7,33 @@ A *case* is one flow run from its first start to its end, over as many processes
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
 from tests.crash import effects, invariants
 from tests.crash.effects import Effect
 from tests.crash.nursery import Life, Nursery
-from wfengine_journal import schema
+from wfengine_journal import schema, store
 
 ROOT = Path(__file__).resolve().parents[2]
 ZOO = Path(__file__).with_name("zoo.py")
 #: Statements that make a new file, the same for every flow: kills before them are tested once, by the full enumeration.
 SCHEMA_STATEMENTS = sum(len(schema.statements(schema.read_sql(name))) for name in (*schema.SCRIPTS.values(), "views.sql"))
+#: Set: before each statement, where the gate takes some; see `chosen`.
+EACH_STATEMENT = bool(os.environ.get("WFENGINE_EACH_STATEMENT"))
+#: The gate kills before each so many-th statement, and wherever two kinds of statement follow each other for the first time.
+CHOSEN_EACH = 6
 #: No child may live longer, in seconds: far more than any needs, so that only a hang reaches it.
 CHILD_LIMIT_SECONDS = 60.0
 
@@ -43,6 +51,12 @@ class Case:
     def journal(self) -> Path:
         """The journal of this case."""
         return self.folder / "journal.db"
+
+    def with_schema(self) -> Case:
+        """Put a journal without runs into the folder: what each first child would make, by the same statements; return self."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.journal.write_bytes(empty_journal())
+        return self
 
     def effects(self) -> list[Effect]:
         """Return what the tasks and the flow of this case left so far."""
@@ -182,6 +196,15 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(str(root) for root in roots)}
 
 
+@functools.cache
+def empty_journal() -> bytes:
+    """Return a journal file that was just made."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "journal.db")
+        store.open_journal(path).close()
+        return path.read_bytes()
+
+
 def _tail(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace")[-4000:]
 
@@ -238,6 +261,22 @@ def kill_at(case: Case, number: int, expected: object, checks: Checks, nursery: 
     return KilledAt(number, statement.partition("\n")[0][:80], case, violations)
 
 
+def chosen(case: Case) -> list[int]:
+    """Return before which statements the gate kills; before each with WFENGINE_EACH_STATEMENT.
+
+    They are each `CHOSEN_EACH`-th, from a start that depends on the flow, and each that is the first of its kind after the one
+    before it. `case` is one that begins with a file that has the schema, and is run for that.
+    """
+    ending = case.run("--list-statements")
+    assert ending.said.startswith("result "), ending
+    kinds = (case.folder / "statements.txt").read_text(encoding="utf-8").splitlines()
+    if EACH_STATEMENT:
+        return list(range(1, 100_000))
+    first_pairs = {pair: number for number, pair in reversed(list(enumerate(pairwise(["", *kinds]), 1)))}
+    start = 1 + zlib.crc32(case.flow.encode()) % CHOSEN_EACH
+    return sorted({*first_pairs.values(), *range(start, len(kinds) + 1, CHOSEN_EACH)})
+
+
 def kill_at_every_statement(
     make_case: Callable[[int], Case],
     expected: object,
@@ -246,12 +285,21 @@ def kill_at_every_statement(
     first: int = 1,
     last: int = 100_000,
     step: int = 1,
+    numbers: Iterable[int] | None = None,
     program: Path = ZOO,
     children: int = 2,
 ) -> list[KilledAt]:
-    """Kill a fresh case before each statement up to the last, or until one ends unkilled; `children` at a time. In order."""
+    """Kill a fresh case before each statement up to the last, or until one ends unkilled; `children` at a time. In order.
+
+    Where the first is the one after the schema, the cases begin with a file that has it, whose statements are numbered anew.
+    `numbers` of `chosen` cases: before these statements only.
+    """
+    has_schema = first == SCHEMA_STATEMENTS or numbers is not None
+    if has_schema:
+        first = 1
+        empty_journal()  # before there are threads
     found: list[KilledAt] = []
-    numbers = iter(range(first, last + 1, step))
+    todo = iter(range(first, last + 1, step) if numbers is None else numbers)
     lock = threading.Lock()
     over = threading.Event()
     problems: list[BaseException] = []
@@ -261,13 +309,14 @@ def kill_at_every_statement(
         try:
             while not over.is_set():
                 with lock:
-                    number = next(numbers, None)
+                    number = next(todo, None)
                 if number is None:
                     return
-                killed = kill_at(make_case(number), number, expected, checks, nursery)
-                if killed is None:
+                case = make_case(number)
+                killed = kill_at(case.with_schema() if has_schema else case, number, expected, checks, nursery)
+                if killed is None and numbers is None:
                     over.set()
-                else:
+                elif killed is not None:
                     found.append(killed)
         except BaseException as problem:
             problems.append(problem)

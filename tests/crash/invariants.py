@@ -6,9 +6,10 @@ Two witnesses: the effect file, and the journal read by plain SQL. Nothing here 
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from tests.crash.effects import Effect
@@ -22,9 +23,28 @@ def connect(journal: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"{journal.as_uri()}?mode=ro", uri=True)
 
 
+#: The connection that all checks of a thread share: most of a check is SQLite reading the schema.
+_SHARED = threading.local()
+
+
+@contextmanager
+def one_connection(journal: Path) -> Iterator[sqlite3.Connection]:
+    """Open a journal, or give the connection that a block around this one has opened on this thread."""
+    shared: sqlite3.Connection | None = getattr(_SHARED, "connection", None)
+    if shared is not None:
+        yield shared
+        return
+    with closing(connect(journal)) as connection:
+        _SHARED.connection = connection
+        try:
+            yield connection
+        finally:
+            _SHARED.connection = None
+
+
 def query(journal: Path, sql: str) -> list[tuple[object, ...]]:
     """Return the rows of a query; none while the journal has no tables yet."""
-    with closing(connect(journal)) as connection:
+    with one_connection(journal) as connection:
         if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'runs'").fetchall():
             return []
         return connection.execute(sql).fetchall()
@@ -97,7 +117,7 @@ def _processes(effects: Sequence[Effect]) -> list[list[Effect]]:
 
 def file_sound(journal: Path) -> list[str]:
     """SQLite finds no damage and no dangling reference."""
-    with closing(connect(journal)) as connection:
+    with one_connection(journal) as connection:
         try:
             damage = [row[0] for row in connection.execute("PRAGMA integrity_check") if row[0] != "ok"]
             dangling = connection.execute("PRAGMA foreign_key_check").fetchall()
@@ -163,21 +183,23 @@ def after_kill(journal: Path, effects: Sequence[Effect]) -> list[str]:
     """Return what is wrong right after a kill, before anybody looks at the file again."""
     if not journal.exists() or is_unborn(journal):
         return [f"acknowledged-is-recorded: {effect.call}, without a journal" for effect in effects if effect.kind == "ack"]
-    return (
-        acknowledged_never_again(effects)
-        + file_sound(journal)
-        + history_gapless(journal)
-        + acknowledged_is_recorded(journal, effects)
-        + logs_kept(journal, effects)
-        + one_run(journal)
-    )
+    with one_connection(journal):
+        return (
+            acknowledged_never_again(effects)
+            + file_sound(journal)
+            + history_gapless(journal)
+            + acknowledged_is_recorded(journal, effects)
+            + logs_kept(journal, effects)
+            + one_run(journal)
+        )
 
 
 def after_end(journal: Path, effects: Sequence[Effect], in_flight: int, is_ordered: bool) -> list[str]:
     """Return what is wrong when the run has ended."""
-    return (
-        after_kill(journal, effects)
-        + repeats_in_flight_only(effects, in_flight)
-        + (order_kept(effects) if is_ordered else [])
-        + nothing_left_running(journal)
-    )
+    with one_connection(journal):
+        return (
+            after_kill(journal, effects)
+            + repeats_in_flight_only(effects, in_flight)
+            + (order_kept(effects) if is_ordered else [])
+            + nothing_left_running(journal)
+        )

@@ -8,19 +8,27 @@ before BEGIN, between two statements, before COMMIT, and - before the next state
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sqlite3
 import sys
 import threading
 from pathlib import Path
 
+#: A value in the text of a statement: SQLite tells what it executes with its parameters in their places.
+_VALUE = re.compile(r"[xX]?'(?:[^']|'')*'|\b\d+(?:\.\d+)?(?:e[+-]?\d+)?\b|\bNULL\b")
+
 
 class StatementPlan:
-    """Counts the statements of all write connections of this process, and ends it before number `kill_before`."""
+    """Counts the statements of all write connections of this process, and ends it before number `kill_before`.
+
+    With 0 it never ends it, and lists each statement's kind in the note.
+    """
 
     def __init__(self, kill_before: int, note: Path) -> None:
         self._left = kill_before
         self._note = note
+        self._list = None if kill_before else note.open("a", encoding="utf-8", buffering=1)
         self._opening = threading.local()
 
     def install(self) -> None:
@@ -48,10 +56,17 @@ class StatementPlan:
     def _on_statement(self, sql: str) -> None:
         if sql.startswith("--"):
             return  # a statement inside a trigger belongs to the one that fired it
+        if self._list is not None:
+            self._list.write(kind_of(sql) + "\n")
         self._left -= 1
         if self._left == 0:
             self._note.write_text(sql, encoding="utf-8")
             kill_this_process()
+
+
+def kind_of(sql: str) -> str:
+    """Return a statement without its values, on one line."""
+    return " ".join(_VALUE.sub("?", sql).split())
 
 
 def kill_this_process() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.crash.feeds import ITEMS
-from tests.crash.harness import SCHEMA_STATEMENTS, Case, environment
+from tests.crash.harness import Case, environment
 from tests.crash.nursery import Nursery
 from wfengine.following import follow
 from wfengine_journal.store import close_all, open_journal
@@ -17,8 +17,6 @@ from wfengine_journal.store import close_all, open_journal
 pytestmark = pytest.mark.crash
 
 PROGRAM = Path(__file__).with_name("feeds.py")
-#: The statements before this one make the schema, and the run.
-AFTER_SCHEMA = SCHEMA_STATEMENTS
 #: A reader that waits longer hangs, in seconds.
 LIMIT_SECONDS = 60.0
 
@@ -38,8 +36,8 @@ def test_a_reader_is_given_each_item_once_wherever_the_producer_is_killed(
 ) -> None:
     kills = in_the_middle = 0
     with concurrent.futures.ThreadPoolExecutor(1) as readers:
-        for number in range(AFTER_SCHEMA, 10_000, step):
-            case = Case(tmp_path / str(number), flow, program=PROGRAM)
+        for number in range(1, 10_000, step):
+            case = Case(tmp_path / str(number), flow, program=PROGRAM).with_schema()
             if not case.run("--kill-before", str(number), nursery=nursery).was_killed:
                 break
             if not case.query("SELECT 1 FROM runs"):

@@ -11,14 +11,12 @@ import pytest
 
 from tests.crash.effects import Effect
 from tests.crash.feeds import STEPS
-from tests.crash.harness import SCHEMA_STATEMENTS, Case, environment
+from tests.crash.harness import Case, environment
 from tests.crash.nursery import Nursery
 
 pytestmark = pytest.mark.crash
 
 PROGRAM = Path(__file__).with_name("feeds.py")
-#: The statements before this one make the schema.
-AFTER_SCHEMA = SCHEMA_STATEMENTS
 
 
 @pytest.fixture
@@ -54,9 +52,9 @@ COARSE = 8
 def test_a_saga_killed_at_any_statement_is_undone_once_in_reverse_order(
     nursery: Nursery, tmp_path: Path, flow: str, go_on: tuple[str, ...], step: int
 ) -> None:
-    in_the_middle, number, is_rolling_back = 0, AFTER_SCHEMA, False
+    in_the_middle, number, is_rolling_back = 0, 1, False
     while True:
-        case = Case(tmp_path / f"{number}-{is_rolling_back}", flow, program=PROGRAM)
+        case = Case(tmp_path / f"{number}-{is_rolling_back}", flow, program=PROGRAM).with_schema()
         if not case.run("--kill-before", str(number), nursery=nursery).was_killed:
             break
         if not is_rolling_back and Effect("run", "pay") in case.effects():
@@ -83,8 +81,8 @@ def go_on_and_check(case: Case, nursery: Nursery, go_on: tuple[str, ...], *, kil
 
 def test_a_rollback_that_is_killed_while_it_is_recovered_goes_on_where_it_stopped(nursery: Nursery, tmp_path: Path) -> None:
     base = Case(tmp_path / "base", "saga", program=PROGRAM)
-    for number in range(AFTER_SCHEMA + 30, 10_000, 5):  # until one dies after its first recorded hook
-        base = Case(tmp_path / f"base{number}", "saga", program=PROGRAM)
+    for number in range(30, 10_000, 5):  # until one dies after its first recorded hook
+        base = Case(tmp_path / f"base{number}", "saga", program=PROGRAM).with_schema()
         assert base.run("--kill-before", str(number), nursery=nursery).was_killed
         if recorded_hooks(base):
             break

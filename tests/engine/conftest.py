@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import forked
 from tests.conftest import VirtualClock
 from wfengine import use_journal
 from wfengine_journal import store
@@ -136,10 +136,14 @@ except WfengineError as error:
 
 
 class Program:
-    """A script in the test's folder, run and resumed by processes of their own; it notes its side effects in a file."""
+    """A script in the test's folder, run and resumed by processes of their own; it notes its side effects in a file.
 
-    def __init__(self, folder: Path) -> None:
+    `is_fresh`: each process is started; else it is forked by one that has imported wfengine, see `tests.forked`.
+    """
+
+    def __init__(self, folder: Path, is_fresh: bool = False) -> None:
         self.folder = folder
+        self.is_fresh = is_fresh
         self.path = folder / "program.py"
         self.environment = {
             **os.environ,
@@ -153,15 +157,13 @@ class Program:
         self.path.write_text(PROGRAM_HEAD + textwrap.dedent(text), encoding="utf-8")
 
     def python(self, *arguments: str, stdin: str | None = None) -> Done:
-        done = subprocess.run(
+        done = forked.run(
             [sys.executable, *arguments],
             cwd=self.folder,
             env=self.environment,
             input=stdin,
-            capture_output=True,
-            text=True,
             timeout=PROGRAM_SECONDS,
-            check=False,
+            is_fresh=self.is_fresh,
         )
         return Done(done.returncode, done.stdout, done.stderr)
 
@@ -188,7 +190,7 @@ class Program:
 
 
 @pytest.fixture
-def program(tmp_path: Path, journal: store.Journal) -> Program:
-    """A script of the test; the journal is left to its processes."""
+def program(request: pytest.FixtureRequest, tmp_path: Path, journal: store.Journal) -> Program:
+    """A script of the test; the journal is left to its processes, which are started anew in a module with FRESH_PROCESSES."""
     journal.close()
-    return Program(tmp_path)
+    return Program(tmp_path, getattr(request.module, "FRESH_PROCESSES", False))

@@ -14,6 +14,8 @@ import pytest
 
 from tests.engine.bucket_services import SERVICES, find_azurite
 
+pytestmark = pytest.mark.long
+
 CASES = Path(__file__).with_name("bucket_service_cases.py")
 
 

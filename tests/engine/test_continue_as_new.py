@@ -91,6 +91,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.long
 def test_killed_at_each_statement_there_is_never_a_second_successor_and_never_none(program: Program, rows: Rows) -> None:
     from tests.crash.harness import ROOT
 

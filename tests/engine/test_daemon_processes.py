@@ -17,6 +17,9 @@ from wfengine_journal.names import new_run_name
 from wfengine_journal.queued_runs import QueueRun, RunRequest
 from wfengine_journal.store import close_all
 
+#: What these tests are about begins or ends with a process: each of their programs is started anew.
+FRESH_PROCESSES = True
+
 #: A flow with a task that ends, one that hangs in its first process, and one after it.
 FLOW = """
 @task

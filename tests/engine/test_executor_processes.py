@@ -77,6 +77,7 @@ def deploy_of(journal: Journal, program: Program, flow: str, name: str = "main",
     return deploy(journal, flow.replace("_", "-"), name, entrypoint=f"file:{program.path}:{flow}", **columns)
 
 
+@pytest.mark.long
 def test_each_run_ran_once_wherever_its_executor_was_killed(
     opened: Journal, executor_program: Program, rows: Rows, tmp_path: Path
 ) -> None:

@@ -789,6 +789,7 @@ def test_a_plan_takes_no_place_and_counts_no_start(program: Program, rows: Rows)
 # ---------------------------------------------------------------------------------------------------- processes
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("what", ["task", "tag"])
 @pytest.mark.crash
 def test_never_more_inside_over_eight_processes(what: str, children: Children, journal: store.Journal) -> None:

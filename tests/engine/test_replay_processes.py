@@ -8,6 +8,9 @@ import pytest
 
 from tests.engine.conftest import PROGRAM_HEAD, Program, Rows
 
+#: What these tests are about begins or ends with a process: each of their programs is started anew.
+FRESH_PROCESSES = True
+
 BODY = """
 @task
 def fetch(number):

@@ -91,6 +91,7 @@ def test_the_outcome_that_was_taken_back_stays_in_the_history_with_its_value(sho
     assert kept == [("1",)]
 
 
+@pytest.mark.long
 def test_a_rerun_killed_before_any_of_its_statements_is_chosen_whole_or_not_at_all(shop: Program) -> None:
     """Every second statement of a resume that takes two calls back and runs them, until one resume ends unkilled."""
     folder = shop.folder

@@ -11,6 +11,9 @@ import pytest
 if TYPE_CHECKING:
     from conftest import Program, Rows
 
+#: What these tests are about begins or ends with a process: each of their programs is started anew.
+FRESH_PROCESSES = True
+
 SIGNALS = {
     "KeyboardInterrupt": "raise KeyboardInterrupt",
     # What comes of one that reaches Python's Event.wait() just after it has let go of its lock.

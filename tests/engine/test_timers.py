@@ -354,6 +354,7 @@ def nursery() -> Iterator[Nursery]:
     nursery.close()
 
 
+@pytest.mark.long
 @pytest.mark.crash
 def test_killed_at_each_statement_a_value_that_was_given_stays_and_the_sleep_ends_once(
     program: Program, rows: Rows, nursery: Nursery

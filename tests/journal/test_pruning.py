@@ -215,6 +215,7 @@ def test_a_value_that_a_new_row_refers_to_between_the_look_and_the_deletion_stay
     assert query(path, "SELECT hash FROM value") == [(hash_,)]
 
 
+@pytest.mark.long
 @pytest.mark.crash
 def test_a_process_killed_at_any_commit_leaves_a_whole_journal_and_the_next_one_goes_on(path: Path) -> None:
     program = """

@@ -14,6 +14,8 @@ from wfengine_journal.connection import FORMAT_VERSION, PAGE_BYTES
 from wfengine_journal.errors import JournalNotFoundError, NotAJournalError, UsageError
 from wfengine_journal.recovering import LOST, Recovered, recover
 
+pytestmark = pytest.mark.long
+
 #: Damaged files of each kind; each is a seed.
 SEEDS = 25
 OUTCOMES = """
