@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from wfengine.page.commands import CommandError, Done
-from wfengine.page.parameters import Parameter
+from wfengine.page.parameters import Parameter, Typed
 from wfengine.page.search import parse
 from wfengine.page.serving import Serving
 from wfengine_journal.errors import UsageError
@@ -116,12 +116,17 @@ def _fork_words(values: Values) -> list[str]:
     if before := _text(values, "from_task"):
         words.append(f"--from={before}")
     parameters = values.get("parameters")
+    exact: dict[str, object] = {}
     for name, value in parameters.items() if isinstance(parameters, dict) else ():
         if not str(name).isidentifier():
             raise UsageError(f"{str(name)[:100]!r} is no name of a parameter.")
-        text = value if isinstance(value, str) else json.dumps(value)
-        # A text that begins with @ would be taken for the name of a file; @@ stands for the letter.
-        words.append(f"--param={name}={'@' if text.startswith('@') else ''}{text}")
+        if isinstance(value, Typed):
+            # A text that begins with @ would be taken for the name of a file; @@ stands for the letter.
+            words.append(f"--param={name}={'@' if value.startswith('@') else ''}{value}")
+        else:
+            exact[str(name)] = value
+    if exact:
+        words.append(f"--parameters={json.dumps(exact, ensure_ascii=False)}")
     return [*words, _run(values)]
 
 
