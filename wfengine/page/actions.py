@@ -85,9 +85,9 @@ async def _start_run(serving: Serving, show: Show, request: Request, fields: dic
 def _again(operation: Operation, fields: dict[str, list[str]], message: str) -> dict[str, Any] | None:
     """Return a form to be sent again, each field as it was typed, beside what is wrong with it; None: it had no such fields.
 
-    Only what is about runs and their inputs: the value of a secret is typed once, and never shown.
+    Only of operations that are marked so: the value of a secret is typed once, and never shown.
     """
-    if not operation.name.startswith(("runs.", "inputs.")):
+    if not operation.is_typed_again:
         return None
     typed = {name: texts[-1] for name, texts in fields.items() if name.startswith(("param.", "field.")) or name == "value"}
     if not typed:

@@ -44,6 +44,7 @@ class Operation:
     words: Callable[[Values], list[str] | None] = lambda values: None
     code: int = 200
     media_types: tuple[str, ...] = ("application/json",)  # of the answer when it went well
+    is_typed_again: bool = False  # refused, its form is shown again with what was typed: nothing that was typed is secret
 
     @property
     def changes(self) -> bool:
@@ -349,6 +350,7 @@ CHANGES: tuple[Operation, ...] = (
         _starts(_answer_words),
         _answer_words,
         202,
+        is_typed_again=True,
     ),
     Operation(
         "runs.resolve",
@@ -377,6 +379,7 @@ CHANGES: tuple[Operation, ...] = (
         ),
         _fork,
         _fork_words,
+        is_typed_again=True,
     ),
     Operation(
         "runs.send",
@@ -391,6 +394,7 @@ CHANGES: tuple[Operation, ...] = (
         ),
         _runs(_send_words),
         _send_words,
+        is_typed_again=True,
     ),
     Operation(
         "runs.bulk",
