@@ -153,7 +153,9 @@ class ApiClient(Reads, Changes):
 
 def _filled_in(path: str, places: Mapping[str, object]) -> str:
     for name, value in places.items():
-        path = path.replace(f"{{{name}}}", quote(str(value), safe=""))
+        text = str(value)
+        # . and .. would be taken for steps in the path.
+        path = path.replace(f"{{{name}}}", text.replace(".", "%2E") if text in (".", "..") else quote(text, safe=""))
     return path
 
 

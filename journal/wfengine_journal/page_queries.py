@@ -16,7 +16,7 @@ from wfengine_journal.clock import SystemClock
 from wfengine_journal.connection import STEPS_BETWEEN_LOOKS, primary_code
 from wfengine_journal.errors import NotFoundError, UsageError
 from wfengine_journal.queries import MAX_ID, get_run_head, reading
-from wfengine_journal.rows import LogLine, Run, TaskGroup, TaskRun, Transition
+from wfengine_journal.rows import LogLine, Run, TaskRun, Transition
 
 #: Rows that one read looks at, before it says that there may be more.
 SCANNED = 20_000
@@ -25,8 +25,6 @@ SCANNED_FOR_LOGS = 500
 SCANNED_LINES = 50_000
 #: Calls that are counted of a run that is going on.
 COUNTED = 10_000
-#: Durations that quantiles are taken from.
-SAMPLE = 4_000
 
 
 @contextmanager
@@ -308,85 +306,6 @@ def list_flow_names(connection: sqlite3.Connection, limit: int) -> list[str]:
 
 
 # ---------------------------------------------------------------------------------------------------- one run
-
-
-@dataclass(frozen=True, slots=True)
-class Quantiles:
-    """How long completed calls of one task took, in seconds."""
-
-    median_s: float
-    p95_s: float
-    mean_s: float
-
-
-def count_groups(connection: sqlite3.Connection, run_id: int) -> list[TaskGroup]:
-    """Return the run's calls grouped by task, in the order of first calls.
-
-    As `queries.list_task_groups`, in a third of its time: median and sum are left to `task_quantiles`, and are null and 0.
-    """
-    rows = connection.execute(
-        """
-        SELECT k.kind, k.name, g.number, g.completed, g.failed, g.interrupted, g.running, g.waiting, g.replayed, g.first_id,
-               strftime('%s', g.first_started_at) - strftime('%s', r.started_at)
-                   + (substr(g.first_started_at, 21, 6) - substr(r.started_at, 21, 6)) / 1e6,
-               strftime('%s', g.last_ended_at) - strftime('%s', r.started_at)
-                   + (substr(g.last_ended_at, 21, 6) - substr(r.started_at, 21, 6)) / 1e6
-        FROM (
-            SELECT task_id, sum(number) AS number, min(first_id) AS first_id,
-                   sum(CASE WHEN state = 'COMPLETED' THEN number ELSE 0 END) AS completed,
-                   sum(CASE WHEN state = 'FAILED' THEN number ELSE 0 END) AS failed,
-                   sum(CASE WHEN state = 'CRASHED' THEN number ELSE 0 END) AS interrupted,
-                   sum(CASE WHEN state = 'RUNNING' THEN number ELSE 0 END) AS running,
-                   sum(CASE WHEN state IN ('SCHEDULED', 'PENDING', 'PAUSED') THEN number ELSE 0 END) AS waiting,
-                   sum(CASE WHEN state IN ('COMPLETED', 'FAILED') THEN earlier ELSE 0 END) AS replayed,
-                   min(first_started_at) AS first_started_at, max(last_ended_at) AS last_ended_at
-            FROM (
-                SELECT t.task_id, t.state, count(*) AS number, min(t.id) AS first_id,
-                       sum(t.epoch < w.epoch AND t.orphaned_in IS NULL) AS earlier,
-                       min(t.started_at) AS first_started_at, max(t.ended_at) AS last_ended_at
-                FROM flow_run w CROSS JOIN task_run t ON +t.flow_run_id = w.id
-                WHERE w.id = :run
-                  AND t.id >= (SELECT task_run_id FROM transition WHERE flow_run_id = :run AND task_run_id > 0
-                               ORDER BY task_run_id LIMIT 1)
-                  AND t.id <= (SELECT task_run_id FROM transition WHERE flow_run_id = :run ORDER BY task_run_id DESC LIMIT 1)
-                GROUP BY t.task_id, t.state)
-            GROUP BY task_id) g
-        JOIN task k ON k.id = g.task_id JOIN flow_run r ON r.id = :run ORDER BY g.first_id
-        """,
-        {"run": run_id},
-    ).fetchall()
-    return [TaskGroup(*[*row[:10], 0.0, None, *row[10:]]) for row in rows]
-
-
-def task_quantiles(connection: sqlite3.Connection, run_id: int) -> dict[tuple[str, str], Quantiles]:
-    """Return quantiles by kind and name of what was called, out of no more than `SAMPLE` calls, evenly spread by their ids."""
-    rows = connection.execute(
-        """
-        WITH RECURSIVE
-            edge (first, last) AS (
-                SELECT (SELECT task_run_id FROM transition WHERE flow_run_id = :run AND task_run_id > 0
-                        ORDER BY task_run_id LIMIT 1),
-                       (SELECT task_run_id FROM transition WHERE flow_run_id = :run ORDER BY task_run_id DESC LIMIT 1)),
-            chosen (id, step, last) AS (
-                SELECT first, 1 + (last - first) / :sample, last FROM edge WHERE first IS NOT NULL
-                UNION ALL SELECT id + step, step, last FROM chosen WHERE id + step <= last)
-        SELECT k.kind, k.name, strftime('%s', t.ended_at) - strftime('%s', t.started_at)
-                               + (substr(t.ended_at, 21, 6) - substr(t.started_at, 21, 6)) / 1e6
-        FROM chosen c CROSS JOIN task_run t ON t.id = c.id JOIN task k ON k.id = t.task_id
-        WHERE t.flow_run_id = :run AND t.state = 'COMPLETED' AND t.started_at IS NOT NULL AND t.ended_at IS NOT NULL
-        """,
-        {"run": run_id, "sample": SAMPLE},
-    ).fetchall()
-    durations: dict[tuple[str, str], list[float]] = {}
-    for kind, name, seconds in rows:
-        if seconds is not None:  # None: an instant that is none, in a damaged file
-            durations.setdefault((kind, name), []).append(seconds)
-    found = {}
-    for key, values in durations.items():
-        values.sort()
-        tail = values[min(len(values) - 1, len(values) * 95 // 100)]
-        found[key] = Quantiles(values[len(values) // 2], tail, sum(values) / len(values))
-    return found
 
 
 def list_calls(

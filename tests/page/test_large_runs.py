@@ -5,6 +5,7 @@ What is counted are steps of SQLite's machine, which no other program on the mac
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,7 +18,7 @@ from wfengine.page.asked import Asked
 from wfengine.page.pages import PAGES
 from wfengine.page.serving import Serving
 from wfengine_journal import store
-from wfengine_journal.page_queries import count_groups
+from wfengine_journal.call_counts import count_groups
 from wfengine_journal.queries import reading
 from wfengine_journal.task_queries import list_task_groups
 
@@ -154,3 +155,76 @@ def test_a_search_that_finds_nothing_says_how_far_it_looked(large_page: Page) ->
     assert found["runs"] == []
     assert found["next_before"] == found["searched_to"] == RUNS + 2 - 20_000 + 1
     assert "down to #" in large_page.client.get("/runs?q=nothing-is-called-so").text
+
+
+def _written(folder: Path, days: int) -> None:
+    """Let the file look as if it had been written to so many days later."""
+    for end in ("", "-wal"):
+        place = folder / f"journal.db{end}"
+        if place.exists():
+            then = place.stat().st_mtime + days * 86_400
+            os.utime(place, (then, then))
+
+
+def test_the_counts_of_a_large_run_are_read_once_while_nothing_is_committed(large: Path) -> None:
+    serving = Serving(large / "journal.db", read_only=True)
+    asked = Asked({"run_id": RUNS + 2}, {})
+    run = next(page for page in PAGES if page.name == "run")
+
+    def look() -> tuple[int, int]:
+        """Return thousands of steps, and how many calls failed."""
+        with reading(large / "journal.db") as connection:
+            taken = 0
+
+            def count() -> int:
+                nonlocal taken
+                taken += 1
+                return 0
+
+            connection.set_progress_handler(count, 1000)
+            groups = run.load(connection, serving, asked)["timeline"]["groups"]
+        return taken, sum(group["failed"] for group in groups)
+
+    def change(state: str) -> None:
+        connection = sqlite3.connect(large / "journal.db")
+        connection.execute("UPDATE task_run SET state = ? WHERE id = 60000", (state,))
+        connection.commit()
+        connection.close()
+
+    _written(large, -1)
+    first, kept = look(), look()
+    assert first[0] > 1000 > kept[0]
+    assert first[1] == kept[1] == 0
+    change("FAILED")
+    try:
+        assert look()[1] == 1  # what was committed is seen at once
+        _written(large, 1)
+        look()
+        assert look()[0] > 1000  # and it is not kept before the file has been left alone
+        _written(large, -2)
+        look()
+        assert look()[0] < 1000
+    finally:
+        change("COMPLETED")
+    assert look()[1] == 0
+
+
+def test_calls_that_lie_far_apart_are_counted_in_a_bounded_number_of_statements(tmp_path: Path) -> None:
+    run_program(tmp_path, "fine")
+    connection = sqlite3.connect(tmp_path / "journal.db")
+    far = 4_000_000_000_000_000_000
+    last = connection.execute("SELECT max(id) FROM task_run").fetchone()[0]
+    connection.execute(
+        "INSERT INTO transition (flow_run_id, task_run_id, seq, state, epoch, attempt, at)"
+        " SELECT flow_run_id, task_run_id + ?, seq, state, epoch, attempt, at FROM transition WHERE task_run_id = ?",
+        (far, last),
+    )
+    connection.execute("UPDATE task_run SET id = id + ? WHERE id = ?", (far, last))
+    connection.commit()
+    connection.close()
+    statements: list[str] = []
+    with reading(tmp_path / "journal.db") as connection:
+        connection.set_trace_callback(statements.append)
+        groups = count_groups(connection, 1)
+    assert sum(group.count for group in groups) == 3
+    assert len(statements) < 1_100

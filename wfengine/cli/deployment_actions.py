@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from datetime import UTC, datetime, timedelta
 from typing import cast
@@ -13,7 +12,7 @@ from wfengine.cli.base import Command, Settings, epilog, pass_settings
 from wfengine.cli.exits import ExitCode
 from wfengine.cli.journal import existing_path, journal_path, shown_path
 from wfengine.cli.output import clean, instant_text, say, table_lines, write, write_json
-from wfengine.cli.run import parameter_text
+from wfengine.cli.run import exact_parameters, parameter_text
 from wfengine.cli.watch import watch_run
 from wfengine.deployment_runs import ON_DUPLICATE, Asked, request_run, the_deployment
 from wfengine.ids import typed
@@ -80,7 +79,7 @@ def run(
     Without a daemon: wfengine resume RUN executes it in this process.
     """
     given = dict(parameter_text(text) for text in texts)
-    exact = {} if text_of_all is None else _parameters(text_of_all)
+    exact = {} if text_of_all is None else exact_parameters(text_of_all)
     journal = open_for(settings)
     deployment = the_deployment(journal, _named(name))
     columns = journal.records.read(lambda connection: get_columns(connection, deployment.id))
@@ -116,16 +115,6 @@ def run(
 
 def _named(text: str) -> str | int:
     return int(text) if text.isdecimal() and text.isascii() and len(text) < 18 else text
-
-
-def _parameters(text: str) -> dict[str, object]:
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f'--parameters is no JSON: {error}. Example: --parameters \'{{"day": "2026-11-22"}}\'') from None
-    if not isinstance(found, dict):
-        raise UsageError("--parameters is a JSON object, with the parameters by name.")
-    return found
 
 
 def _due(journal: Journal, delay: str | None, at: str | None) -> datetime | None:

@@ -230,15 +230,17 @@ def replay(path: Path, run_id: int, *, debug: bool) -> Plan:
     return plan_run(path, run_id, as_recorded=True, quiet=False, wrap=debugged if debug else None)
 
 
-def fork(path: Path, run_id: int, *, before: str | None, texts: Mapping[str, str]) -> Fork:
-    """Make a new run of what another one recorded."""
+def fork(
+    path: Path, run_id: int, *, before: str | None, texts: Mapping[str, str], exact: Mapping[str, object]
+) -> Fork:  # fmt: skip
+    """Make a new run of what another one recorded. Parameters: `texts` as they were typed, `exact` as they are."""
     from wfengine import journals
     from wfengine.forks import fork_run
     from wfengine.recovery import load_flow
 
     journal = journals.use_journal(path)
-    flow = load_flow(journal, journal.records.get_flow_run(run_id)) if texts else None
-    parameters = None if flow is None else flow.parameters.from_text(dict(texts))
+    flow = load_flow(journal, journal.records.get_flow_run(run_id)) if texts or exact else None
+    parameters = None if flow is None else {**exact, **flow.parameters.from_text(dict(texts))}
     return fork_run(journal, run_id, before=before, parameters=parameters, flow=flow)
 
 

@@ -11,7 +11,7 @@ from wfengine.cli.base import Command, Settings, epilog, pass_settings
 from wfengine.cli.exits import ExitCode
 from wfengine.cli.journal import command_for, journal_path
 from wfengine.cli.output import clean, say, shorten, write_json
-from wfengine.cli.run import parameter_text
+from wfengine.cli.run import exact_parameters, parameter_text
 from wfengine_journal.differences import Comparison, Difference, Side, compare_runs
 from wfengine_journal.errors import UsageError
 from wfengine_journal.queries import get_run, get_run_head, reading
@@ -34,13 +34,20 @@ LISTED = 5
     "--from", "before", metavar="TASK", help="Leave out the first call of this task and all after it: they run again."
 )
 @click.option("-p", "--param", "texts", multiple=True, metavar="NAME=VALUE", help="Another value for a parameter; as in run.")
+@click.option(
+    "--parameters", "text_of_all", metavar="JSON", help="Other values as one JSON object, each exactly as it stands there."
+)
 @pass_settings
-def fork(settings: Settings, reference: str, before: str | None, texts: tuple[str, ...]) -> int:
+def fork(
+    settings: Settings, reference: str, before: str | None, texts: tuple[str, ...], text_of_all: str | None
+) -> int:  # fmt: skip
     """Make a new run that begins with what RUN recorded. RUN is left as it was, and nothing is executed yet."""
     path = journal_path(settings)
     with reading(path) as connection:
         run = get_run(connection, reference)
-    made = execution.fork(path, run.id, before=before, texts=dict(parameter_text(text) for text in texts))
+    exact = {} if text_of_all is None else exact_parameters(text_of_all)
+    given = dict(parameter_text(text) for text in texts)
+    made = execution.fork(path, run.id, before=before, texts=given, exact=exact)
     if settings.as_json:
         write_json("fork", {"run_id": made.flow_run_id, "name": made.name, "origin_run_id": run.id, "copied": made.copied})
     if not settings.quiet:

@@ -155,6 +155,17 @@ def parameter_text(text: str) -> tuple[str, str]:
     return name.strip(), value
 
 
+def exact_parameters(text: str) -> dict[str, object]:
+    """Return the parameters of a --parameters option, each exactly as it stands there. Raises UsageError."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f'--parameters is no JSON: {error}. Example: --parameters \'{{"day": "2026-11-22"}}\'') from None
+    if not isinstance(found, dict):
+        raise UsageError("--parameters is a JSON object, with the parameters by name.")
+    return found
+
+
 def _file_text(name: str) -> str:
     try:
         if name == "-":

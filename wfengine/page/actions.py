@@ -17,7 +17,7 @@ from starlette.responses import RedirectResponse, Response
 from wfengine.page.api import status_of
 from wfengine.page.managing_actions import next_path, shown_after, start_run
 from wfengine.page.operations import Operation
-from wfengine.page.parameters import Parameter
+from wfengine.page.parameters import Parameter, Typed
 from wfengine.page.serving import Serving
 from wfengine.page.table import find
 from wfengine_journal.errors import UsageError, WfengineError
@@ -85,9 +85,9 @@ async def _start_run(serving: Serving, show: Show, request: Request, fields: dic
 def _again(operation: Operation, fields: dict[str, list[str]], message: str) -> dict[str, Any] | None:
     """Return a form to be sent again, each field as it was typed, beside what is wrong with it; None: it had no such fields.
 
-    Only what is about runs and their inputs: the value of a secret is typed once, and never shown.
+    Only of operations that are marked so: the value of a secret is typed once, and never shown.
     """
-    if not operation.name.startswith(("runs.", "inputs.")):
+    if not operation.is_typed_again:
         return None
     typed = {name: texts[-1] for name, texts in fields.items() if name.startswith(("param.", "field.")) or name == "value"}
     if not typed:
@@ -174,10 +174,12 @@ def _value(each: Parameter, given: list[str]) -> object:
 
 def _changed(fields: dict[str, list[str]]) -> dict[str, object]:
     """Return the parameters whose text was edited: `param.NAME`, beside `was.NAME`, which is how it stood."""
-    found = {}
+    found: dict[str, object] = {}
     for name, texts in fields.items():
         if name.startswith("param.") and texts != fields.get(f"was.{name.removeprefix('param.')}"):
-            found[name.removeprefix("param.")] = _json_or_text(texts[-1])
+            parsed = _json_or_text(texts[-1])
+            # 5 may be meant as a number or as a text; "5" with its quotes is one.
+            found[name.removeprefix("param.")] = parsed if isinstance(parsed, str) else Typed(texts[-1])
     return found
 
 

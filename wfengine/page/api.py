@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from wfengine._version import __version__
 from wfengine.page.commands import CommandError
 from wfengine.page.downloads import Download
+from wfengine.page.exact_paths import ExactRoute
 from wfengine.page.operations import Operation
 from wfengine.page.parameters import collect
 from wfengine.page.serving import Serving
@@ -93,7 +94,7 @@ def route(serving: Serving, operation: Operation) -> Route:
             return json_response({"error": {"code": "HTTP413", "message": "The body did not come, or is too large."}}, 413)
         return _file_response(request, done) if isinstance(done, Download) else json_response(done, operation.code)
 
-    return Route(PREFIX + operation.path, answer, methods=[operation.method], name=operation.name)
+    return ExactRoute(PREFIX + operation.path, answer, methods=[operation.method], name=operation.name)
 
 
 def _file_response(request: Request, file: Download) -> Response:
@@ -172,7 +173,7 @@ def _joined(path: str, alike: list[Route]) -> Route:
     async def answer(request: Request) -> Response:
         return await endpoints[request.method](request)
 
-    return Route(path, answer, methods=sorted(endpoints))
+    return ExactRoute(path, answer, methods=sorted(endpoints))
 
 
 # ------------------------------------------------------------------------------------------- the document

@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from wfengine.page.paging import page_of
 from wfengine.page.readings import json_of, run_json
 from wfengine_journal.clock import SystemClock, utc_now
 from wfengine_journal.deployments import DeploymentRow, get_columns
@@ -51,8 +52,8 @@ def deployments_json(
     """Return a page of deployments; `after` is the full name of one."""
     flow, _, name = after.rpartition("/")
     found = page_deployments(connection, text=text, after=(flow, name), limit=limit + 1)
-    following = found[limit - 1].full_name if len(found) > limit else None
-    return {"deployments": [deployment_json(row) for row in found[:limit]], "next_after": following}
+    rows, following = page_of(found, limit, lambda row: row.full_name)
+    return {"deployments": [deployment_json(row) for row in rows], "next_after": following}
 
 
 def deployment_detail_json(connection: sqlite3.Connection, name: str | int) -> dict[str, Any]:
@@ -75,8 +76,8 @@ def deployment_runs_json(
 ) -> dict[str, Any]:
     """Return a page of the runs of a deployment, newest first."""
     found = list_deployment_runs(connection, deployment_id, before_id=MAX_ID if before is None else before, limit=limit + 1)
-    following = found[limit - 1].id if len(found) > limit else None
-    return {"runs": [run_json(run) for run in found[:limit]], "next_before": following}
+    rows, following = page_of(found, limit, lambda row: row.id)
+    return {"runs": [run_json(run) for run in rows], "next_before": following}
 
 
 # ------------------------------------------------------------------------------------------- schedules
@@ -105,9 +106,9 @@ def schedules_json(
 ) -> dict[str, Any]:  # fmt: skip
     """Return a page of schedules, by deployment."""
     found = page_schedules(connection, text=text, after=after, limit=limit + 1)
-    last = found[limit - 1].schedule if len(found) > limit else None
+    rows, last = page_of(found, limit, lambda row: row.schedule)
     return {
-        "schedules": [schedule_json(each) for each in found[:limit]],
+        "schedules": [schedule_json(each) for each in rows],
         "next": None if last is None else {"after": last.deployment, "after_id": last.id},
     }
 
@@ -143,8 +144,8 @@ def ticks_json(
 ) -> dict[str, Any]:  # fmt: skip
     """Return a page of what became of the due instants of a schedule, newest first."""
     found = page_ticks(connection, schedule_id, before=before or LAST, outcome=outcome, limit=limit + 1)
-    following = found[limit - 1].nominal_at if len(found) > limit else None
-    return {"ticks": [row._asdict() for row in found[:limit]], "next_before": following}
+    rows, following = page_of(found, limit, lambda row: row.nominal_at)
+    return {"ticks": [row._asdict() for row in rows], "next_before": following}
 
 
 # ------------------------------------------------------------------------------------------- the calendar

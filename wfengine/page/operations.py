@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from wfengine.page.commands import CommandError, Done
-from wfengine.page.parameters import Parameter
+from wfengine.page.parameters import Parameter, Typed
 from wfengine.page.search import parse
 from wfengine.page.serving import Serving
 from wfengine_journal.errors import UsageError
@@ -44,6 +44,7 @@ class Operation:
     words: Callable[[Values], list[str] | None] = lambda values: None
     code: int = 200
     media_types: tuple[str, ...] = ("application/json",)  # of the answer when it went well
+    is_typed_again: bool = False  # refused, its form is shown again with what was typed: nothing that was typed is secret
 
     @property
     def changes(self) -> bool:
@@ -118,12 +119,17 @@ def _fork_words(values: Values) -> list[str]:
     if before := _text(values, "from_task"):
         words.append(f"--from={before}")
     parameters = values.get("parameters")
+    exact: dict[str, object] = {}
     for name, value in parameters.items() if isinstance(parameters, dict) else ():
         if not str(name).isidentifier():
             raise UsageError(f"{str(name)[:100]!r} is no name of a parameter: letters, digits and _ only.")
-        text = value if isinstance(value, str) else json.dumps(value)
-        # A text that begins with @ would be taken for the name of a file; @@ stands for the letter.
-        words.append(f"--param={name}={'@' if text.startswith('@') else ''}{text}")
+        if isinstance(value, Typed):
+            # A text that begins with @ would be taken for the name of a file; @@ stands for the letter.
+            words.append(f"--param={name}={'@' if value.startswith('@') else ''}{value}")
+        else:
+            exact[str(name)] = value
+    if exact:
+        words.append(f"--parameters={json.dumps(exact, ensure_ascii=False)}")
     return [*words, _run(values)]
 
 
@@ -134,14 +140,16 @@ def _send_words(values: Values) -> list[str]:
     return [*words, _run(values), "--", json.dumps(values.get("value"))]
 
 
-def _run_to_its_end(name: str, path: str, summary: str, parameters: tuple[Parameter, ...], words: Words) -> Operation:
+def _run_to_its_end(
+    name: str, path: str, summary: str, parameters: tuple[Parameter, ...], words: Words, *, is_typed_again: bool = False
+) -> Operation:
     """Return an operation on one run that is a command, which is run to its end."""
 
     def perform(serving: Serving, values: Values) -> object:
         _look_up(serving, values)
         return told(serving.commands.run(words(values)))
 
-    return Operation(name, "POST", path, summary, parameters, perform, words)
+    return Operation(name, "POST", path, summary, parameters, perform, words, is_typed_again=is_typed_again)
 
 
 def _fork(serving: Serving, values: Values) -> object:
@@ -160,13 +168,15 @@ def _fork(serving: Serving, values: Values) -> object:
     return answer
 
 
-def _started(name: str, path: str, summary: str, parameters: tuple[Parameter, ...], words: Words) -> Operation:
+def _started(
+    name: str, path: str, summary: str, parameters: tuple[Parameter, ...], words: Words, *, is_typed_again: bool = False
+) -> Operation:
     """Return an operation on one run that is a command, which is started and goes on by itself."""
 
     def perform(serving: Serving, values: Values) -> object:
         return told(serving.commands.start(words(values), _is_taken_up(serving, int(str(values["run_id"])))))
 
-    return Operation(name, "POST", path, summary, parameters, perform, words, 202)
+    return Operation(name, "POST", path, summary, parameters, perform, words, 202, is_typed_again=is_typed_again)
 
 
 def _is_taken_up(serving: Serving, run_id: int) -> Callable[[], bool]:
@@ -328,6 +338,7 @@ CHANGES: tuple[Operation, ...] = (
             Parameter("key", "string", "body", "Which input, where it waits for several."),
         ),
         _answer_words,
+        is_typed_again=True,
     ),
     _run_to_its_end(
         "runs.resolve",
@@ -354,6 +365,7 @@ CHANGES: tuple[Operation, ...] = (
         ),
         _fork,
         _fork_words,
+        is_typed_again=True,
     ),
     _run_to_its_end(
         "runs.send",
@@ -366,6 +378,7 @@ CHANGES: tuple[Operation, ...] = (
             _KEY,
         ),
         _send_words,
+        is_typed_again=True,
     ),
     Operation(
         "runs.bulk",

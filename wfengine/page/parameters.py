@@ -24,6 +24,10 @@ COUNT = 999_999_999
 NONE = "none"
 
 
+class Typed(str):
+    """A text that a person typed in a form, to be read by the type of the parameter that it is for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Parameter:
     """One parameter. `place`: 'path' and 'query' hold text, 'body' is a field of the request's JSON object."""

@@ -28,20 +28,20 @@ def _words_show(values: Values) -> list[str]:
 
 
 def _part(
-    name: str, read: Callable[[sqlite3.Connection, Data, Asked], Data]
+    name: str, read: Callable[[sqlite3.Connection, Serving, Data, Asked], Data]
 ) -> Callable[[Serving, Values], object]:  # fmt: skip
     def perform(serving: Serving, values: Values) -> object:
         asked = Asked({}, {key: str(value) for key, value in values.items() if value is not None})
 
         def reads(connection: sqlite3.Connection) -> Data:
-            return read(connection, run_json(get_run_head(connection, _run_id(values))), asked)
+            return read(connection, serving, run_json(get_run_head(connection, _run_id(values))), asked)
 
         return {name: serving.read_here(reads)}
 
     return perform
 
 
-def _artifacts(connection: sqlite3.Connection, run: Data, asked: Asked) -> Any:
+def _artifacts(connection: sqlite3.Connection, serving: Serving, run: Data, asked: Asked) -> Any:
     found = list_artifacts(connection, run_id=run["id"], before_id=asked.number("before", MAX_ID), limit=ARTIFACTS)
     return [{**each._asdict(), "data": each.data if each.type == "markdown" else json_of(each.data)} for each in found]
 

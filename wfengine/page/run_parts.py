@@ -12,10 +12,12 @@ from wfengine.identity import differing_arguments, drift_cause
 from wfengine.page.asked import Asked, Data
 from wfengine.page.chart import BARS, Waterfall, waterfall_of_bars, waterfall_of_groups
 from wfengine.page.graph import FOLLOWED, SINGLE, Graph, graph_of_calls, graph_of_tasks
+from wfengine.page.kept import Counts
 from wfengine.page.lineage import Link, read_links
+from wfengine.page.serving import Serving
 from wfengine_journal.clock import SystemClock, seconds_from_text, text_from_seconds
 from wfengine_journal.errors import UsageError
-from wfengine_journal.page_queries import count_groups, task_quantiles, window_start
+from wfengine_journal.page_queries import window_start
 from wfengine_journal.queries import list_subflow_runs
 from wfengine_journal.rows import Bar, TaskGroup
 from wfengine_journal.run_page_queries import (
@@ -41,16 +43,16 @@ DIFF_LINES = 400
 # ------------------------------------------------------------------------------------------- timeline
 
 
-def read_timeline(connection: sqlite3.Connection, run: Data, asked: Asked) -> Data:
+def read_timeline(connection: sqlite3.Connection, serving: Serving, run: Data, asked: Asked) -> Data:
     """Return the calls of a run, each or by task, in the stretch of time that is asked for, and what failed."""
     window = _window(asked)
-    groups = count_groups(connection, run["id"])
-    count = sum(group.count for group in groups)
+    counted = serving.counts.of(connection, run["id"])
+    count = counted.count
     bars = _bars(connection, run, count, window)
     links = read_links(connection, run["id"], limit=BARS)[1] if bars is not None and count <= BARS else []
     return {
         "count": count,
-        "groups": _counted(connection, run, groups),
+        "groups": _counted(run, counted),
         "bars": None if bars is None else [asdict(bar) for bar in bars],
         "links": [asdict(link) for link in links],
         "from_s": None if window is None else window[0],
@@ -60,7 +62,7 @@ def read_timeline(connection: sqlite3.Connection, run: Data, asked: Asked) -> Da
             {"id": each.id, "name": each.name, "flow": each.flow, "state": each.state, "state_name": each.state_name,
              "duration_s": each.duration_s}
             for each in list_subflow_runs(connection, run["id"], SUBFLOWS)
-        ] if any(group.kind == "flow" for group in groups) else [],
+        ] if any(group.kind == "flow" for group in counted.groups) else [],
     }  # fmt: skip
 
 
@@ -97,12 +99,11 @@ def _bars(connection: sqlite3.Connection, run: Data, count: int, window: tuple[f
     return found if len(found) <= BARS else None
 
 
-def _counted(connection: sqlite3.Connection, run: Data, groups: list[TaskGroup]) -> list[Data]:
-    quantiles = task_quantiles(connection, run["id"])
+def _counted(run: Data, counts: Counts) -> list[Data]:
     now = elapsed_seconds(run)
     counted = []
-    for group in groups:
-        found = quantiles.get((group.kind, group.task))
+    for group in counts.groups:
+        found = counts.quantiles.get((group.kind, group.task))
         fields = {**asdict(group), "p50_s": None, "p95_s": None, "left_s": _left(run, group, now)}
         if found is not None:
             fields |= {
@@ -166,15 +167,14 @@ def _group(fields: Data) -> TaskGroup:
 # ------------------------------------------------------------------------------------------- graph
 
 
-def read_graph(connection: sqlite3.Connection, run: Data, asked: Asked) -> Data:
+def read_graph(connection: sqlite3.Connection, serving: Serving, run: Data, asked: Asked) -> Data:
     """Return what was handed from call to call, or from task to task."""
-    groups = count_groups(connection, run["id"])
-    count = sum(group.count for group in groups)
+    counted = serving.counts.of(connection, run["id"])
     calls, links = read_links(connection, run["id"], limit=FOLLOWED)
-    by_task = count > SINGLE or asked.text("by") == "task"
+    by_task = counted.count > SINGLE or asked.text("by") == "task"
     return {
-        "count": count, "followed": len(calls), "by_task": by_task,
-        "groups": [asdict(group) for group in groups],
+        "count": counted.count, "followed": len(calls), "by_task": by_task,
+        "groups": [asdict(group) for group in counted.groups],
         "calls": [{"id": each.id, "kind": each.kind, "task": each.task, "state": each.state} for each in calls],
         "links": [asdict(link) for link in links],
     }  # fmt: skip
@@ -195,7 +195,7 @@ def draw_graph(graph: Data) -> Graph:
 # ------------------------------------------------------------------------------------------- code, and what it left behind
 
 
-def read_code(connection: sqlite3.Connection, run: Data, asked: Asked) -> Data:
+def read_code(connection: sqlite3.Connection, serving: Serving, run: Data, asked: Asked) -> Data:
     """Return with which code the run took place, how that differs from the newest there is, and calls it did not ask for."""
     codes = list_codes(connection, run["id"], EXECUTIONS)
     newest = find_newest_code(connection, run["flow"], window_start(connection))

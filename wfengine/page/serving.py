@@ -13,6 +13,7 @@ from typing import TypeVar
 from anyio import CapacityLimiter, to_thread
 
 from wfengine.page.commands import Commands
+from wfengine.page.kept import KeptCounts, Version
 from wfengine_journal.clock import SystemClock
 from wfengine_journal.errors import JournalNotFoundError, UsageError, WfengineError
 from wfengine_journal.page_queries import limited_reading
@@ -43,6 +44,7 @@ class Serving:
         self.path = path
         self.read_only = read_only
         self.commands = Commands(path, named)
+        self.counts = KeptCounts(self.version)
         self.streams = 0
         self.is_stopping = False  # streams are to end: the server is about to, and who reads them connects anew
         self._clock = SystemClock()
@@ -90,7 +92,7 @@ class Serving:
 
     # ---- what changed
 
-    def version(self) -> tuple[tuple[int, int], ...]:
+    def version(self) -> Version:
         """Return what differs once something was committed, by any process."""
         return tuple(_stat(Path(f"{self.path}{end}")) for end in ("", "-wal"))
 
@@ -122,12 +124,12 @@ class Serving:
             self.streams -= 1
 
 
-def _stat(path: Path) -> tuple[int, int]:
+def _stat(path: Path) -> tuple[int, int, int]:
     try:
         found = path.stat()
     except OSError:
-        return 0, 0
-    return found.st_mtime_ns, found.st_size
+        return 0, 0, 0
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def is_missing(error: WfengineError) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from wfengine.page.commands import shown
+from wfengine.page.paging import page_of
 from wfengine.page.readings import json_of, run_json
 from wfengine.page.serving import Serving
 from wfengine_journal.artifacts import ArtifactRow, get_artifact, list_artifacts
@@ -201,8 +202,8 @@ def firings_json(
     found = page_firings(
         connection, automation_id=automation_id, before_id=MAX_ID if before is None else before, limit=limit + 1
     )
-    following = found[limit - 1].id if len(found) > limit else None
-    return {"firings": [firing_json(row) for row in found[:limit]], "next_before": following}
+    rows, following = page_of(found, limit, lambda row: row.id)
+    return {"firings": [firing_json(row) for row in rows], "next_before": following}
 
 
 # ------------------------------------------------------------------------------------------- variables and secrets
@@ -216,8 +217,8 @@ def variable_json(row: VariableRow) -> dict[str, Any]:
 def variables_json(connection: sqlite3.Connection, *, text: str | None, after: str, limit: int) -> dict[str, Any]:
     """Return a page of variables, by name."""
     found = page_variables(connection, text=text, after=after, limit=limit + 1)
-    following = found[limit - 1].name if len(found) > limit else None
-    return {"variables": [variable_json(row) for row in found[:limit]], "next_after": following}
+    rows, following = page_of(found, limit, lambda row: row.name)
+    return {"variables": [variable_json(row) for row in rows], "next_after": following}
 
 
 def variable_detail_json(connection: sqlite3.Connection, name: str) -> dict[str, Any]:
@@ -231,8 +232,8 @@ def variable_detail_json(connection: sqlite3.Connection, name: str) -> dict[str,
 def secrets_json(connection: sqlite3.Connection, *, after: str, limit: int) -> dict[str, Any]:
     """Return a page of what may be said of secrets, by name. Their values are read nowhere here."""
     found = page_secrets(connection, after=after, limit=limit + 1)
-    following = found[limit - 1].name if len(found) > limit else None
-    return {"secrets": [row._asdict() for row in found[:limit]], "next_after": following}
+    rows, following = page_of(found, limit, lambda row: row.name)
+    return {"secrets": [row._asdict() for row in rows], "next_after": following}
 
 
 # ------------------------------------------------------------------------------------------- artifacts
@@ -250,8 +251,8 @@ def artifacts_json(
     found = list_artifacts(
         connection, key=key, kind=kind, run_id=run_id, before_id=MAX_ID if before is None else before, limit=limit + 1
     )
-    following = found[limit - 1].id if len(found) > limit else None
-    return {"artifacts": [artifact_json(row) for row in found[:limit]], "next_before": following}
+    rows, following = page_of(found, limit, lambda row: row.id)
+    return {"artifacts": [artifact_json(row) for row in rows], "next_before": following}
 
 
 def artifact_detail_json(connection: sqlite3.Connection, artifact_id: int) -> dict[str, Any]:

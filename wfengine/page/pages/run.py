@@ -15,8 +15,9 @@ from wfengine.page.readings import json_of, run_detail_json
 from wfengine.page.run_parts import draw_graph, draw_timeline, read_code, read_graph, read_timeline, stretch, zooms
 from wfengine.page.serving import Serving
 from wfengine_journal.artifacts import list_artifacts
+from wfengine_journal.call_counts import SAMPLE
 from wfengine_journal.errors import UsageError
-from wfengine_journal.page_queries import SAMPLE, list_calls, list_transitions, newest_logs
+from wfengine_journal.page_queries import list_calls, list_transitions, newest_logs
 from wfengine_journal.queries import MAX_ID
 from wfengine_journal.run_page_queries import list_task_names
 
@@ -45,11 +46,11 @@ def load(connection: sqlite3.Connection, serving: Serving, asked: Asked) -> Data
         "show": part,
         "commands": commands,
         "shown_with": serving.commands.shown(["runs", "show", str(run_id)]),
-        part: _READERS[part](connection, data["run"], asked),
+        part: _READERS[part](connection, serving, data["run"], asked),
     }
 
 
-def _tasks(connection: sqlite3.Connection, run: Data, asked: Asked) -> Data:
+def _tasks(connection: sqlite3.Connection, serving: Serving, run: Data, asked: Asked) -> Data:
     found, following = list_calls(
         connection, run["id"], after_id=asked.number("after"), limit=ROWS, task=asked.text("task") or None,
         state=asked.text("state").upper() or None,
@@ -60,7 +61,7 @@ def _tasks(connection: sqlite3.Connection, run: Data, asked: Asked) -> Data:
     }  # fmt: skip
 
 
-def _logs(connection: sqlite3.Connection, run: Data, asked: Asked) -> Data:
+def _logs(connection: sqlite3.Connection, serving: Serving, run: Data, asked: Asked) -> Data:
     level = asked.text("level")
     found = newest_logs(
         connection, run["id"], limit=LOG_LINES, before_id=asked.number("before", MAX_ID), level=LEVELS.get(level, 0),
@@ -72,7 +73,7 @@ def _logs(connection: sqlite3.Connection, run: Data, asked: Asked) -> Data:
     }  # fmt: skip
 
 
-def _history(connection: sqlite3.Connection, run: Data, asked: Asked) -> Data:
+def _history(connection: sqlite3.Connection, serving: Serving, run: Data, asked: Asked) -> Data:
     after = (asked.number("after_task"), asked.number("after_seq"))
     found = list_transitions(connection, run["id"], after=after, limit=ROWS)
     last = found[-1] if len(found) == ROWS else None
@@ -82,7 +83,7 @@ def _history(connection: sqlite3.Connection, run: Data, asked: Asked) -> Data:
     }
 
 
-def _values(connection: sqlite3.Connection, run: Data, asked: Asked) -> Data:
+def _values(connection: sqlite3.Connection, serving: Serving, run: Data, asked: Asked) -> Data:
     return {
         "parameters": run["parameters"], "result": run["result"], "tags": run["tags"],
         "artifacts": [
