@@ -66,6 +66,7 @@ class HttpService(http.server.ThreadingHTTPServer):
         self.answers: list[tuple[int, dict[str, str]] | str] = []
         self.got: list[tuple[str, dict[str, str], Any]] = []
         self.refused: list[str] = []
+        self.raw: list[bytes] = []  # what came, as it came
         self.held, self.let_go = threading.Event(), threading.Event()
         self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.tls.load_cert_chain(certificate, certificate.with_name("key.pem"))
@@ -101,6 +102,7 @@ class _HttpHandler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         raw = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.raw.append(raw)
         answer = self.server.answers.pop(0) if self.server.answers else None
         if answer == "reset":
             self.server.got.append((self.host, dict(self.headers), json.loads(raw)))
@@ -200,6 +202,7 @@ class MailService(socketserver.ThreadingTCPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _MailHandler)
         self.got: list[EmailMessage] = []
+        self.raw: list[bytes] = []  # the mails as they came
         self.answers: list[str] = []
         self.faults: list[str] = []
         self.password = "hunter2-of-the-mail-server"
@@ -267,6 +270,7 @@ class _MailHandler(socketserver.StreamRequestHandler):
                 self.server.faults.append(f"a line of {len(line)} octets: {line[:60]!r}")
             lines.append(line[1:] if line.startswith(b"..") else line)
         answer = self.server.answers.pop(0) if self.server.answers else "250 taken"
+        self.server.raw.append(b"".join(lines))
         mail = email.message_from_bytes(b"".join(lines), policy=email.policy.SMTP)
         self._check(mail, b"".join(lines))
         if answer.startswith("250") or answer == "silence":
