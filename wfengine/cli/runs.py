@@ -37,8 +37,8 @@ LOG_PAGE = 1000
 #: Seconds between two looks for new log lines.
 LOG_INTERVAL_SECONDS = 0.25
 
-_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
-_LEVEL_COLORS = {40: "red", 50: "red", 30: "yellow", 10: "bright_black"}
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+LEVEL_COLORS = {40: "red", 50: "red", 30: "yellow", 10: "bright_black"}
 _AGE = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d|w)")
 _AGE_SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _INSTANT = re.compile(r"(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2})(:\d{2})?Z?)?")
@@ -93,7 +93,7 @@ def ls(
     subflows: bool,
 ) -> int:
     """List runs, the newest first."""
-    instant = _since_text(since) if since else None
+    instant = since_text(since) if since else None
     with open_swept(settings) as (connection, path):
         page: dict[str, int] = {} if before is None else {"before_id": before}
         found = list_runs(connection, states=states, flow=flow, since=instant, top_level=not subflows, limit=limit + 1, **page)
@@ -130,7 +130,7 @@ def _row(run: Run) -> list[str]:
     ]
 
 
-def _since_text(text: str) -> str:
+def since_text(text: str) -> str:
     """Return the instant, as the journal writes it, that an age or a time in UTC means. Raises BadParameter."""
     if age := _AGE.fullmatch(text.strip()):
         seconds = float(age[1]) * _AGE_SECONDS[age[2]]
@@ -157,7 +157,7 @@ def _since_text(text: str) -> str:
 @click.argument("run")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the run has ended.")
 @click.option("--task", help="Only what this task logged.")
-@click.option("--level", type=click.Choice(list(_LEVELS), case_sensitive=False), help="This level and above.")
+@click.option("--level", type=click.Choice(list(LEVELS), case_sensitive=False), help="This level and above.")
 @click.option("--grep", metavar="REGEX", help="Only messages in which this occurs.")
 @pass_settings
 def logs(settings: Settings, run: str, follow: bool, task: str | None, level: str | None, grep: str | None) -> int:
@@ -168,7 +168,7 @@ def logs(settings: Settings, run: str, follow: bool, task: str | None, level: st
         raise click.BadParameter(f"{grep!r} is not a regular expression: {error}", param_hint="--grep") from error
     with open_swept(settings) as (connection, _):
         found = get_run(connection, run)
-        lines = _lines(connection, found.id, _LEVELS[level.lower()] if level else 0, task, follow)
+        lines = _lines(connection, found.id, LEVELS[level.lower()] if level else 0, task, follow)
         matching = (line for line in lines if pattern is None or pattern.search(line.message))
         if settings.as_json and not follow:
             write_json("runs logs", {"run_id": found.id, "logs": [asdict(line) for line in matching]})
@@ -194,9 +194,9 @@ def _lines(connection: sqlite3.Connection, run_id: int, level: int, task: str | 
 
 
 def _log_text(line: LogLine) -> str:
-    names = {number: name.upper() for name, number in _LEVELS.items()}
+    names = {number: name.upper() for name, number in LEVELS.items()}
     level = names.get(line.level, str(line.level))
     where = clean(line.task) if line.task else "-"
     message = clean_lines(line.message).replace("\n", "\n    ")
-    colored = click.style(f"{level:<8}", fg=_LEVEL_COLORS.get(line.level))
+    colored = click.style(f"{level:<8}", fg=LEVEL_COLORS.get(line.level))
     return f"{instant_text(line.at)}  {colored} {where}  {message}"
