@@ -56,8 +56,8 @@ def make_certificate(folder: Path) -> Path:
 
 
 class HttpService(http.server.ThreadingHTTPServer):
-    """Takes what is posted. `answers`: what the next ones are answered, each (status, headers), 'reset', or 'hold': nothing,
-    until the other end is gone."""
+    """Takes what is posted. `answers`: what the next ones are answered, each (status, headers), 'reset', 'hold': nothing, until
+    the other end is gone, or 'wait': as ever, but only when `may_answer` is set."""
 
     daemon_threads = True
 
@@ -67,7 +67,8 @@ class HttpService(http.server.ThreadingHTTPServer):
         self.got: list[tuple[str, dict[str, str], Any]] = []
         self.refused: list[str] = []
         self.raw: list[bytes] = []  # what came, as it came
-        self.held, self.let_go = threading.Event(), threading.Event()
+        self.held, self.let_go, self.may_answer = threading.Event(), threading.Event(), threading.Event()
+        self.arrived = threading.Semaphore(0)  # once for each that was taken
         self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.tls.load_cert_chain(certificate, certificate.with_name("key.pem"))
         self.environment = {
@@ -116,6 +117,9 @@ class _HttpHandler(http.server.BaseHTTPRequestHandler):
             if not self.connection.recv(1):
                 self.server.let_go.set()
             return
+        if answer == "wait":
+            self.server.held.set()
+            self.server.may_answer.wait(120)
         status, headers, text = 200, {}, "ok"
         if isinstance(answer, tuple):
             (status, headers), text = answer, f"no, {self.path}"
@@ -126,6 +130,7 @@ class _HttpHandler(http.server.BaseHTTPRequestHandler):
             status, text = 202, ""
         if 200 <= status < 300:
             self.server.got.append((self.host, dict(self.headers), json.loads(raw)))
+            self.server.arrived.release()
         self.send_response(status)
         for name, value in {**headers, "Content-Length": str(len(text))}.items():
             self.send_header(name, value)
