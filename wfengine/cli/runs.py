@@ -13,7 +13,7 @@ import click
 from wfengine.cli.base import Command, Group, Settings, epilog, pass_settings
 from wfengine.cli.ending import run_json
 from wfengine.cli.exits import ExitCode
-from wfengine.cli.journal import open_swept, shown_path
+from wfengine.cli.journal import command_for, open_swept, shown_path
 from wfengine.cli.output import (
     ago_text,
     clean,
@@ -155,19 +155,25 @@ def since_text(text: str) -> str:
     ),
 )
 @click.argument("run")
-@click.option("-f", "--follow", is_flag=True, help="Go on until the run has ended.")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the run has ended, or pauses.")
 @click.option("--task", help="Only what this task logged.")
 @click.option("--level", type=click.Choice(list(LEVELS), case_sensitive=False), help="This level and above.")
 @click.option("--grep", metavar="REGEX", help="Only messages in which this occurs.")
 @pass_settings
 def logs(settings: Settings, run: str, follow: bool, task: str | None, level: str | None, grep: str | None) -> int:
-    """Read what RUN logged, oldest first."""
+    """Read what RUN logged, oldest first.
+
+    With --follow also what it logs from now on, in whichever process, until it has ended or pauses. A run whose process died is
+    waited for until it is resumed.
+    """
     try:
         pattern = re.compile(grep) if grep else None
     except re.error as error:
         raise click.BadParameter(f"{grep!r} is not a regular expression: {error}", param_hint="--grep") from error
     with open_swept(settings) as (connection, _):
         found = get_run(connection, run)
+        if follow and found.state == StateType.CRASHED and not settings.quiet:
+            say(f"Flow run {found.id} was cut off. It goes on with: {command_for(connection, found, 'resume', settings)}")
         lines = _lines(connection, found.id, LEVELS[level.lower()] if level else 0, task, follow)
         matching = (line for line in lines if pattern is None or pattern.search(line.message))
         if settings.as_json and not follow:
@@ -182,7 +188,10 @@ def _lines(connection: sqlite3.Connection, run_id: int, level: int, task: str | 
     after_id, pause = 0, threading.Event()
     while True:
         # Asked before the page is read, so that the last lines of a run that just ended are not missed.
-        ended = get_run_head(connection, run_id).state in {*TERMINAL, StateType.PAUSED}
+        state = get_run_head(connection, run_id).state
+        # A run whose process died goes on when it is resumed, by a daemon at once: whether this look falls into that moment
+        # must not decide.
+        ended = state in {*TERMINAL, StateType.PAUSED} and not (follow and state == StateType.CRASHED)
         page = list_logs(connection, run_id, after_id=after_id, level=level, task=task, limit=LOG_PAGE)
         yield from page
         if page:
