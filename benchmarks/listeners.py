@@ -3,7 +3,7 @@
 Each round runs the chain once with nothing on, once with each listener and once with all of them, each in a journal of its own,
 in another order each time; the receiver of the traces is another process. The ratio is to the run of the same round with
 nothing on: of the time on the wall, which other work on the machine moves, and of the processor time of this process, all its
-threads counted.
+threads counted. Where fewer than two cores were free when it began, the wall says little: what sends spans needs one.
 """
 
 from __future__ import annotations
@@ -159,6 +159,8 @@ def main() -> None:
     options = _options()
     order, taken = [*KINDS], {kind: list[tuple[float, float]]() for kind in KINDS}
     chance = random.Random(SEED)
+    cores, busy = os.cpu_count() or 1, os.getloadavg()[0]
+    print(f"{cores} cores, {max(0.0, cores - busy):.1f} of them free in the last minute", file=sys.stderr, flush=True)
     with receiver():
         for number in range(options.rounds):
             print(f"round {number + 1} of {options.rounds} ...", file=sys.stderr, flush=True)

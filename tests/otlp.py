@@ -18,6 +18,7 @@ class Receiver:
         self.spans: list[Span] = []
         self.services: set[str] = set()
         self.refused: list[str] = []
+        self.raw: list[bytes] = []  # what came, headers and all
         self._came = threading.Condition()
         receiver = self
 
@@ -44,7 +45,9 @@ class Receiver:
             self.refused.append(f"{path} {headers.get('Content-Type')}")
             return False
         request = ExportTraceServiceRequest()
-        request.ParseFromString(gzip.decompress(body) if headers.get("Content-Encoding") == "gzip" else body)
+        content = gzip.decompress(body) if headers.get("Content-Encoding") == "gzip" else body
+        self.raw += [str(headers).encode(), content]
+        request.ParseFromString(content)
         for resource in request.resource_spans:
             names = {each.key: each.value.string_value for each in resource.resource.attributes}
             self.services.add(names.get("service.name", ""))

@@ -7,6 +7,7 @@ process that holds a connection: closing any descriptor of the file drops SQLite
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import weakref
@@ -200,6 +201,28 @@ def open_reader(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA query_only = ON")
     connection.execute("PRAGMA trusted_schema = OFF")
     return connection
+
+
+def open_beside_journal(path: Path, mode: str) -> sqlite3.Connection:
+    """Open a file that stands beside a journal and is none, with a mode such as 'ro' or 'rw'."""
+    connection = sqlite3.connect(uri(path, mode), uri=True, isolation_level=None, check_same_thread=False)
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+    return connection
+
+
+def create_beside(path: Path) -> sqlite3.Connection:
+    """Open a file that stands beside a journal and is none for writing, made with mode 0600 if missing."""
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    connection = open_beside_journal(path, "rw")
+    for pragma in ("secure_delete = ON", "trusted_schema = OFF", "cell_size_check = ON", "synchronous = NORMAL"):
+        connection.execute("PRAGMA " + pragma)
+    return connection
+
+
+def open_in_memory() -> sqlite3.Connection:
+    """Open a database that is in no file."""
+    return sqlite3.connect(":memory:", isolation_level=None)
 
 
 def open_beside(path: Path, source: Path) -> sqlite3.Connection:

@@ -17,6 +17,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from wfengine_journal.log_search import forget_pruned
 from wfengine_journal.run_rows import ERROR_REFERENCES, RUN_TABLES, VALUE_REFERENCES, run_family
 from wfengine_journal.store import Journal
 
@@ -209,6 +210,7 @@ def prune(journal: Journal, rule: Rule, *, tell: Callable[[Pruned], object] | No
     pruned.values, pruned.errors, more = _delete_unreferenced(journal)
     pruned.unreferenced_files = without_a_row(journal, references | more)
     _give_back_pages(journal)
+    forget_pruned(journal.path)
     pruned.bytes = max(0, before - _file_bytes(journal))
     return pruned
 

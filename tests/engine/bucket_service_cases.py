@@ -6,14 +6,14 @@ import json
 import os
 import signal
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from werkzeug.wrappers import Response
 
 from tests.engine.bucket_server import Environ, Fault
-from tests.engine.bucket_services import SERVICES, Service, find_azurite, resetting, serving
+from tests.engine.bucket_services import NO_AZURITE, SERVICES, Service, find_azurite, resetting, serving
 from tests.engine.conftest import Program, Rows
 from tests.engine.test_bucket_storage import LARGE, PROGRAM
 from wfengine import flow
@@ -21,8 +21,6 @@ from wfengine.bucket_orphans import delete_orphans, find_orphans
 from wfengine.bucket_storage import BucketStorage
 from wfengine.result_storage import load_stored
 from wfengine_journal.errors import StoredResultError, ValueNotStorableError
-
-NO_AZURITE = "Azurite is not installed: npm install --prefix tests/azurite azurite@3.37.0"
 
 
 @pytest.fixture(scope="module", params=SERVICES)
@@ -141,6 +139,67 @@ def test_a_flow_that_is_killed_within_an_upload_or_after_it_goes_on(
     assert program.resume(recovery=True)["result"] == "5000"
     ((reference,),) = rows("SELECT result FROM task_run WHERE result_codec = 'stored'")
     assert json.loads(str(reference))["path"] in storage.list_names()
+
+
+def answering(status: int, times: int, is_meant: Callable[[Environ], bool]) -> Fault:
+    """Answer so many requests with an error of the service."""
+    left = [times]
+
+    def fault(environ: Environ) -> Response | None:
+        if not is_meant(environ) or left[0] == 0:
+            return None
+        left[0] -= 1
+        return Response("as the test says", status)
+
+    return fault
+
+
+def spoiling(content: bytes) -> Fault:
+    """Answer each request for an object with that content in place of its own, headers and all, as a broken proxy would."""
+
+    def fault(environ: Environ) -> Response | None:
+        return Response(content, 200, mimetype="application/octet-stream") if is_content(environ) else None
+
+    return fault
+
+
+def is_content(environ: Environ) -> bool:
+    """Tell whether a request is for the content of a result, whatever its name."""
+    is_data = "alt=media" in environ.get("QUERY_STRING", "") or "/download/" in environ["PATH_INFO"]
+    is_list = "comp=" in environ.get("QUERY_STRING", "") or "list-type" in environ.get("QUERY_STRING", "")
+    is_google = "/storage/v1/" in environ["PATH_INFO"] or "/b/" in environ["PATH_INFO"]
+    named = "results" in environ["PATH_INFO"] and not environ["PATH_INFO"].rstrip("/").endswith("results")
+    return environ["REQUEST_METHOD"] == "GET" and named and not is_list and (is_data or not is_google)
+
+
+@pytest.mark.parametrize("what", ["truncated", "corrupted", "empty"])
+def test_a_result_that_is_read_truncated_or_corrupted_is_an_error_and_not_another_value(
+    service: Service, storage: BucketStorage, rows: Rows, what: str
+) -> None:
+    @flow(result_storage=storage.address)
+    def main() -> str:
+        return LARGE
+
+    main()
+    ((reference,),) = rows("SELECT result FROM flow_run WHERE result_codec = 'stored'")
+    (name,) = storage.list_names()
+    raw = storage.read_path(name)
+    spoiled = {"truncated": raw[: len(raw) // 2], "corrupted": bytes([raw[0] ^ 1]) + raw[1:], "empty": b""}[what]
+    service.gate.fault = spoiling(spoiled)
+    with pytest.raises(StoredResultError):
+        load_stored("stored", str(reference), "the result")
+    service.gate.fault = None
+    assert load_stored("stored", str(reference), "the result") == LARGE
+
+
+def test_a_service_that_is_busy_is_asked_again(service: Service, storage: BucketStorage) -> None:
+    if service.scheme == "abfs":
+        pytest.skip("Azure's library waits for 15 seconds before it tries again")
+    name, content = storage.new_name("ab" * 16), b"x" * 5000
+    service.gate.fault = answering(503, 1, is_upload)
+    storage.write_path(name, content)
+    service.gate.fault = answering(503, 1, is_download)
+    assert storage.read_path(name) == content
 
 
 def test_a_connection_that_is_reset_is_made_again(service: Service, storage: BucketStorage) -> None:

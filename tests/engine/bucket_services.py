@@ -24,8 +24,10 @@ from werkzeug.wrappers import Response
 
 from tests.engine.bucket_server import BucketServer, Environ, Fault, _Quiet
 
-#: Where `npm install --prefix tests/azurite azurite@3.37.0` puts the program; WFENGINE_AZURITE names another one.
-AZURITE = Path(__file__).parents[1] / "azurite" / "node_modules" / ".bin" / "azurite-blob"
+#: Where `./wf azurite` puts the program, out of the checkout; WFENGINE_AZURITE names another one.
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+AZURITE = CACHE / "wfengine" / "azurite-3.37.0" / "node_modules" / ".bin" / "azurite-blob"
+NO_AZURITE = "Azurite, the server of Azure's protocol, is not installed, so that nothing was tested against it: ./wf azurite"
 #: The account and key that every Azurite has.
 ACCOUNT = "devstoreaccount1"
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="

@@ -12,7 +12,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "logging.md"
 
 
 def test_every_line_of_the_page_prints_what_the_page_shows(tmp_path: Path) -> None:
-    assert assert_page_is_true(PAGE, tmp_path) == 5
+    assert assert_page_is_true(PAGE, tmp_path) == 8
 
 
 def test_the_settings_on_the_page_are_those_of_the_code() -> None:

@@ -56,8 +56,8 @@ def make_certificate(folder: Path) -> Path:
 
 
 class HttpService(http.server.ThreadingHTTPServer):
-    """Takes what is posted. `answers`: what the next ones are answered, each (status, headers), 'reset', or 'hold': nothing,
-    until the other end is gone."""
+    """Takes what is posted. `answers`: what the next ones are answered, each (status, headers), 'reset', 'hold': nothing, until
+    the other end is gone, or 'wait': as ever, but only when `may_answer` is set."""
 
     daemon_threads = True
 
@@ -66,7 +66,9 @@ class HttpService(http.server.ThreadingHTTPServer):
         self.answers: list[tuple[int, dict[str, str]] | str] = []
         self.got: list[tuple[str, dict[str, str], Any]] = []
         self.refused: list[str] = []
-        self.held, self.let_go = threading.Event(), threading.Event()
+        self.raw: list[bytes] = []  # what came, as it came
+        self.held, self.let_go, self.may_answer = threading.Event(), threading.Event(), threading.Event()
+        self.arrived = threading.Semaphore(0)  # once for each that was taken
         self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.tls.load_cert_chain(certificate, certificate.with_name("key.pem"))
         self.environment = {
@@ -101,6 +103,7 @@ class _HttpHandler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         raw = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.raw.append(raw)
         answer = self.server.answers.pop(0) if self.server.answers else None
         if answer == "reset":
             self.server.got.append((self.host, dict(self.headers), json.loads(raw)))
@@ -114,6 +117,9 @@ class _HttpHandler(http.server.BaseHTTPRequestHandler):
             if not self.connection.recv(1):
                 self.server.let_go.set()
             return
+        if answer == "wait":
+            self.server.held.set()
+            self.server.may_answer.wait(120)
         status, headers, text = 200, {}, "ok"
         if isinstance(answer, tuple):
             (status, headers), text = answer, f"no, {self.path}"
@@ -124,6 +130,7 @@ class _HttpHandler(http.server.BaseHTTPRequestHandler):
             status, text = 202, ""
         if 200 <= status < 300:
             self.server.got.append((self.host, dict(self.headers), json.loads(raw)))
+            self.server.arrived.release()
         self.send_response(status)
         for name, value in {**headers, "Content-Length": str(len(text))}.items():
             self.send_header(name, value)
@@ -200,6 +207,7 @@ class MailService(socketserver.ThreadingTCPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _MailHandler)
         self.got: list[EmailMessage] = []
+        self.raw: list[bytes] = []  # the mails as they came
         self.answers: list[str] = []
         self.faults: list[str] = []
         self.password = "hunter2-of-the-mail-server"
@@ -267,6 +275,7 @@ class _MailHandler(socketserver.StreamRequestHandler):
                 self.server.faults.append(f"a line of {len(line)} octets: {line[:60]!r}")
             lines.append(line[1:] if line.startswith(b"..") else line)
         answer = self.server.answers.pop(0) if self.server.answers else "250 taken"
+        self.server.raw.append(b"".join(lines))
         mail = email.message_from_bytes(b"".join(lines), policy=email.policy.SMTP)
         self._check(mail, b"".join(lines))
         if answer.startswith("250") or answer == "silence":

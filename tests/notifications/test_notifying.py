@@ -44,7 +44,7 @@ def test_slack_teams_and_mail_take_hostile_text_as_text(
     send_all()
     assert (service.refused, mail.faults) == ([], [])
     assert rows(STATES) == [(name, "sent", 1, None) for name in ("slack", "teams", "mail")]
-    (slack, slack_headers, payload), (teams, _, card) = service.got
+    (slack, slack_headers, payload), (teams, _, card) = sorted(service.got, key=lambda each: each[0])
     assert (slack, teams) == ("hooks.slack.com", "prod-161.westeurope.logic.azure.com")
     assert "\u2039!channel\u203a" in payload["attachments"][0]["text"]
     assert payload["attachments"][0]["title"] == "run '\u2039!channel\u203a' [x] (https://evil.example) Bcc: all@example.com"

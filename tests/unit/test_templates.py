@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wfengine.automations import templates
+from wfengine.automations import EmitEvent, templates
+from wfengine.automations.happenings import Happening
+from wfengine.automations.performing import in_context
 from wfengine_journal.errors import UsageError
 
 CONTEXT: dict[str, Any] = {
@@ -55,6 +58,34 @@ def test_a_template_becomes_what_stands_at_its_place(text: str, value: object) -
 def test_what_is_no_place_is_refused_when_the_action_is_defined(text: str) -> None:
     with pytest.raises(UsageError, match="is no place"):
         templates.check(text, "x")
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("flow_run.nmae", "names 'nmae', and flow_run has only: id, name"),
+        ("event.order", "names 'order', and event has only: id, name, resource, labels, related, payload, occurred, flow_run"),
+        ("event.flow_run.state", "names 'state', and event.flow_run has only: id, name"),
+        ("since.task_run.name", "names 'name', and since.task_run has only: id"),
+        ("event[0]", "names '0', and event has only"),
+        ("deadline.year", "names 'year', and deadline has nothing below it"),
+        ("automation['id']", "names 'id', and automation has only: name"),
+    ],
+)
+def test_a_place_that_no_event_has_is_refused_when_the_action_is_defined(place: str, said: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(said)):
+        EmitEvent(event="told", payload={"text": "of {{ " + place + " }}"})
+
+
+def test_whatever_an_action_may_be_told_is_a_known_place() -> None:
+    happening = Happening(
+        1, "a.b", "r.1", {"l": 1}, [], {"x": [1]}, "2026-01-01T00:00:00.000000Z", 0.0, 1, 2, "run", "flow", "dep", ("k", "k")
+    )
+    context = in_context({"event": happening.as_json(), "since": happening.as_json()}, "automation", 1, "2026-01-01")
+    for root, below in context.items():
+        assert isinstance(below, dict)
+        for name in below:
+            templates.check("{{ " + f"{root}.{name}" + " }}", "x")
 
 
 def test_a_place_where_there_is_nothing_says_what_there_is() -> None:

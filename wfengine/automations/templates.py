@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
 
 from wfengine_journal.errors import UsageError
 
@@ -19,6 +20,17 @@ FILLED_LIMIT = 1_000_000
 DEPTH_LIMIT = 50
 #: What a template may begin with.
 ROOTS = ("event", "events", "flow_run", "flow", "deployment", "automation", "firing", "key", "missed", "deadline", "since")
+
+#: What there may be at most below a place; None: anything. What is in no table has nothing below it.
+_RUN: dict[str, Any] = {"flow_run": {"id": {}, "name": {}}, "flow": {"name": {}}, "deployment": {"name": {}}}
+_EVENT: dict[str, Any] = {
+    "id": {}, "name": {}, "resource": {}, "labels": None, "related": None, "payload": None, "occurred": {}, **_RUN,
+    "task_run": {"id": {}},
+}  # fmt: skip
+_KNOWN: dict[str, Any] = {
+    **_RUN, "event": _EVENT, "since": _EVENT, "events": None, "key": None, "missed": {}, "deadline": {},
+    "automation": {"name": {}}, "firing": {"id": {}, "fired": {}},
+}  # fmt: skip
 
 _TEMPLATE = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 _PLACE = re.compile(r"([A-Za-z_][\w-]*)((?:\.[\w-]+|\[\d{1,9}\]|\['[^']*'\]|\[\"[^\"]*\"\])*)", re.ASCII)
@@ -30,18 +42,31 @@ class TemplateError(UsageError):
 
 
 def check(value: object, what: str, depth: int = 0) -> None:
-    """Raise UsageError for a template that cannot be read. `what` names the value."""
+    """Raise UsageError for a template that cannot be read, or names what no event has. `what` names the value."""
     if depth > DEPTH_LIMIT:
         raise UsageError(f"{what} is nested more than {DEPTH_LIMIT} levels deep.")
     if isinstance(value, str):
         for found in _TEMPLATE.finditer(value):
-            _steps(found.group(1), what)
+            _check_known(_steps(found.group(1), what), found.group(1), what)
     elif isinstance(value, Mapping):
         for key, each in value.items():
             check(each, f"{what}.{key}", depth + 1)
     elif isinstance(value, list | tuple):
         for number, each in enumerate(value):
             check(each, f"{what}[{number}]", depth + 1)
+
+
+def _check_known(steps: tuple[str | int, ...], place: str, what: str) -> None:
+    known: dict[str, Any] | None = _KNOWN
+    way = ""
+    for step in steps:
+        if known is None:
+            return
+        if step not in known:
+            there = f"has only: {', '.join(known)}" if known else "has nothing below it"
+            raise UsageError(f"{what}: '{{{{{place[:100]}}}}}' names {str(step)[:100]!r}, and {way} {there}.")
+        known = known[str(step)]
+        way = f"{way}.{step}" if way else str(step)
 
 
 def fill(value: object, context: Mapping[str, object], what: str) -> object:

@@ -55,6 +55,7 @@ OF_THE_MACHINE = frozenset(
         "send": ("wfengine.cli.send:send", "Send a message to a run."),
         "inputs": ("wfengine.cli.inputs:inputs", "What runs ask people for."),
         "runs": ("wfengine.cli.runs:runs", "List runs, show one, read its logs."),
+        "logs": ("wfengine.cli.logs:logs", "Search what all runs logged."),
         "tasks": ("wfengine.cli.tasks:tasks", "About single task runs: why one was cached, or not."),
         "task": ("wfengine.cli.task_serve:task", "Serve tasks in background."),
         "watch": ("wfengine.cli.watch:watch", "Follow a run of another process until it ends."),

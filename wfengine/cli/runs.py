@@ -13,7 +13,7 @@ import click
 from wfengine.cli.base import Command, Group, Settings, epilog, pass_settings
 from wfengine.cli.ending import run_json
 from wfengine.cli.exits import ExitCode
-from wfengine.cli.journal import open_swept, shown_path
+from wfengine.cli.journal import command_for, open_swept, shown_path
 from wfengine.cli.output import (
     ago_text,
     clean,
@@ -37,8 +37,8 @@ LOG_PAGE = 1000
 #: Seconds between two looks for new log lines.
 LOG_INTERVAL_SECONDS = 0.25
 
-_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
-_LEVEL_COLORS = {40: "red", 50: "red", 30: "yellow", 10: "bright_black"}
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+LEVEL_COLORS = {40: "red", 50: "red", 30: "yellow", 10: "bright_black"}
 _AGE = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d|w)")
 _AGE_SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _INSTANT = re.compile(r"(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2})(:\d{2})?Z?)?")
@@ -93,7 +93,7 @@ def ls(
     subflows: bool,
 ) -> int:
     """List runs, the newest first."""
-    instant = _since_text(since) if since else None
+    instant = since_text(since) if since else None
     with open_swept(settings) as (connection, path):
         page: dict[str, int] = {} if before is None else {"before_id": before}
         found = list_runs(connection, states=states, flow=flow, since=instant, top_level=not subflows, limit=limit + 1, **page)
@@ -130,7 +130,7 @@ def _row(run: Run) -> list[str]:
     ]
 
 
-def _since_text(text: str) -> str:
+def since_text(text: str) -> str:
     """Return the instant, as the journal writes it, that an age or a time in UTC means. Raises BadParameter."""
     if age := _AGE.fullmatch(text.strip()):
         seconds = float(age[1]) * _AGE_SECONDS[age[2]]
@@ -155,20 +155,26 @@ def _since_text(text: str) -> str:
     ),
 )
 @click.argument("run")
-@click.option("-f", "--follow", is_flag=True, help="Go on until the run has ended.")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the run has ended, or pauses.")
 @click.option("--task", help="Only what this task logged.")
-@click.option("--level", type=click.Choice(list(_LEVELS), case_sensitive=False), help="This level and above.")
+@click.option("--level", type=click.Choice(list(LEVELS), case_sensitive=False), help="This level and above.")
 @click.option("--grep", metavar="REGEX", help="Only messages in which this occurs.")
 @pass_settings
 def logs(settings: Settings, run: str, follow: bool, task: str | None, level: str | None, grep: str | None) -> int:
-    """Read what RUN logged, oldest first."""
+    """Read what RUN logged, oldest first.
+
+    With --follow also what it logs from now on, in whichever process, until it has ended or pauses. A run whose process died is
+    waited for until it is resumed.
+    """
     try:
         pattern = re.compile(grep) if grep else None
     except re.error as error:
         raise click.BadParameter(f"{grep!r} is not a regular expression: {error}", param_hint="--grep") from error
     with open_swept(settings) as (connection, _):
         found = get_run(connection, run)
-        lines = _lines(connection, found.id, _LEVELS[level.lower()] if level else 0, task, follow)
+        if follow and found.state == StateType.CRASHED and not settings.quiet:
+            say(f"Flow run {found.id} was cut off. It goes on with: {command_for(connection, found, 'resume', settings)}")
+        lines = _lines(connection, found.id, LEVELS[level.lower()] if level else 0, task, follow)
         matching = (line for line in lines if pattern is None or pattern.search(line.message))
         if settings.as_json and not follow:
             write_json("runs logs", {"run_id": found.id, "logs": [asdict(line) for line in matching]})
@@ -182,7 +188,10 @@ def _lines(connection: sqlite3.Connection, run_id: int, level: int, task: str | 
     after_id, pause = 0, threading.Event()
     while True:
         # Asked before the page is read, so that the last lines of a run that just ended are not missed.
-        ended = get_run_head(connection, run_id).state in {*TERMINAL, StateType.PAUSED}
+        state = get_run_head(connection, run_id).state
+        # A run whose process died goes on when it is resumed, by a daemon at once: whether this look falls into that moment
+        # must not decide.
+        ended = state in {*TERMINAL, StateType.PAUSED} and not (follow and state == StateType.CRASHED)
         page = list_logs(connection, run_id, after_id=after_id, level=level, task=task, limit=LOG_PAGE)
         yield from page
         if page:
@@ -194,9 +203,9 @@ def _lines(connection: sqlite3.Connection, run_id: int, level: int, task: str | 
 
 
 def _log_text(line: LogLine) -> str:
-    names = {number: name.upper() for name, number in _LEVELS.items()}
+    names = {number: name.upper() for name, number in LEVELS.items()}
     level = names.get(line.level, str(line.level))
     where = clean(line.task) if line.task else "-"
     message = clean_lines(line.message).replace("\n", "\n    ")
-    colored = click.style(f"{level:<8}", fg=_LEVEL_COLORS.get(line.level))
+    colored = click.style(f"{level:<8}", fg=LEVEL_COLORS.get(line.level))
     return f"{instant_text(line.at)}  {colored} {where}  {message}"

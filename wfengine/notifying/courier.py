@@ -4,6 +4,8 @@ A daemon has one that goes on for ever. Any other process has one while there is
 notification, and ends with the process, which waits a little for it. Of several processes one sends; the others leave it to
 that one, and take over when it is gone. Should two of them look at the same time, the journal refuses the second.
 
+Several targets are sent to at a time, and to one of them one message: one that does not answer delays only itself.
+
 A message is tried in this order: note the try, send, record the outcome. Whoever dies between the last two leaves a try with no
 outcome; the next one makes it again, under the same id, and the message says so.
 """
@@ -18,7 +20,7 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from wfengine.notifying.delivery import Verdict, deliver, is_installed
+from wfengine.notifying.delivery import Delivery, Verdict, begin_delivery, is_installed
 from wfengine_journal.clock import seconds_from_text, text_from_seconds
 from wfengine_journal.errors import ForkedProcessError, InternalError, JournalError, WfengineError
 from wfengine_journal.notifications import (
@@ -45,6 +47,8 @@ RETRY_SECONDS = (2.0, 8.0, 30.0, 120.0, 600.0, 1800.0, 3600.0)
 TRIES = 10
 #: Characters of a reason that are recorded.
 REASON_CHARACTERS = 1000
+#: Targets that are sent to at a time: each message has a process of its own.
+LANES = 8
 #: How long it sleeps at the most, in seconds; how long between two looks, where each commit of anybody wakes it.
 SLEEP_SECONDS = 30.0
 PAUSE_SECONDS = 0.01
@@ -66,6 +70,14 @@ class _Batch(NamedTuple):
     due: float
 
 
+class _Flight(NamedTuple):
+    """A message on its way."""
+
+    delivery: Delivery
+    rows: list[NotificationRow]
+    may_be_repeat: bool
+
+
 class Courier:
     """Sends the notifications of one journal. See `wfengine.services.Service`."""
 
@@ -81,6 +93,8 @@ class Courier:
         self._thread: threading.Thread | None = None
         self._fault: WfengineError | None = None
         self._leads = False
+        self._flights: dict[str, _Flight] = {}  # by the name of the target; of whoever executes the loop
+        self._is_handed_over = False  # to the thread that ends the process
         self._next_due: float | None = None
         self._warned = False
         self.sent = 0
@@ -111,7 +125,7 @@ class Courier:
         thread = self._thread
         if thread is not None:
             thread.join(max(timeout_seconds, 0.0))
-        if thread is None or not thread.is_alive():
+        if (thread is None or not thread.is_alive()) and not self._flights:
             with contextlib.suppress(JournalError, ForkedProcessError, OSError):
                 self._leave()
         with _lock:
@@ -126,17 +140,21 @@ class Courier:
 
     def _run(self) -> None:
         try:
-            while not self._stopping.is_set():
+            while not self._is_handed_over and (self._flights or not self._stopping.is_set()):
                 self._wake.clear()
+                if self._stopping.is_set():
+                    if not self._record_ended():
+                        self._wake.wait(SLEEP_SECONDS)
+                    continue
                 if not self._lead():
                     if not self._stays and not self._has_work():
                         break
                     self._wake.wait(STANDBY_SECONDS)
                     continue
                 mark = self._journal.changes.mark()
-                if self.step():
+                if self._record_ended() + self._begin_due():
                     continue
-                if not self._stays and self._next_due is None:
+                if not self._stays and self._next_due is None and not self._flights:
                     break
                 self._sleep(mark)
         except (JournalError, ForkedProcessError, InternalError) as error:
@@ -148,7 +166,7 @@ class Courier:
         finally:
             with self._lock:
                 self._thread = None
-                if not self._stays:
+                if not self._stays and not self._is_handed_over:
                     with contextlib.suppress(JournalError, ForkedProcessError, OSError):
                         self._leave()
                     if self._wake.is_set() and self._fault is None and not self._stopping.is_set():
@@ -191,6 +209,11 @@ class Courier:
     def _has_work(self) -> bool:
         return self._journal.records.read(has_pending)
 
+    def leave_to_parent(self) -> None:
+        """Let go of what is on its way, in a forked child: it is the parent's."""
+        for flight in self._flights.values():
+            flight.delivery.leave_to_parent()
+
     # ---- at the end of a process
 
     def finish(self, seconds: float) -> None:
@@ -200,6 +223,7 @@ class Courier:
         """
         clock = self._journal.clock
         until = clock.monotonic_seconds() + seconds
+        self._is_handed_over = True
         self.stop(seconds)
         if self._thread is not None or not self._may_send():
             return
@@ -208,31 +232,57 @@ class Courier:
             while (left := until - clock.monotonic_seconds()) > 0 and self._has_work():
                 seconds = EXIT_LOOK_SECONDS
                 if self._lead():
-                    if self.step(gathers=False):
+                    if self._record_ended() + self._begin_due(gathers=False):
                         continue
-                    seconds = (self._next_due or 0.0) - clock.wall_seconds()
-                    if self._next_due is None or seconds > left:
-                        return
+                    if not self._flights:
+                        seconds = (self._next_due or 0.0) - clock.wall_seconds()
+                        if self._next_due is None or seconds > left:
+                            return
                 waiting.wait(max(seconds, 0.0))
         finally:
             self._leave()
 
     # ---- sending
 
-    def step(self, *, gathers: bool = True) -> bool:
-        """Send one message that is due, on the calling thread; tell whether there was one.
+    def step(self) -> bool:
+        """Begin what is due, on the calling thread, and wait until one message was sent, or not; tell whether there was one.
 
-        Without `gathers` no digest waits for more. Only for who leads, or is alone.
+        Only for who leads, or is alone.
         """
+        begun = self._begin_due()
+        while not self._record_ended():
+            if not self._flights:
+                return begun > 0
+            self._wake.wait(SLEEP_SECONDS)
+            self._wake.clear()
+        return True
+
+    def _begin_due(self, *, gathers: bool = True) -> int:
+        """Begin to send what is due to targets that nothing is on its way to; return to how many."""
         targets = {row.name: row for row in self._journal.records.read(list_targets)}
         now = self._journal.clock.wall_seconds()
         self._next_due = None
+        begun = 0
         for batch in self._batches(targets, now, gathers):
+            name = batch.rows[0].target
+            if name in self._flights or len(self._flights) >= LANES:
+                continue  # looked at again when a message has arrived
             if batch.due <= now:
-                self._send(targets.get(batch.rows[0].target), batch.rows)
-                return True
-            self._next_due = batch.due if self._next_due is None else min(self._next_due, batch.due)
-        return False
+                self._begin(targets.get(name), batch.rows)
+                begun += 1
+                if name not in self._flights:
+                    return begun  # its outcome is known already, and what else is due may be another
+            else:
+                self._next_due = batch.due if self._next_due is None else min(self._next_due, batch.due)
+        return begun
+
+    def _record_ended(self) -> int:
+        """Record what came of the messages whose processes have ended; return of how many."""
+        ended = [(name, flight) for name, flight in self._flights.items() if flight.delivery.is_over()]
+        for name, flight in ended:
+            del self._flights[name]
+            self._record(flight.rows, flight.delivery.wait(), flight.may_be_repeat)
+        return len(ended)
 
     def _batches(self, targets: dict[str, TargetRow], now: float, gathers: bool) -> list[_Batch]:
         """Return the messages that are to be sent, the oldest first."""
@@ -267,8 +317,8 @@ class Courier:
         together = bool(target.digest_seconds) or is_last
         return _Batch(list(rows[:MESSAGE_LIMIT] if together else rows[:1]), due)
 
-    def _send(self, target: TargetRow | None, rows: Sequence[NotificationRow]) -> None:
-        """Try one message, and record what came of it."""
+    def _begin(self, target: TargetRow | None, rows: Sequence[NotificationRow]) -> None:
+        """Note that a message is tried, and begin to send it."""
         message_id = rows[0].message_id or f"{self._journal.id[:12]}-{rows[0].id}"
         may_be_repeat = any(row.unsure for row in rows)
         begin = BeginSending(rows, message_id, at=self._journal.clock.now_text())
@@ -278,11 +328,25 @@ class Courier:
             return  # somebody else was quicker
         begun = begin.begun()
         if target is None:
-            verdict = Verdict(False, f"there is no notification target '{rows[0].target}' any more")
-        else:
-            verdict = deliver(self._journal, target, begun, message_id, may_be_repeat=may_be_repeat)
+            gone = Verdict(False, f"there is no notification target '{rows[0].target}' any more")
+            self._record(begun, gone, may_be_repeat)
+            return
+        found = begin_delivery(self._journal, target, begun, message_id, may_be_repeat=may_be_repeat)
+        if isinstance(found, Verdict):
+            self._record(begun, found, may_be_repeat)
+            return
+        self._flights[target.name] = _Flight(found, begun, may_be_repeat)
+        # Where the process ends no thread can be started: `finish` looks again and again.
+        with contextlib.suppress(RuntimeError):
+            start_thread("wfengine-notification", lambda: self._tell_of_end(found))
+
+    def _tell_of_end(self, delivery: Delivery) -> None:
+        delivery.rest()
+        self._wake.set()
+
+    def _record(self, rows: Sequence[NotificationRow], verdict: Verdict, may_be_repeat: bool) -> None:
         with contextlib.suppress(WriteRefused):
-            self._journal.write(self._outcome(begun, verdict, may_be_repeat), synced=True)
+            self._journal.write(self._outcome(rows, verdict, may_be_repeat), synced=True)
 
     def _outcome(self, rows: Sequence[NotificationRow], verdict: Verdict, was_unsure: bool) -> RecordSending:
         at = self._journal.clock.now_text()
@@ -355,6 +419,8 @@ def _finish_all() -> None:
 def _after_fork_in_child() -> None:
     global _lock  # a thread of the parent may have held it
     _lock = threading.Lock()
+    for courier in _couriers.values():
+        courier.leave_to_parent()
     _couriers.clear()
 
 

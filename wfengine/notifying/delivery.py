@@ -67,7 +67,15 @@ def check_installed() -> None:
 def deliver(
     journal: Journal, target: TargetRow, rows: Sequence[NotificationRow], message_id: str, *, may_be_repeat: bool
 ) -> Verdict:
-    """Send the message that carries these notifications of a target."""
+    """Send the message that carries these notifications of a target, and wait for what comes of it."""
+    begun = begin_delivery(journal, target, rows, message_id, may_be_repeat=may_be_repeat)
+    return begun if isinstance(begun, Verdict) else begun.wait()
+
+
+def begin_delivery(
+    journal: Journal, target: TargetRow, rows: Sequence[NotificationRow], message_id: str, *, may_be_repeat: bool
+) -> Delivery | Verdict:
+    """Begin to send the message that carries these notifications of a target; or return why that cannot be."""
     subject, body, level = composed(rows)
     try:
         url = url_of(journal, target)
@@ -78,7 +86,10 @@ def deliver(
         "footer": footer(message_id, may_be_repeat=may_be_repeat), "allow_private": bool(target.allow_private),
         "seconds": SEND_SECONDS, "sys_path": [str(Path(entry).absolute()) for entry in sys.path],
     }  # fmt: skip
-    return _sent_by_a_process(order)
+    try:
+        return Delivery(order)
+    except OSError as error:
+        return Verdict(False, f"no process could be started for sending: {error.strerror}", again=True)
 
 
 def url_of(journal: Journal, target: TargetRow) -> str:
@@ -100,30 +111,63 @@ def url_of(journal: Journal, target: TargetRow) -> str:
     return url
 
 
-def _sent_by_a_process(order: dict[str, object]) -> Verdict:
-    allow_private = bool(order["allow_private"])
-    environment = dict(os.environ)
-    if not allow_private:  # a proxy would connect to whatever it is told
-        environment = {name: value for name, value in environment.items() if name.lower() not in _PROXIES}
-    theirs, ours = os.pipe()
-    inherits: dict[str, object] = {} if sys.platform == "win32" else {"pass_fds": (theirs,), "start_new_session": True}
-    try:
-        if inherits:
+class Delivery:
+    """A message that a process is sending. What that says is short, so that it never waits to be read."""
+
+    def __init__(self, order: dict[str, object]) -> None:
+        """Start the process. Raises OSError."""
+        self._took_too_long = False
+        environment = dict(os.environ)
+        if not order["allow_private"]:  # a proxy would connect to whatever it is told
+            environment = {name: value for name, value in environment.items() if name.lower() not in _PROXIES}
+        theirs, self._lifeline = os.pipe()
+        inherits: dict[str, object] = {}
+        if sys.platform != "win32":
+            inherits = {"pass_fds": (theirs,), "start_new_session": True}
             order = {**order, "lifeline": theirs}
-        done = subprocess.run(
-            [sys.executable, "-P", "-W", "ignore", "-c", _BOOTSTRAP],  # what libraries warn of is no matter of the user's code
-            input=json.dumps(order).encode() + b"\n", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment,
-            timeout=SEND_SECONDS + GRACE_SECONDS, check=False, **inherits,  # type: ignore[call-overload]
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return Verdict(False, f"sending took longer than {SEND_SECONDS:g} s", again=True, unsure=True)
-    except OSError as error:
-        return Verdict(False, f"no process could be started for sending: {error.strerror}", again=True)
-    finally:
-        for end in (theirs, ours):
-            with contextlib.suppress(OSError):
-                os.close(end)
-    return _verdict(done.stdout, done.returncode)
+        try:
+            self._process: subprocess.Popen[bytes] = subprocess.Popen(
+                [sys.executable, "-P", "-W", "ignore", "-c", _BOOTSTRAP],  # what libraries warn of is no matter of the user's
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, **inherits,
+            )  # type: ignore[call-overload]  # fmt: skip
+        except OSError:
+            os.close(self._lifeline)
+            raise
+        finally:
+            os.close(theirs)
+        with contextlib.suppress(OSError):  # it has ended already: what came of it says so
+            assert self._process.stdin is not None
+            self._process.stdin.write(json.dumps(order).encode() + b"\n")
+            self._process.stdin.close()
+
+    def is_over(self) -> bool:
+        """Tell whether its process has ended."""
+        return self._process.poll() is not None
+
+    def wait(self) -> Verdict:
+        """Return what came of it, when its process has ended or its time is over."""
+        self.rest()
+        assert self._process.stdout is not None
+        said = self._process.stdout.read()
+        self._process.stdout.close()
+        self._process.wait()
+        os.close(self._lifeline)
+        if self._took_too_long:
+            return Verdict(False, f"sending took longer than {SEND_SECONDS:g} s", again=True, unsure=True)
+        return _verdict(said, self._process.returncode)
+
+    def rest(self) -> None:
+        """Wait until its process has ended, on any thread; kill it when its time is over."""
+        try:
+            self._process.wait(SEND_SECONDS + GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._took_too_long = True
+            self._process.kill()
+
+    def leave_to_parent(self) -> None:
+        """Let go of a process that another one started, from which this one was forked."""
+        os.close(self._lifeline)
+        self._process.returncode = 0  # so that nobody waits for it
 
 
 def _verdict(said: bytes, code: int) -> Verdict:
