@@ -79,7 +79,7 @@ class _Flight(NamedTuple):
 
 
 class Courier:
-    """Sends the notifications of one journal. See `wfengine.services.Service`."""
+    """Sends the notifications of one journal. See `wfengine_scheduler.services.Service`."""
 
     name = "notifications"
 
