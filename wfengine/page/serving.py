@@ -129,6 +129,8 @@ def _stat(path: Path) -> tuple[int, int, int]:
         found = path.stat()
     except OSError:
         return 0, 0, 0
+    if not found.st_size:  # a log that is empty holds nothing; where nobody else has the file open, each reader makes a new one
+        return 0, 0, 0
     return found.st_ino, found.st_mtime_ns, found.st_size
 
 
