@@ -91,7 +91,7 @@ class Actor:
 
     def tick(self, hours: float) -> None:
         """Let hours pass, and have the scheduler look."""
-        self.clock.pass_time(hours * HOUR)
+        self.clock.advance(hours * HOUR)
         Scheduler(self.journal).step()
 
     def serve(self) -> None:
