@@ -14,7 +14,6 @@ from benchmarks.workloads import scratch
 from wfengine import flow, receive, send, use_journal
 from wfengine.automations.service import Automations
 from wfengine.executor import Executor
-from wfengine.services import Service
 from wfengine_journal import store
 from wfengine_journal.clock import text_from_seconds
 from wfengine_journal.deployments import DeploymentColumns, PutDeployment, ScheduleColumns
@@ -22,6 +21,7 @@ from wfengine_journal.names import new_run_name
 from wfengine_journal.queued_runs import QueueRun, RunRequest
 from wfengine_journal.store import Journal
 from wfengine_scheduler.loop import Scheduler
+from wfengine_scheduler.services import Service
 
 #: Schedules, deployments they are spread over, and seconds between two ticks of one: a hundred ticks a second.
 SCHEDULES, DEPLOYMENTS, INTERVAL_SECONDS = 10_000, 100, 100
