@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sqlite3
 import subprocess
 import sys
@@ -10,7 +11,8 @@ from html import unescape
 from pathlib import Path
 
 from managed import manage, wfengine
-from serving_page import LIMIT, Page, environment, start_flow, until
+from serving_page import LIMIT, Page, environment, run_program, start_flow, until
+from test_managing import FORM
 
 CHANGING = """
 from pathlib import Path
@@ -64,6 +66,9 @@ def test_a_run_that_stopped_at_other_inputs_is_among_what_waits_for_people_and_i
     assert re.search(r"Waiting for people.*/runs/2\".*other inputs: ", shown, re.DOTALL)
     for path in ("/runs/2", "/runs/2?show=history"):
         assert "factor: recorded 3, now 7" in unescape(own_page.client.get(path).text), path
+    plan = own_page.client.post("/do/runs.plan", data={"run_id": "2"}, headers=FORM)
+    assert plan.status_code == 200
+    assert 'name="on_drift"' in plan.text, "what to do about other inputs can be chosen, whatever the default would do"
 
 
 def test_a_call_in_doubt_is_among_what_waits_for_people_and_is_not_said_to_have_run_again(own_page: Page) -> None:
@@ -127,3 +132,14 @@ def test_what_is_due_next_is_on_the_overview_before_any_daemon_has_looked(own_pa
     assert "choosing/nightly" in own_page.client.get("/").text
     wfengine(own_page.folder, "deployments", "pause", "choosing/nightly")
     assert own_page.json("/overview.json")["upcoming"] == []
+
+
+def test_the_command_that_answers_an_input_is_one_that_a_shell_takes_as_it_is_shown(own_page: Page) -> None:
+    run_program(own_page.folder, "asking")
+    shown = unescape(own_page.client.get("/runs/2").text)
+    (command,) = set(re.findall(r'data-copy="(wfengine resume .*?)">', shown))
+    words = shlex.split(command)
+    assert any(word.startswith('--input={"approved":') for word in words)
+    assert f"{own_page.folder / 'journal.db'}" in words
+    wfengine(own_page.folder, *words[1:], "-q")
+    assert own_page.state(2) == "COMPLETED"
