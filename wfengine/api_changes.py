@@ -48,6 +48,10 @@ class Changes(ApiCalls):
         "secrets.set",
         "secrets.check",
         "secrets.delete",
+        "searches.save",
+        "searches.forget",
+        "queries.save",
+        "queries.forget",
     )
 
     def runs_plan(
@@ -398,3 +402,27 @@ class Changes(ApiCalls):
     def secrets_delete(self, name: str) -> Answer:
         """Delete a secret."""
         return self._ask("DELETE", "/secrets/{name}", {"name": name}, {}, {})
+
+    def searches_save(self, name: str, *, search: str, overwrite: bool = False) -> Answer:
+        """Save one of the searches for runs under a name.
+
+        `search`: As in the search box, at most 1000 characters.
+        `overwrite`: Replace one of that name.
+        """
+        return self._ask("POST", "/searches/{name}", {"name": name}, {}, {"search": search, "overwrite": overwrite})
+
+    def searches_forget(self, name: str) -> Answer:
+        """Forget one of the saved searches for runs."""
+        return self._ask("DELETE", "/searches/{name}", {"name": name}, {}, {})
+
+    def queries_save(self, name: str, *, query: str, overwrite: bool = False) -> Answer:
+        """Save one of the SQL queries under a name.
+
+        `query`: A statement, at most 6000 characters.
+        `overwrite`: Replace one of that name.
+        """
+        return self._ask("POST", "/queries/{name}", {"name": name}, {}, {"query": query, "overwrite": overwrite})
+
+    def queries_forget(self, name: str) -> Answer:
+        """Forget one of the saved SQL queries."""
+        return self._ask("DELETE", "/queries/{name}", {"name": name}, {}, {})

@@ -51,6 +51,8 @@ class Reads(ApiCalls):
         "artifacts.list",
         "artifacts.get",
         "doctor.get",
+        "searches.list",
+        "queries.list",
     )
 
     def overview_get(self, *, since: str = "24h") -> Answer:
@@ -393,3 +395,11 @@ class Reads(ApiCalls):
     def doctor_get(self) -> Answer:
         """Whether the journal is sound, and with which command a finding is mended."""
         return self._ask("GET", "/doctor", {}, {}, {})
+
+    def searches_list(self) -> Answer:
+        """List the searches for runs that people saved."""
+        return self._ask("GET", "/searches", {}, {}, {})
+
+    def queries_list(self) -> Answer:
+        """List the SQL queries that people saved."""
+        return self._ask("GET", "/queries", {}, {}, {})

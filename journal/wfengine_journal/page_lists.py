@@ -91,6 +91,16 @@ def page_schedules(
     return [ScheduleOf(ShownSchedule._make(row[:-2]), row[-2], row[-1]) for row in rows.fetchall()]
 
 
+def list_fresh_schedules(connection: sqlite3.Connection, limit: int) -> list[ScheduleOf]:
+    """Return active schedules that no daemon has looked at yet, so that when they are due next is written nowhere."""
+    rows = connection.execute(
+        f"SELECT {_SCHEDULE}, s.deployment_id, s.created_at FROM schedule s JOIN schedules v ON v.id = s.id"
+        " WHERE s.next_at IS NULL AND v.active = 1 ORDER BY s.id DESC LIMIT ?",
+        (limit,),
+    )
+    return [ScheduleOf(ShownSchedule._make(row[:-2]), row[-2], row[-1]) for row in rows.fetchall()]
+
+
 def get_schedule(connection: sqlite3.Connection, schedule_id: int) -> ScheduleOf:
     """Return one schedule. Raises NotFoundError."""
     row = connection.execute(

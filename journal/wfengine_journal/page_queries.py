@@ -250,6 +250,33 @@ def list_failing_flows(connection: sqlite3.Connection, from_id: int, since: str,
     return [FailingFlow(*row) for row in rows.fetchall()]
 
 
+@dataclass(frozen=True, slots=True)
+class ParkedRun:
+    """A run that stopped because a person has to decide: a call is in doubt, or came back with other inputs."""
+
+    run_id: int
+    run_name: str
+    state_name: str
+    message: str | None
+    at: str
+
+
+def list_parked_runs(connection: sqlite3.Connection, limit: int) -> list[ParkedRun]:
+    """Return the runs that wait for a person's word on a call, the newest first."""
+    rows = connection.execute(
+        """
+        SELECT r.id, r.name, r.state_name, r.state_message,
+               (SELECT h.at FROM transition h WHERE h.flow_run_id = r.id AND h.task_run_id = 0 ORDER BY h.seq DESC LIMIT 1)
+        FROM flow_run r
+        WHERE r.state NOT IN ('COMPLETED', 'FAILED', 'CANCELLED') AND r.state = 'PAUSED' AND r.parent_task_run_id IS NULL
+          AND r.state_name IN ('Drifted', 'InDoubt')
+        ORDER BY r.id DESC LIMIT ?
+        """,
+        (limit,),
+    )
+    return [ParkedRun(*row) for row in rows.fetchall()]
+
+
 def list_upcoming(connection: sqlite3.Connection, limit: int) -> list[Upcoming]:
     """Return what is due next, soonest first."""
     rows = connection.execute("SELECT at, deployment, what, run_id FROM upcoming LIMIT ?", (limit,))

@@ -109,13 +109,14 @@ class Orphan:
     result: str | None
     instead_id: int | None
     instead_inputs: str | None
+    instead_in: int | None  # the attempt in which that call was made for the first time
 
 
 def list_orphans(connection: sqlite3.Connection, run_id: int, limit: int) -> list[Orphan]:
     """Return the orphans of a run in the order of their calls."""
     rows = connection.execute(
         f"""
-        SELECT t.id, t.scope, t.task_id, k.name, t.orphaned_in, t.inputs,
+        SELECT t.id, t.scope, t.task_id, t.epoch, k.name, t.orphaned_in, t.inputs,
                CASE WHEN t.result_codec = 'json' AND t.result IS NOT NULL THEN t.result ELSE t.result_preview END
         FROM task_run t JOIN task k ON k.id = t.task_id
         WHERE t.orphaned_in IS NOT NULL AND t.id >= {_FIRST} AND t.id <= {_LAST} AND +t.flow_run_id = :run
@@ -123,24 +124,34 @@ def list_orphans(connection: sqlite3.Connection, run_id: int, limit: int) -> lis
         """,
         {"run": run_id, "limit": limit},
     ).fetchall()
-    newer: dict[tuple[int, int, int], list[tuple[int, str]]] = {}
+    newer: dict[tuple[int, int, int], list[tuple[int, str, int]]] = {}
     found = []
-    for row_id, scope, task_id, task, epoch, inputs, result in rows:
-        key = (scope, task_id, epoch)
+    for row_id, scope, task_id, completed_in, task, orphaned_in, inputs, result in rows:
+        key = (scope, task_id, orphaned_in)
         if key not in newer:
-            newer[key] = _calls_begun_in(connection, run_id, *key)
-        instead = newer[key].pop(0) if newer[key] else (None, None)
-        found.append(Orphan(row_id, task, epoch, inputs, result, *instead))
+            newer[key] = _calls_begun_until(connection, run_id, *key)
+        has_one = bool(newer[key]) and newer[key][0][2] > completed_in
+        instead = newer[key].pop(0) if has_one else (None, None, None)
+        found.append(Orphan(row_id, task, orphaned_in, inputs, result, *instead))
     return found
 
 
-def _calls_begun_in(
+def _calls_begun_until(
     connection: sqlite3.Connection, run_id: int, scope: int, task_id: int, epoch: int
-) -> list[tuple[int, str]]:  # fmt: skip
+) -> list[tuple[int, str, int]]:  # fmt: skip
+    """Return the first calls of the last attempt up to one that made any: id, inputs, attempt. Orphans are left out.
+
+    Only an attempt that comes to its end says which calls it did not ask for; the one that made others may have failed before.
+    """
     rows = connection.execute(
         """
-        SELECT t.id, t.inputs FROM task_run t JOIN transition h ON h.flow_run_id = t.flow_run_id AND h.task_run_id = t.id
-        WHERE t.flow_run_id = ? AND t.scope = ? AND t.task_id = ? AND h.seq = 1 AND h.epoch = ? ORDER BY t.id LIMIT ?
+        WITH made AS MATERIALIZED (
+            SELECT t.id, h.epoch
+            FROM task_run t JOIN transition h ON h.flow_run_id = t.flow_run_id AND h.task_run_id = t.id
+            WHERE t.flow_run_id = ? AND t.scope = ? AND t.task_id = ? AND t.orphaned_in IS NULL AND h.seq = 1 AND h.epoch <= ?
+        )
+        SELECT m.id, t.inputs, m.epoch FROM made m JOIN task_run t ON t.id = m.id
+        WHERE m.epoch = (SELECT max(epoch) FROM made) ORDER BY m.id LIMIT ?
         """,
         (run_id, scope, task_id, epoch, COUNTERPARTS),
     )

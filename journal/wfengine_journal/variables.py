@@ -68,6 +68,15 @@ def find_variable(connection: sqlite3.Connection, name: str) -> VariableRow | No
     return None if row is None else VariableRow._make(row)
 
 
+def list_variables_named(connection: sqlite3.Connection, prefix: str, *, limit: int) -> list[VariableRow]:
+    """Return the variables whose names begin with a text, by name."""
+    rows = connection.execute(
+        "SELECT name, value, tags, created_at, updated_at FROM variable WHERE name >= ? AND name < ? ORDER BY name LIMIT ?",
+        (prefix, prefix[:-1] + chr(ord(prefix[-1]) + 1), limit),
+    )
+    return [VariableRow._make(row) for row in rows.fetchall()]
+
+
 def list_variables(connection: sqlite3.Connection, *, limit: int) -> list[VariableRow]:
     """Return the variables, by name."""
     rows = connection.execute("SELECT name, value, tags, created_at, updated_at FROM variables ORDER BY name LIMIT ?", (limit,))

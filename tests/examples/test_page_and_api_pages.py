@@ -10,7 +10,7 @@ from pages import assert_page_is_true
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-@pytest.mark.parametrize(("name", "lines"), [("page.md", 3), ("api.md", 3)])
+@pytest.mark.parametrize(("name", "lines"), [("page.md", 6), ("api.md", 3)])
 def test_every_line_of_the_page_prints_what_the_page_shows(tmp_path: Path, name: str, lines: int) -> None:
     assert assert_page_is_true(DOCS / name, tmp_path) == lines
 

@@ -60,7 +60,7 @@ def waterfall_of_bars(
     first, last = window or _extent((start, end) for _, start, end in spans)
     rows = tuple(
         Row(
-            bar.task, f"{bar.task} #{bar.task_id} {bar.state.lower()}", ROW * number, bar.task_id,
+            bar.task, f"{bar.task} #{bar.task_id} {bar.state.lower()}{_before(end)}", ROW * number, bar.task_id,
             (_part(start, end, first, last, bar.state),),
         )
         for number, (bar, start, end) in enumerate(spans)
@@ -113,8 +113,13 @@ def waterfall_of_groups(
     return _drawing(tuple(rows), first, last)
 
 
+def _before(end: float) -> str:
+    return ", before this run began" if end < 0 else ""
+
+
 def _extent(spans: Iterable[tuple[float, float]]) -> tuple[float, float]:
-    found = list(spans)
+    # Calls that a fork brought along took place before it began, maybe days: they stand at its beginning.
+    found = [(max(0.0, start), max(0.0, end)) for start, end in spans]
     if not found:
         return 0.0, 1.0
     first, last = min(start for start, _ in found), max(end for _, end in found)

@@ -9,7 +9,8 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from wfengine.page.paging import page_of
-from wfengine.page.readings import json_of, run_json
+from wfengine.page.readings import UPCOMING, json_of, overview_json, run_json
+from wfengine.page.serving import Serving
 from wfengine_journal.clock import SystemClock, utc_now
 from wfengine_journal.deployments import DeploymentRow, get_columns
 from wfengine_journal.errors import ScheduleError, UsageError
@@ -18,6 +19,7 @@ from wfengine_journal.page_lists import (
     get_deployment,
     get_schedule,
     list_deployment_runs,
+    list_fresh_schedules,
     list_tick_times,
     page_deployments,
     page_schedules,
@@ -33,6 +35,8 @@ NEXT = 5
 #: Instants to come that one calendar asks rules for, and past ticks that it reads: bounded, however often something is due.
 CALENDAR_INSTANTS = 600
 CALENDAR_TICKS = 10_000
+#: Schedules whose rules the overview asks, because no daemon has looked at them yet.
+FRESH = 20
 #: Later than any tick.
 LAST = "9999"
 OUTCOMES = ("started", "skipped", "coalesced", "missed")
@@ -99,6 +103,17 @@ def _upcoming(found: ScheduleOf) -> str | None:
         return row.next_at if row.active else None
     instants = _next(found, 1)
     return text_of(instants[0]) if instants else None
+
+
+def overview_and_due_json(connection: sqlite3.Connection, serving: Serving, since: str) -> dict[str, Any]:
+    """Return how things are since an instant, with what is due next of schedules that no daemon has looked at yet too."""
+    found = overview_json(connection, serving, since)
+    fresh = [
+        {"at": at, "deployment": each.schedule.deployment, "what": "schedule", "run_id": None}
+        for each in list_fresh_schedules(connection, FRESH) if (at := _upcoming(each)) is not None
+    ]  # fmt: skip
+    due = sorted([*found["upcoming"], *fresh], key=lambda each: str(each["at"]))
+    return {**found, "upcoming": due[:UPCOMING]}
 
 
 def schedules_json(

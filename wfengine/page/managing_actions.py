@@ -14,6 +14,8 @@ from urllib.parse import urlencode
 from wfengine.page.forms import parsed_schema, read
 from wfengine.page.operations import Values
 from wfengine.page.pages.deployments import load_part, view_form
+from wfengine.page.saved import QUERIES, SEARCHES
+from wfengine.page.saved import next_path as saved_path
 from wfengine.page.serving import Serving
 from wfengine.page.table import find
 from wfengine_journal.automations import get_automation
@@ -83,6 +85,8 @@ _NEXT: Mapping[str, Callable[[Serving, Values, Done], str]] = {
     "variables.delete": _to("/variables"),
     "secrets.set": _to("/secrets"),
     "secrets.delete": _to("/secrets"),
+    **{f"searches.{verb}": lambda serving, values, done: saved_path(SEARCHES, values) for verb in ("save", "forget")},
+    **{f"queries.{verb}": lambda serving, values, done: saved_path(QUERIES, values) for verb in ("save", "forget")},
 }
 
 

@@ -3,7 +3,7 @@
 It serves the REST API and its OpenAPI document (`api`), the buttons of the page (`actions`), and says of each which command
 does the same; what changes anything is done by that very command (`commands`). A further operation is one more entry: in
 `reading_operations` and `managing_reads` for what only reads, here for what changes runs, in `managing_operations` for what
-changes anything else. `table` puts them together.
+changes anything else, in `saved` for searches and queries. `table` puts them together.
 """
 
 from __future__ import annotations

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
+from wfengine.page.deployment_readings import overview_and_due_json
 from wfengine.page.operations import RUN_ID, Operation, Values
 from wfengine.page.parameters import Parameter
 from wfengine.page.readings import (
     inputs_json,
-    overview_json,
     run_detail_json,
     run_json,
     task_detail_json,
@@ -142,7 +142,9 @@ READS: tuple[Operation, ...] = (
         "/overview",
         "How things are: counts, what runs, what failed, what is due.",
         (Parameter("since", "string", "query", "From when on: so long ago, or a date or time.", default="24h"),),
-        lambda serving, values: serving.read_here(lambda connection: overview_json(connection, serving, str(values["since"]))),
+        lambda serving, values: serving.read_here(
+            lambda connection: overview_and_due_json(connection, serving, str(values["since"]))
+        ),
         lambda values: ["status"],
     ),
     Operation(

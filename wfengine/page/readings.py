@@ -17,6 +17,7 @@ from wfengine_journal.messages import has_message
 from wfengine_journal.page_queries import (
     Attempt,
     BeatingDaemon,
+    ParkedRun,
     RunFilter,
     count_buckets,
     count_calls,
@@ -26,6 +27,7 @@ from wfengine_journal.page_queries import (
     list_attempts,
     list_beating_daemons,
     list_failing_flows,
+    list_parked_runs,
     list_transitions,
     list_upcoming,
     newest_logs,
@@ -80,6 +82,7 @@ def overview_json(connection: sqlite3.Connection, serving: Serving, since: str) 
         "failing": [asdict(each) for each in list_failing_flows(connection, first, start, FAILING)],
         "upcoming": [asdict(each) for each in list_upcoming(connection, UPCOMING)],
         "inputs": inputs_json(connection, None)[:FAILING],
+        "parked": [_parked(connection, each) for each in list_parked_runs(connection, FAILING)],
         "daemons": [_daemon(each, now) for each in list_beating_daemons(connection)],
         "journal": {"path": str(serving.path), "bytes": _size(serving.path), "log_bytes": _size(Path(f"{serving.path}-wal"))},
     }
@@ -104,6 +107,12 @@ def _going_on(connection: sqlite3.Connection, run: Run, first: int, now: float) 
         "started_at": run.started_at, "seconds": took, "calls": count_calls(connection, run.id), "usual_seconds": usual,
         "seconds_left": left,
     }  # fmt: skip
+
+
+def _parked(connection: sqlite3.Connection, run: ParkedRun) -> dict[str, Any]:
+    """Return a run that stopped for a person. `is_settled`: of its call somebody has said it, and it is to be resumed."""
+    is_settled = run.state_name == "InDoubt" and find_call_in_doubt(connection, run.run_id) is None
+    return {**asdict(run), "is_settled": is_settled}
 
 
 def _daemon(row: BeatingDaemon, now: float) -> dict[str, Any]:
@@ -224,11 +233,14 @@ def _why(state: str, name: str, replayed: bool, orphan: bool, interruptions: int
         return "A person took its result back, so that it runs again when the run is resumed."
     if name == "NotReady":
         return "It did not run: what it waited for failed, so that there were no inputs to call it with."
+    if name == "InDoubt":
+        return "It was cut off when its process died, and may have taken effect or not: it waits for a person's word."
     if replayed:
         return "It did not run in the last attempt of the run: its outcome was recorded by an earlier one, and replayed."
     if interruptions:
         times = "once" if interruptions == 1 else f"{interruptions} times"
-        return f"It was cut off {times}, when its process died, and ran again."
+        after = "and has not run again yet" if state == "CRASHED" else "and ran again"
+        return f"It was cut off {times}, when its process died, {after}."
     if state in ("PENDING", "SCHEDULED"):
         return "It has not begun yet, or waits for its next attempt."
     return "It ran: the journal held no outcome of this call."

@@ -25,7 +25,7 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2
 #: The sign of a state beside its colour, which is never the only one.
 MARKS = {
     "COMPLETED": "✓", "FAILED": "✗", "CRASHED": "!", "CANCELLED": "⊘", "CANCELLING": "⊘", "PAUSED": "‖", "RUNNING": "▶",
-    "SCHEDULED": "◷", "PENDING": "○",
+    "SCHEDULED": "◷", "PENDING": "○", "INTERRUPTED": "!",
 }  # fmt: skip
 
 

@@ -6,8 +6,8 @@ import sqlite3
 
 from wfengine.page.asked import Asked, Data
 from wfengine.page.chart import columns
+from wfengine.page.deployment_readings import overview_and_due_json
 from wfengine.page.pages.page import Page
-from wfengine.page.readings import overview_json
 from wfengine.page.serving import Serving
 from wfengine_journal.clock import SystemClock, seconds_from_text
 
@@ -19,7 +19,7 @@ SILENT_SECONDS = 60
 
 def load(connection: sqlite3.Connection, serving: Serving, asked: Asked) -> Data:
     """Read how things are."""
-    return overview_json(connection, serving, asked.text("since", "24h"))
+    return overview_and_due_json(connection, serving, asked.text("since", "24h"))
 
 
 def view(data: Data) -> Data:

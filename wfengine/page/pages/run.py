@@ -45,8 +45,26 @@ def load(connection: sqlite3.Connection, serving: Serving, asked: Asked) -> Data
         **data,
         "show": part,
         "commands": commands,
+        "typed": _typed(serving, data),
         "shown_with": serving.commands.shown(["runs", "show", str(run_id)]),
         part: _READERS[part](connection, serving, data["run"], asked),
+    }
+
+
+def _typed(serving: Serving, data: Data) -> dict[str, Any]:
+    """Return commands to be typed, some with something to fill in: of the run, of its call in doubt, of each input by key."""
+    shown, run_id, doubt = serving.commands.shown, str(data["run"]["id"]), data["in_doubt"]
+    texts = {each["key"]: None if each["schema"] is None else example_text(each["schema"]) for each in data["inputs"]}
+    return {
+        "extract": shown(["extract", run_id]),
+        "fork": shown(["fork", "--param=NAME=VALUE", run_id]),
+        "plan": shown(["resume", "--plan", run_id]),
+        "resume": shown(["resume", run_id]),
+        "resolve": doubt and shown(["resolve", "--done=JSON", str(doubt["run_id"]), str(doubt["task_run_id"])]),
+        "answers": {
+            each["key"]: shown(["resume", *([f"--input={text}"] if (text := texts[each["key"]]) else []), str(each["run_id"])])
+            for each in data["inputs"]
+        },
     }
 
 

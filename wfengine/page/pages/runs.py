@@ -7,6 +7,7 @@ import sqlite3
 from wfengine.page.asked import Asked, Data
 from wfengine.page.pages.page import Page
 from wfengine.page.readings import run_json
+from wfengine.page.saved import SEARCHES, offer
 from wfengine.page.search import QUALIFIERS, parse
 from wfengine.page.serving import Serving
 from wfengine_journal.errors import UsageError
@@ -39,6 +40,7 @@ def load(connection: sqlite3.Connection, serving: Serving, asked: Asked) -> Data
         "searched_to": found.searched_to,
         "is_first": not asked.text("before"),
         "read_only": serving.read_only,
+        **offer(connection, serving, SEARCHES, search),
     }
 
 
