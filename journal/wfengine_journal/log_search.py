@@ -274,21 +274,21 @@ def _remove_gone(index: sqlite3.Connection, journal: sqlite3.Connection) -> int:
     try:
         last_id, _, lines = _mark(index)
         there = journal.execute("SELECT count(*) FROM log WHERE id <= ?", (last_id,)).fetchone()[0]
-        if _is_outlived(index, journal):
+        gone = _gone(index, journal, last_id) if there != lines else []
+        # A journal that has more lines than were indexed is the whole one, in the place of one that had lost some.
+        if _is_outlived(index, journal) or lines - len(gone) != there:
             index.execute("DROP TABLE line")
             index.execute(_TABLE)
             index.execute("UPDATE mark SET last_id = 0, last_row = '', lines = 0")
             index.execute("COMMIT")
             return lines
-        removed = 0
-        if there != lines:
-            for gone in _pieces(_gone(index, journal, last_id)):
-                index.executemany("DELETE FROM line WHERE rowid = ?", gone)
-                removed += len(gone)
-            index.execute("UPDATE mark SET lines = lines - ?", (removed,))
+        if gone:
+            for piece in _pieces(gone):
+                index.executemany("DELETE FROM line WHERE rowid = ?", piece)
+            index.execute("UPDATE mark SET lines = lines - ?", (len(gone),))
             index.execute("INSERT INTO line (line) VALUES ('optimize')")  # else their words would stay in old pieces
         index.execute("COMMIT")
-        return removed
+        return len(gone)
     except BaseException:
         _roll_back(index)
         raise

@@ -1,4 +1,4 @@
-"""Tasks for SQL databases, on a real PostgreSQL server, and on SQLite, DuckDB, and an emulator of Snowflake."""
+"""Tasks for SQL databases, on a real PostgreSQL server, and on SQLite and DuckDB; Snowflake: test_snowflake_emulator.py."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.notifications.services import HttpService
+from tests.notifications.services import SLACK, TEAMS, HttpService, MailService
 from wfengine.testing import crashtest
 
 pytestmark = pytest.mark.crash
@@ -43,13 +43,17 @@ def environment() -> dict[str, str]:
     return {**os.environ, "WFENGINE_NOTIFICATIONS": "off", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-def prepared(folder: Path, service: HttpService) -> Path:
-    """Make a folder with a journal in whose outbox are two notifications that go out together."""
+def prepared(folder: Path, url: str | None = None) -> Path:
+    """Make a folder with a journal in whose outbox are two notifications that go out together. The URL is in $OPS_URL, or given."""
     folder.mkdir()
     (folder / "send.py").write_text(SEND, encoding="utf-8")
+    where = {"url": url} if url else {"url_secret": "ops_url"}
+    if not url:
+        command = ["-m", "wfengine", "secrets", "set", "ops_url", "--from", "env:OPS_URL", "--journal", "journal.db", "-q"]
+        subprocess.run([sys.executable, *command], cwd=folder, check=True, env=environment())
     program = (
         "from wfengine import use_journal; from wfengine.notifications import *; use_journal('journal.db');"
-        f"set_target('ops', url={service.url!r}, allow_private=True, digest_seconds=1e-6);"
+        f"set_target('ops', **{where!r}, allow_private=True, digest_seconds=1e-6);"
         "notify('ops', 'one'); notify('ops', 'two')"
     )
     subprocess.run([sys.executable, "-c", program], cwd=folder, check=True, env=environment())
@@ -77,7 +81,7 @@ def outbox(folder: Path) -> list[tuple[object, ...]]:
 def test_a_message_arrives_wherever_who_sends_it_is_killed(
     tmp_path: Path, service: HttpService, kill: str, times: int, tries: int, says_so: bool
 ) -> None:
-    folder = prepared(tmp_path / "folder", service)
+    folder = prepared(tmp_path / "folder", url=service.url)
     assert send(folder, kill) == -signal.SIGKILL
     assert send(folder, "") == 0
     assert send(folder, "") == 0  # and there is nothing left
@@ -91,8 +95,30 @@ def test_a_message_arrives_wherever_who_sends_it_is_killed(
     assert all("one" in payload["message"] and "two" in payload["message"] for _, _, payload in service.got)
 
 
+@pytest.mark.parametrize("name", ["slack", "teams", "mail"])
+def test_each_service_is_told_again_under_the_same_id_by_the_next_process(
+    tmp_path: Path, service: HttpService, mail: MailService, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPS_URL", {"slack": SLACK, "teams": TEAMS, "mail": mail.url}[name])
+    folder = prepared(tmp_path / "folder")
+    assert send(folder, "before:2") == -signal.SIGKILL  # the service took it, and that was not committed
+    assert send(folder, "") == 0
+    assert [row[:3] for row in outbox(folder)] == [("one", "sent", 2), ("two", "sent", 2)]
+    ((number,),) = {row[3:] for row in outbox(folder)}
+    if name == "mail":
+        first, again = mail.got
+        assert first["Message-ID"] == again["Message-ID"] == f"<{number}@notifications.wfengine>"
+        texts = [str(first.get_content()), str(again.get_content())]
+    else:
+        (_, headers, first_payload), (_, headers_again, payload_again) = service.got
+        assert headers["Idempotency-Key"] == headers_again["Idempotency-Key"] == number
+        texts = [str(first_payload), str(payload_again)]
+    assert ["this may be a repeat" in text for text in texts] == [False, True]
+    assert service.refused == mail.faults == []
+
+
 def test_what_sends_for_a_process_ends_when_that_is_killed(tmp_path: Path, service: HttpService) -> None:
-    folder = prepared(tmp_path / "folder", service)
+    folder = prepared(tmp_path / "folder", url=service.url)
     service.answers.append("hold")
     process = subprocess.Popen([sys.executable, "send.py", ""], cwd=folder, env=environment(), stdout=subprocess.DEVNULL)
     assert service.held.wait(120)
