@@ -17,7 +17,7 @@ import pytest
 
 from tests.engine.conftest import Program, Rows
 from wfengine import flow, task
-from wfengine.integrations.sql import Database, execute, forget_marks, query, stream, transaction
+from wfengine.integrations.sql import Database, execute, forget_marks, query, transaction
 from wfengine.secrets import Secret
 
 #: Where `./wf snowflake` puts the emulator's environment, out of the checkout.
@@ -26,8 +26,9 @@ EMULATOR = CACHE / "wfengine" / "fakesnow-0.12.1"
 PASSWORD = "canary-81d0c4aa-of-snowflake"
 
 pytestmark = pytest.mark.skipif(
-    not (EMULATOR / "complete").exists(), reason="The emulator of Snowflake is not installed, so that nothing was tested against it: ./wf snowflake"
-)  # fmt: skip
+    not (EMULATOR / "complete").exists(),
+    reason="The emulator of Snowflake is not installed, so that nothing was tested against it: ./wf snowflake",
+)
 
 
 @pytest.fixture(scope="module")

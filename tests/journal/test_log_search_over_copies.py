@@ -1,4 +1,4 @@
-"""Search of what runs logged beside an index that was made of another state of the journal: imported into, recovered, restored."""
+"""Search of what runs logged, beside an index made of another state of the journal: imported into, recovered, restored."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def environment() -> dict[str, str]:
 
 
 def prepared(folder: Path, url: str | None = None) -> Path:
-    """Make a folder with a journal in whose outbox are two notifications that go out together. The URL is in $OPS_URL, or given."""
+    """Make a folder with a journal whose outbox has two notifications that go out together. URL: that of $OPS_URL, or `url`."""
     folder.mkdir()
     (folder / "send.py").write_text(SEND, encoding="utf-8")
     where = {"url": url} if url else {"url_secret": "ops_url"}
