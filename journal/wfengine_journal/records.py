@@ -87,10 +87,6 @@ class CallRow(NamedTuple):
     next_attempt_at: str | None
     ended_at: str | None
 
-    def identity(self, flow_run_id: int) -> Identity:
-        """Return the identity of the call."""
-        return Identity(flow_run_id, self.scope, self.task_id, self.call_key, self.occurrence)
-
     @property
     def is_cut_off(self) -> bool:
         """Tell whether the last attempt has no outcome: its process died, or a signal unwound it.
