@@ -9,13 +9,11 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 
 from wfengine_journal.codec import EncodedError, decode, decode_error
 from wfengine_journal.errors import JournalCorruptError, NotFoundError
-
-if TYPE_CHECKING:
-    from wfengine_journal.transitions import Identity
+from wfengine_journal.transitions import Identity
 
 T = TypeVar("T")
 
@@ -86,6 +84,10 @@ class CallRow(NamedTuple):
     orphaned_in: int | None
     next_attempt_at: str | None
     ended_at: str | None
+
+    def identity(self, flow_run_id: int) -> Identity:
+        """Return the identity of the call."""
+        return Identity(flow_run_id, self.scope, self.task_id, self.call_key, self.occurrence)
 
     @property
     def is_cut_off(self) -> bool:

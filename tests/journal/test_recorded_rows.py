@@ -112,7 +112,7 @@ def test_a_call_is_found_by_each_part_of_its_identity(records: Records, part: in
     identity = Identity(1, 0, 1, b"k", 3)
     found = recorded_calls.find_call_row(records, identity, 7)
     assert found is not None
-    assert (found.id, records.find_call(identity)) == (7, 7)
+    assert (found.id, found.identity(1), records.find_call(identity)) == (7, identity, 7)
     assert recorded_calls.find_call_row(records, identity, 6) is None
     other = Identity(*(value if place != part else (b"x" if part == 3 else 77) for place, value in enumerate(identity)))
     assert recorded_calls.find_call_row(records, other, 99) is None

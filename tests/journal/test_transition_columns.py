@@ -54,7 +54,6 @@ KEYS = {
     "task_code": ("flow_run_id", "task_id", "epoch"),
 }  # fmt: skip
 UNSHOWN = {"traceback", "key_version", "priority", "created_at"}
-FIRST = {"state": "RUNNING", "epoch": 1, "attempt": 1, "at": OLD}
 STATES = [state.value for state in StateType]
 RUN_STATES = [*STATES, "RUNNING Pausing", "COMPLETED RolledBack"]
 CALL_STATES = [*STATES, "PENDING NotReady", "CRASHED Interrupted", "COMPLETED Closed", "COMPLETED RolledBack"]
@@ -369,6 +368,36 @@ def test_a_change_writes_what_is_written_down_and_from_where_it_may(name: str, e
     assert expected.keys() == CASES.keys()
     with scene(empty_journal, tmp_path) as connection:
         assert describe(connection, name, CASES[name]) == expected[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "to_state", "from_states"),
+    [
+        ("end completed", "CRASHED Interrupted", {"RUNNING"}),
+        ("crash", "CRASHED Interrupted", {"RUNNING"}),
+        ("crash of a run to be paused", "CRASHED Interrupted", {"RUNNING"}),
+        ("end cancelled", "CANCELLED", {"RUNNING", "SCHEDULED", "PAUSED", "PENDING", "CRASHED Interrupted"}),
+        ("crash of a run to be cancelled", "CANCELLED", {"RUNNING", "SCHEDULED", "PAUSED", "PENDING", "CRASHED Interrupted"}),
+    ],
+)
+def test_the_end_of_a_run_moves_the_calls_that_have_no_outcome(
+    name: str, to_state: str, from_states: set[str], empty_journal: Path, tmp_path: Path
+) -> None:
+    case = CASES[name]
+    moved = set()
+    with scene(empty_journal, tmp_path) as connection:
+        for call in CALL_STATES:
+            connection.execute("SAVEPOINT trial")
+            set_states(connection, case.run, call)
+            case.make().apply(connection)
+            found = connection.execute(
+                "SELECT trim(state || ' ' || coalesce(state_name, '')), version FROM task_run WHERE id = 1"
+            )
+            row = found.fetchone()
+            assert row in {(to_state, 4), (call, 3)}
+            moved |= {call} if row == (to_state, 4) else set()
+            connection.execute("ROLLBACK TO trial")
+    assert moved == from_states
 
 
 def _write() -> None:

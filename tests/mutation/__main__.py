@@ -65,7 +65,7 @@ FIXED = (
     ("transitions.py", "FailAttempt.apply", "'version = ?' always holds", True),
     ("transitions.py", "SettleCall.apply", "statement deleted", True),
     ("run_transitions.py", "ClaimFlowRun.apply", "'epoch = ?' always holds", True),
-    ("run_transitions.py", "EndFlowRun.apply", "'id = ?' always holds", True),
+    ("run_transitions.py", "EndFlowRun.apply", "'epoch = ?' always holds", True),
     ("run_transitions.py", "_interrupt_running_calls", "\"state = 'RUNNING'\" always holds", True),
     ("transitions.py", "store_error", "0 to 1", False),
     ("run_transitions.py", "CreateFlowRun.apply", "0 to 1", False),

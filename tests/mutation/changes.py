@@ -16,7 +16,7 @@ _COLUMN = r"\b(?:\w\.)?[a-z_]+"
 #: Conditions with one parameter; what takes their place needs the parameter too.
 _WITH_PARAMETER = re.compile(rf"(?<!ELSE )\+?{_COLUMN} (?:=|<>|>=|<=|>|<|IS) \?(?! IS)")
 _WITH_LITERAL = re.compile(rf"{_COLUMN} (?:=|<>|IN|IS NOT|IS) (?:'\w+'|NULL|\('[^()]*'\)|\d+)")
-_LISTED = re.compile(r"'\w+', |, '\w+'(?=\))")
+_LISTED = (re.compile(r"'\w+', (?=')"), re.compile(r", '\w+'(?=\))"))
 _SET = re.compile(r"\b([a-z_]+) = (?:NULL|0)\b")
 
 
@@ -127,8 +127,9 @@ def _sql(text: str) -> Iterator[tuple[str, str]]:
         yield f"{found[0]!r} always holds", text[: found.start()] + "coalesce(?, 1) IS NOT NULL" + text[found.end() :]
     for found in _WITH_LITERAL.finditer(text, start):
         yield f"{found[0]!r} always holds", text[: found.start()] + "1" + text[found.end() :]
-    for found in _LISTED.finditer(text, start):
-        yield f"{found[0]!r} dropped", text[: found.start()] + text[found.end() :]
+    for pattern in _LISTED:
+        for found in pattern.finditer(text, start):
+            yield f"{found[0]!r} dropped", text[: found.start()] + text[found.end() :]
     if text.startswith("UPDATE"):
         for found in _SET.finditer(text, 0, start):
             yield f"{found[0]!r} not set", text[: found.start()] + f"{found[1]} = {found[1]}" + text[found.end() :]

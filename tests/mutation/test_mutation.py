@@ -26,7 +26,7 @@ SQL = "UPDATE t SET state = 'A', fatal = NULL WHERE id = ? AND version = ? AND s
 
 def test_faults_of_the_journal_are_noticed_and_what_is_no_fault_is_not() -> None:
     command = [sys.executable, "-m", "tests.mutation", "--fixed", "--tests"]
-    tests = ["journal/test_transitions.py", "journal/test_transition_columns.py"]
+    tests = ["journal/test_transition_columns.py"]
     ended = forked.run([*command, *tests], timeout=280, is_fresh=True, env=environment(), cwd=Path(__file__).parents[2])
     assert ended.returncode == 0, ended.stdout + ended.stderr
     lines = [re.sub(r":\d+ ", " ", line) for line in ended.stdout.splitlines()]
