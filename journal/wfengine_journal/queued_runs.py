@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from wfengine_journal.codec import EncodedError, json_text
-from wfengine_journal.run_transitions import record_flow_transition
+from wfengine_journal.run_transitions import is_run_written, record_flow_transition
 from wfengine_journal.tickets import WriteRefused
 from wfengine_journal.transitions import Argument, RecordedChange, store_arguments, store_error, tags_text
 
@@ -88,6 +88,9 @@ class QueueRun(RecordedChange):
             connection.execute(
                 "INSERT INTO dependency (flow_run_id, needs_run_id, must_complete) VALUES (?, ?, 0)", (self.flow_run_id, needed)
             )
+
+    def landed(self, connection: sqlite3.Connection) -> bool:
+        return is_run_written(connection, self.flow_run_id, self.request.name, self.request.at)
 
     def look(self, connection: sqlite3.Connection) -> bool:
         """Find the run that answers the request, within a transaction that writes; tell whether the deployment is there."""

@@ -9,13 +9,11 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 
 from wfengine_journal.codec import EncodedError, decode, decode_error
 from wfengine_journal.errors import JournalCorruptError, NotFoundError
-
-if TYPE_CHECKING:
-    from wfengine_journal.transitions import Identity
+from wfengine_journal.transitions import Identity
 
 T = TypeVar("T")
 

@@ -81,6 +81,9 @@ class CreateFlowRun(RecordedChange):
         if self.arguments:
             store_arguments(connection, self.flow_run_id, 0, self.arguments, self.at)
 
+    def landed(self, connection: sqlite3.Connection) -> bool:
+        return _is_executed_by(connection, self.flow_run_id, 1, self.owner_id)
+
 
 def _refuse_in_stopping(connection: sqlite3.Connection, task_run_id: int) -> None:
     """Refuse what a call would begin in a run that was asked to stop after the call itself began."""
@@ -141,6 +144,9 @@ class ScheduleFlowRun(RecordedChange):
                 (flow_run_id, needed, int(must_complete)),
             )
         self._write_call(connection)
+
+    def landed(self, connection: sqlite3.Connection) -> bool:
+        return is_run_written(connection, self.flow_run_id, self.columns[0], self.at)
 
     def _write_call(self, connection: sqlite3.Connection) -> None:
         task_id, call_key, inputs, name, tags, arguments = self.call
@@ -255,6 +261,9 @@ class ClaimFlowRun(RecordedChange):
             connection, self.flow_run_id, self.epoch, self.owner_id, self.code_id, self.reason, self.at, self.rerun
         )
         record_flow_transition(connection, self.flow_run_id, self.seq, "RUNNING", name, None, self.epoch, None, self.at)
+
+    def landed(self, connection: sqlite3.Connection) -> bool:
+        return _is_executed_by(connection, self.flow_run_id, self.epoch, self.owner_id)
 
 
 class EndFlowRun(RecordedChange):
@@ -485,6 +494,22 @@ def _record_execution(
         "INSERT INTO execution (flow_run_id, epoch, owner_id, code_id, reason, started_at, rerun) VALUES (?, ?, ?, ?, ?, ?, ?)",
         (flow_run_id, epoch, owner_id, code_id, reason, at, rerun),
     )
+
+
+def _is_executed_by(connection: sqlite3.Connection, flow_run_id: int, epoch: int, owner_id: int) -> bool:
+    """Tell whether a run is ours: what was undone of our write, another process may have written under the same numbers."""
+    row = connection.execute(
+        "SELECT 1 FROM execution WHERE flow_run_id = ? AND epoch = ? AND owner_id = ?", (flow_run_id, epoch, owner_id)
+    ).fetchone()
+    return row is not None
+
+
+def is_run_written(connection: sqlite3.Connection, flow_run_id: int, name: str, at: str) -> bool:
+    """Tell whether a queued run is there, and is not one that another process wrote with the same id after this was undone."""
+    row = connection.execute(
+        "SELECT 1 FROM flow_run WHERE id = ? AND name = ? AND created_at = ?", (flow_run_id, name, at)
+    ).fetchone()
+    return row is not None
 
 
 def record_flow_transition(

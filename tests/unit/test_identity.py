@@ -419,6 +419,25 @@ def test_only_differing_arguments_are_listed_around_their_first_difference() -> 
     assert differing_arguments("{", "{}") == [("inputs", "'{'", "'{}'")]
 
 
+def test_a_long_argument_is_shown_from_a_little_before_its_first_difference() -> None:
+    def shown(place: int, length: int) -> tuple[str, str]:
+        recorded = "a" * length
+        present = recorded[:place] + "b" + recorded[place + 1 :]
+        (difference,) = differing_arguments(json.dumps({"x": recorded}), json.dumps({"x": present}))
+        return difference[1:]
+
+    assert shown(60, 98) == (f"'{'a' * 98}'", f"'{'a' * 60}b{'a' * 37}'")  # a hundred characters, with the quotes
+    assert shown(10, 200) == (f"'{'a' * 99}…", f"'{'a' * 10}b{'a' * 88}…")
+    assert shown(29, 99) == (f"'{'a' * 99}…", f"'{'a' * 29}b{'a' * 69}…")
+    assert shown(100, 200) == (f"…{'a' * 100}…", f"…{'a' * 30}b{'a' * 69}…")
+    assert shown(190, 200) == (f"…{'a' * 99}'", f"…{'a' * 89}b{'a' * 9}'")
+
+
+def test_inputs_that_are_no_object_are_compared_as_text() -> None:
+    assert differing_arguments("[1]", "{}") == [("inputs", "'[1]'", "'{}'")]
+    assert differing_arguments("{}", "[1]") == [("inputs", "'{}'", "'[1]'")]
+
+
 @pytest.mark.parametrize(
     ("recorded", "present", "word"),
     [
@@ -434,6 +453,12 @@ def test_only_differing_arguments_are_listed_around_their_first_difference() -> 
         ("UUID('1b4e28ba-2fa1-41d2-883f-0016d3cca427') #01234567", f"{UUID(int=5)!r} #76543210", "uuid"),
         ("'<Client at 0x7f01>'", "'<Client at 0x7f02>'", "address"),
         ("0.123", "0.456", "random"),
+        ("1e-05", "0.5", "random"),
+        ("0.5", "2e-07", "random"),
+        ("0.0", "0.5", "random"),
+        ("1000000000", "3999999999", "clock"),
+        ("1000000000000", "1000000000001", "clock"),
+        ("1732300000000000000", "1732300000000001000", "clock"),
     ],
 )
 def test_a_recognisable_cause_of_drift_is_named_with_what_to_do(recorded: str, present: str, word: str) -> None:
@@ -443,7 +468,15 @@ def test_a_recognisable_cause_of_drift_is_named_with_what_to_do(recorded: str, p
     assert "key_args" in cause
 
 
-@pytest.mark.parametrize(("recorded", "present"), [("1", "2"), ("'a'", "'b'"), ("'2024-01-01'", "5"), ("1.5", "0.5")])
+@pytest.mark.parametrize(
+    ("recorded", "present"),
+    [
+        ("1", "2"), ("'a'", "'b'"), ("'2024-01-01'", "5"), ("1.5", "0.5"), ("0", "0.5"), ("0.5", "0"), ("0.5", "1.0"),
+        ("-0.5", "0.5"), ("999999999", "1000000001"), ("3999999999", "4000000000"), ("1732300009", "1732300000"),
+        ("1732300000", "1732300000"), ("'<A at 0x7f01>'", "'<A>'"), ("'<A>'", "'<A at 0x7f01>'"),
+        ("'2024-01-01'", "'2024-01-01'"), ("'on 2024-01-01'", "'at 2024-01-02'"),
+    ],
+)  # fmt: skip
 def test_an_ordinary_change_has_no_cause(recorded: str, present: str) -> None:
     assert drift_cause(recorded, present) is None
 
