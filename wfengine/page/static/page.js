@@ -28,7 +28,7 @@
   });
   const connect = () => {
     if (source || !live || !document.querySelector("[hx-get]")) return;
-    source = new EventSource(root + "/events");
+    source = new EventSource(`${root}/events?seen=${document.body.dataset.seen || ""}`);
     source.addEventListener("changed", changed);
   };
   const disconnect = () => { if (source) { source.close(); source = null; } };
