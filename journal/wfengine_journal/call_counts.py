@@ -31,6 +31,16 @@ class Quantiles:
     mean_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Calls whose ids lie next to each other, and when they took place. `last_ended_at`: None while one has not ended."""
+
+    first_id: int
+    last_id: int
+    first_started_at: str | None
+    last_ended_at: str | None
+
+
 @dataclass(slots=True)
 class _Counts:
     """What was counted of one task. `by_state`: by the numbers above."""
@@ -48,7 +58,7 @@ _COUNTED = """
     SELECT t.task_id * 16 + (t.epoch < ? AND t.orphaned_in IS NULL) * 8
                + CASE t.state WHEN 'COMPLETED' THEN 0 WHEN 'FAILED' THEN 1 WHEN 'CRASHED' THEN 2 WHEN 'RUNNING' THEN 3
                               WHEN 'SCHEDULED' THEN 4 WHEN 'PENDING' THEN 4 WHEN 'PAUSED' THEN 4 ELSE 5 END,
-           count(*), min(t.id), min(t.started_at), max(t.ended_at)
+           count(*), count(t.ended_at), min(t.id), min(t.started_at), max(t.ended_at)
     FROM task_run t WHERE t.id BETWEEN ? AND ? AND +t.flow_run_id = ? GROUP BY 1
 """
 
@@ -58,18 +68,24 @@ def count_groups(connection: sqlite3.Connection, run_id: int) -> list[TaskGroup]
 
     As `queries.list_task_groups`, in a quarter of its time: median and sum are left to `task_quantiles`, and are null and 0.
     """
+    return count_calls(connection, run_id)[0]
+
+
+def count_calls(connection: sqlite3.Connection, run_id: int) -> tuple[list[TaskGroup], list[Stretch]]:
+    """Return what `count_groups` does, and when the calls took place, by stretches of their ids: all of them, in order."""
     connection.execute("BEGIN")  # all of it is read of one state of the file
     try:
-        found = _counted(connection, run_id)
-        return [
+        found, stretches = _counted(connection, run_id)
+        groups = [
             _group(connection, run_id, task_id, found[task_id])
             for task_id in sorted(found, key=lambda each: found[each].first_id)
         ]
+        return groups, stretches
     finally:
         connection.execute("COMMIT")
 
 
-def _counted(connection: sqlite3.Connection, run_id: int) -> dict[int, _Counts]:
+def _counted(connection: sqlite3.Connection, run_id: int) -> tuple[dict[int, _Counts], list[Stretch]]:
     epoch, first_id, last_id = connection.execute(
         """
         SELECT (SELECT epoch FROM flow_run WHERE id = :run),
@@ -79,12 +95,14 @@ def _counted(connection: sqlite3.Connection, run_id: int) -> dict[int, _Counts]:
         {"run": run_id},
     ).fetchone()
     found: dict[int, _Counts] = {}
+    stretches: list[Stretch] = []
     if epoch is None or first_id is None:
-        return found
+        return found, stretches
     step = max(AT_ONCE, (last_id - first_id) // STATEMENTS + 1)
     for start in range(first_id, last_id + 1, step):
         end = min(start + step - 1, last_id)
-        for key, count, call_id, started_at, ended_at in connection.execute(_COUNTED, (epoch, start, end, run_id)):
+        have_ended, starts, ends = True, [], []
+        for key, count, ended, call_id, started_at, ended_at in connection.execute(_COUNTED, (epoch, start, end, run_id)):
             task_id, kind = divmod(key, 16)
             counts = found.setdefault(task_id, _Counts(call_id, [0] * 6))
             counts.first_id = min(counts.first_id, call_id)
@@ -93,7 +111,13 @@ def _counted(connection: sqlite3.Connection, run_id: int) -> dict[int, _Counts]:
             counts.replayed += count if kind in (8 + _COMPLETED, 8 + _FAILED) else 0
             counts.first_started_at = min(filter(None, (counts.first_started_at, started_at)), default=None)
             counts.last_ended_at = max(filter(None, (counts.last_ended_at, ended_at)), default=None)
-    return found
+            have_ended = have_ended and ended == count
+            starts.append(started_at)
+            ends.append(ended_at)
+        if starts:  # otherwise all calls in it are those of other runs
+            last_ended_at = max(filter(None, ends), default=None) if have_ended else None
+            stretches.append(Stretch(start, end, min(filter(None, starts), default=None), last_ended_at))
+    return found, stretches
 
 
 def _group(connection: sqlite3.Connection, run_id: int, task_id: int, counts: _Counts) -> TaskGroup:

@@ -6,8 +6,10 @@ As there: no read goes through all there is of something that grows, but for the
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from wfengine_journal.call_counts import Stretch
 from wfengine_journal.rows import Bar
 
 #: Characters of inputs that are compared with results, and hashes of large arguments that are read.
@@ -24,25 +26,44 @@ _FIRST = (
 _LAST = "(SELECT task_run_id FROM transition WHERE flow_run_id = :run ORDER BY task_run_id DESC LIMIT 1)"
 
 
+#: Of calls whose ids lie between two: in ascending order, so that statements one after the other give all in that order.
+_BARS_BETWEEN = f"""
+    SELECT k.kind, k.name, t.id, t.state,
+           strftime('%s', t.started_at) - strftime('%s', r.started_at)
+               + (substr(t.started_at, 21, 6) - substr(r.started_at, 21, 6)) / 1e6,
+           strftime('%s', t.ended_at) - strftime('%s', t.started_at)
+               + (substr(t.ended_at, 21, 6) - substr(t.started_at, 21, 6)) / 1e6
+    FROM flow_run r CROSS JOIN task_run t ON +t.flow_run_id = r.id JOIN task k ON k.id = t.task_id
+    WHERE r.id = :run AND t.id >= :first AND t.id <= coalesce(:last, {_LAST})
+      AND t.started_at <= :to_at AND (t.ended_at IS NULL OR t.ended_at >= :from_at)
+    ORDER BY t.id LIMIT :limit
+"""
+
+
 def list_bars_between(
-    connection: sqlite3.Connection, run_id: int, *, from_at: str, to_at: str, limit: int
+    connection: sqlite3.Connection, run_id: int, *, from_at: str, to_at: str, limit: int, stretches: Sequence[Stretch]
 ) -> list[Bar]:  # fmt: skip
-    """Return when the calls of a run took place that were under way between two instants, in the order of the calls."""
-    rows = connection.execute(
-        f"""
-        SELECT k.kind, k.name, t.id, t.state,
-               strftime('%s', t.started_at) - strftime('%s', r.started_at)
-                   + (substr(t.started_at, 21, 6) - substr(r.started_at, 21, 6)) / 1e6,
-               strftime('%s', t.ended_at) - strftime('%s', t.started_at)
-                   + (substr(t.ended_at, 21, 6) - substr(t.started_at, 21, 6)) / 1e6
-        FROM flow_run r CROSS JOIN task_run t ON +t.flow_run_id = r.id JOIN task k ON k.id = t.task_id
-        WHERE r.id = :run AND t.id >= {_FIRST} AND t.id <= {_LAST}
-          AND t.started_at <= :to_at AND (t.ended_at IS NULL OR t.ended_at >= :from_at)
-        ORDER BY t.id LIMIT :limit
-        """,
-        {"run": run_id, "from_at": from_at, "to_at": to_at, "limit": limit},
-    ).fetchall()
-    return [Bar(*row) for row in rows if row[4] is not None]  # None: an instant that is none, in a damaged file
+    """Return when the calls of a run took place that were under way between two instants, in the order of the calls.
+
+    `stretches`: what `count_calls` gave of the run: where no call was under way then is not looked again.
+    """
+    parts: list[tuple[int, int | None]] = [
+        (each.first_id, each.last_id) for each in stretches
+        if (each.first_started_at is None or each.first_started_at <= to_at)
+        and (each.last_ended_at is None or each.last_ended_at >= from_at)
+    ]  # fmt: skip
+    if stretches:
+        parts.append((stretches[-1].last_id + 1, None))  # calls that were made since it was counted
+    found: list[Bar] = []
+    for first, last in parts:
+        values = {
+            "run": run_id, "from_at": from_at, "to_at": to_at, "limit": limit - len(found), "first": first, "last": last,
+        }  # fmt: skip
+        rows = connection.execute(_BARS_BETWEEN, values).fetchall()
+        found += [Bar(*row) for row in rows if row[4] is not None]  # None: an instant that is none, in a damaged file
+        if len(found) >= limit:
+            break
+    return found
 
 
 # ---------------------------------------------------------------------------------------------------- what calls gave and took

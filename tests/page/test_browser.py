@@ -97,6 +97,20 @@ def test_a_run_is_watched_live_killed_seen_crashed_and_resumed_with_its_plan(vis
     visitor.sees("Completed", ".head .state")
 
 
+def test_an_update_of_a_run_asks_once_for_all_that_is_shown_of_it(visitor: Visitor) -> None:
+    visitor.go("/runs/1")
+    visitor.press("p")  # no other update comes
+    heading, table = "#live-head h1", "#live table thead"
+    said = {place: visitor.tab.locator(place).first.inner_text() for place in (heading, table)}
+    for place in said:
+        visitor.tab.eval_on_selector(place, "found => { found.textContent = 'of earlier'; }")
+    asked = len(visitor.asked)
+    visitor.tab.evaluate("document.body.dispatchEvent(new Event('changed'))")
+    for place, text in said.items():
+        playwright.expect(visitor.tab.locator(place).first).to_have_text(text, use_inner_text=True, timeout=LIMIT * 1000)
+    assert [url for url in visitor.asked[asked:] if url.endswith("/runs/1")] == [f"{visitor.page.base}/runs/1"]
+
+
 def test_lines_of_a_log_appear_while_a_run_goes_on_and_it_is_cancelled(visitor: Visitor) -> None:
     page, tab = visitor.page, visitor.tab
     process = start_flow(page.folder, "waiting")

@@ -9,7 +9,9 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from random import Random
 
 import pytest
 from serving_page import Page, page_over, run_program
@@ -18,8 +20,9 @@ from wfengine.page.asked import Asked
 from wfengine.page.pages import PAGES
 from wfengine.page.serving import Serving
 from wfengine_journal import store
-from wfengine_journal.call_counts import count_groups
+from wfengine_journal.call_counts import AT_ONCE, Stretch, count_calls, count_groups
 from wfengine_journal.queries import reading
+from wfengine_journal.run_page_queries import list_bars_between
 from wfengine_journal.task_queries import list_task_groups
 
 CALLS = 100_000
@@ -138,6 +141,34 @@ def test_calls_are_counted_as_the_command_line_counts_them(large: Path, filled: 
             ours = [replace(group, median_s=None, total_s=0.0) for group in count_groups(connection, run_id)]
             theirs = [replace(group, median_s=None, total_s=0.0) for group in list_task_groups(connection, run_id)]
             assert ours == theirs
+
+
+@pytest.mark.parametrize("large_one", [True, False])
+def test_only_calls_that_can_have_been_under_way_are_looked_at_and_none_is_missed(
+    large: Path, filled: Path, large_one: bool
+) -> None:  # fmt: skip
+    seed = 20261128
+    print(f"seed {seed}")
+    random = Random(seed)
+    folder, runs = (large, [RUNS + 2]) if large_one else (filled, [1, 2, 3, 5])
+    for run_id in runs:
+        with reading(folder / "journal.db") as connection:
+            stretches = count_calls(connection, run_id)[1]
+            assert len(stretches) == (CALLS // AT_ONCE if large_one else 1)
+            times = [
+                at for row in connection.execute(
+                    "SELECT started_at, ended_at FROM task_run WHERE flow_run_id = ?", (run_id,)
+                ) for at in row if at is not None
+            ]  # fmt: skip
+            everywhere = [Stretch(1, 10**9, None, None)]
+            for _ in range(8):
+                from_at, to_at = sorted(random.choices(times, k=2))
+                asked = partial(list_bars_between, connection, run_id, from_at=from_at, to_at=to_at, limit=10**6)
+                expected = asked(stretches=everywhere)
+                assert asked(stretches=stretches) == expected != []
+                assert asked(stretches=stretches[:1]) == expected  # all others were made since
+                fewer = partial(list_bars_between, connection, run_id, from_at=from_at, to_at=to_at, limit=5)
+                assert fewer(stretches=stretches) == expected[:5]
 
 
 def test_its_calls_are_walked_through_a_page_at_a_time(large_page: Page) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from pathlib import Path
 
@@ -34,6 +35,15 @@ def test_a_commit_of_another_process_is_told_of(own_page: Page) -> None:
     run_program(own_page.folder, "fine")
     thread.join(120)
     assert found[:2] == ["open", "{}"]
+
+
+def test_what_was_committed_after_a_page_was_read_and_before_its_stream_is_there_is_told_of(own_page: Page) -> None:
+    matched = re.search('data-seen="([0-9-]+)"', own_page.client.get("/runs/1").text)
+    assert matched is not None
+    run_program(own_page.folder, "fine")
+    found: list[str] = []
+    listen(own_page, f"/events?seen={matched[1]}", 1, found).join(120)
+    assert found == ["open", "{}"]  # although nothing is committed any more
 
 
 def test_the_lines_of_a_run_come_as_it_logs_them(own_page: Page) -> None:

@@ -104,11 +104,12 @@ class PageApplication:
 
     def _page(self, page: Page) -> Any:
         async def answer(request: Request) -> Response:
+            seen = self.serving.version_text()  # before anything is read: see `live.stream_changes`
             try:
                 data = await self._load(page, request)
                 # Rendering takes time too, and belongs on a thread.
                 return await self.serving.call(
-                    lambda: self._show(request, page.template, 200, **data, **page.view(data)), changes=False
+                    lambda: self._show(request, page.template, 200, seen=seen, **data, **page.view(data)), changes=False
                 )
             except (WfengineError, sqlite3.Error) as error:
                 return self._trouble(request, error)
@@ -132,13 +133,13 @@ class PageApplication:
 
     # ---- answers
 
-    def _show(self, request: Request, template: str, status: int, **values: Any) -> Response:
+    def _show(self, request: Request, template: str, status: int, *, seen: str = "", **values: Any) -> Response:
         path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
         query = request.scope["query_string"].decode("latin-1")
         html = render(
             self._templates, template, root=request.scope.get("root_path", ""), pages=PAGES, path=path,
             here=path + (f"?{query}" if query else ""), query=query, is_read_only=self.serving.read_only,
-            journal_name=self.serving.path.name, **values,
+            journal_name=self.serving.path.name, seen=seen, **values,
         )  # fmt: skip
         return Response(html.encode("utf-8", "replace"), status, media_type="text/html")
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
 
-from wfengine_journal.call_counts import Quantiles, count_groups, task_quantiles
+from wfengine_journal.call_counts import Quantiles, Stretch, count_calls, task_quantiles
 from wfengine_journal.clock import SystemClock
 from wfengine_journal.rows import TaskGroup
 
@@ -28,11 +28,12 @@ Version = tuple[tuple[int, int, int], ...]
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """The calls of a run by task, and how long they took."""
+    """The calls of a run by task, how long they took, and when they took place, by stretches of their ids."""
 
     groups: list[TaskGroup]
     count: int
     quantiles: dict[tuple[str, str], Quantiles]
+    stretches: list[Stretch]
 
 
 class KeptCounts:
@@ -52,8 +53,8 @@ class KeptCounts:
             if kept is not None and kept[0] == version:
                 self._kept.move_to_end(run_id)
                 return kept[1]
-        groups = count_groups(connection, run_id)
-        counts = Counts(groups, sum(group.count for group in groups), task_quantiles(connection, run_id))
+        groups, stretches = count_calls(connection, run_id)
+        counts = Counts(groups, sum(group.count for group in groups), task_quantiles(connection, run_id), stretches)
         if counts.count >= WORTH and self._is_settled(version):
             with self._lock:
                 self._kept[run_id] = (version, counts)

@@ -30,15 +30,24 @@ def _stream(request: Request, events: AsyncIterator[str]) -> Response:
 
 
 async def stream_changes(serving: Serving, request: Request) -> Response:
-    """Answer with an event `changed` now, and whenever something was committed."""
+    """Answer with an event `changed` whenever something was committed.
+
+    What was committed after a page was read and before its stream was there is not lost: the page brings with it what it saw,
+    and so does a browser that was cut off.
+    """
     if serving.streams >= STREAMS:
         return _too_many()
+    seen = request.headers.get("last-event-id") or request.query_params.get("seen", "")
 
     async def events() -> AsyncIterator[str]:
         yield "retry: 3000\n\n"
         first = True
         async for is_changed in serving.changes():
-            yield "event: changed\ndata: {}\n\n" if is_changed and not first else ": alive\n\n"
+            now = serving.version_text()
+            if is_changed and (not first or seen not in ("", now)):
+                yield f"id: {now}\nevent: changed\ndata: {{}}\n\n"
+            else:
+                yield ": alive\n\n"
             first = False
 
     return _stream(request, events())

@@ -12,6 +12,7 @@ from urllib.parse import quote, urlencode
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from wfengine._version import __version__
+from wfengine.wording import duration_text, second_text, size_text
 from wfengine_journal.clock import SystemClock, seconds_from_text
 
 _FOLDER = Path(__file__).parent / "templates"
@@ -56,24 +57,9 @@ def json_text(value: object) -> str:
     return _CONTROL.sub(lambda letter: f"\\u{ord(letter.group()):04x}", found)
 
 
-def duration(seconds: float | None) -> str:
-    """Return a duration for people: '12 ms', '3.21 s', '4 min 05 s', '2 h 07 min'."""
-    if seconds is None:
-        return ""
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 60:
-        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
-
-
 def instant(value: str | None) -> str:
     """Return an instant to the second, its zone shown."""
-    return "" if value is None else text(value)[:19].replace("T", " ") + "Z"
+    return "" if value is None else second_text(text(value))
 
 
 def ago(value: str | None) -> str:
@@ -87,18 +73,8 @@ def ago(value: str | None) -> str:
     if abs(seconds) < 1:
         return "now"
     length = abs(round(seconds))
-    said = duration(length) if length >= 3600 else f"{length // 60} min" if length >= 60 else f"{length} s"
+    said = duration_text(length) if length >= 3600 else f"{length // 60} min" if length >= 60 else f"{length} s"
     return f"{said} ago" if seconds > 0 else f"in {said}"
-
-
-def size(count: int) -> str:
-    """Return a number of bytes for people."""
-    amount = float(count)
-    for unit in ("bytes", "kB", "MB"):
-        if amount < 1000:
-            return f"{count} bytes" if unit == "bytes" else f"{amount:.1f} {unit}"
-        amount /= 1000
-    return f"{amount:.1f} GB"
 
 
 def clock_text(seconds: float) -> str:
@@ -118,7 +94,7 @@ def environment() -> Environment:
         loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     found.filters |= {
-        "text": text, "cell": cell, "pretty": pretty, "duration": duration, "instant": instant, "ago": ago, "bytes": size,
+        "text": text, "cell": cell, "pretty": pretty, "duration": duration_text, "instant": instant, "ago": ago, "bytes": size_text,
         "mark": lambda state: MARKS.get(state, "?"), "segment": lambda value: quote(str(value), safe=""),
         "number": lambda value: f"{value:,}", "tojson_text": json_text,
     }  # fmt: skip

@@ -48,7 +48,7 @@ def read_timeline(connection: sqlite3.Connection, serving: Serving, run: Data, a
     window = _window(asked)
     counted = serving.counts.of(connection, run["id"])
     count = counted.count
-    bars = _bars(connection, run, count, window)
+    bars = _bars(connection, run, counted, window)
     links = read_links(connection, run["id"], limit=BARS)[1] if bars is not None and count <= BARS else []
     return {
         "count": count,
@@ -80,9 +80,11 @@ def _window(asked: Asked) -> tuple[float, float] | None:
     return first, last
 
 
-def _bars(connection: sqlite3.Connection, run: Data, count: int, window: tuple[float, float] | None) -> list[Bar] | None:
+def _bars(
+    connection: sqlite3.Connection, run: Data, counted: Counts, window: tuple[float, float] | None
+) -> list[Bar] | None:  # fmt: skip
     """Return the calls to draw one by one; None: there are too many."""
-    if count <= BARS:
+    if counted.count <= BARS:
         found = list_bars(connection, run["id"], limit=BARS)
         if window is None:
             return found
@@ -95,7 +97,9 @@ def _bars(connection: sqlite3.Connection, run: Data, count: int, window: tuple[f
         return None
     start = seconds_from_text(run["started_at"])
     low_at, high_at = text_from_seconds(start + window[0]), text_from_seconds(start + window[1])
-    found = list_bars_between(connection, run["id"], from_at=low_at, to_at=high_at, limit=BARS + 1)
+    found = list_bars_between(
+        connection, run["id"], from_at=low_at, to_at=high_at, limit=BARS + 1, stretches=counted.stretches
+    )  # fmt: skip
     return found if len(found) <= BARS else None
 
 

@@ -96,6 +96,10 @@ class Serving:
         """Return what differs once something was committed, by any process."""
         return tuple(_stat(Path(f"{self.path}{end}")) for end in ("", "-wal"))
 
+    def version_text(self) -> str:
+        """Return `version` as a text that a browser can bring back."""
+        return "-".join(str(number) for file in self.version() for number in file)
+
     async def changes(self) -> AsyncIterator[bool]:
         """Give True at once and then whenever something was committed, not more often than each second; False: a sign of life.
 

@@ -3,20 +3,32 @@
   "use strict";
   const root = document.body.dataset.root || "";
   const button = document.getElementById("live-switch");
-  let source = null, live = true, waiting = false;
+  // After an update that took so long, the page rests so many times as long: who watches costs little, however large the run.
+  const REST = 5, LONGEST = 15000;
+  let source = null, live = true, waiting = false, asked = 0, rested = 0, timer = null;
 
   const changed = () => {
     if (document.hidden || !live) { waiting = true; return; }
+    const early = rested - performance.now();
+    if (early > 0) { // one more update, and only one, comes when it has rested
+      if (timer === null) timer = setTimeout(() => { timer = null; changed(); }, Math.min(early, 250));
+      return;
+    }
     const at = document.activeElement;
     // What somebody ticks, chooses or types is not taken from under their hands.
-    if (at && at.closest && at.closest("[hx-get]") && at.matches("input,select,textarea")) { waiting = true; return; }
-    if (document.querySelector("[hx-get] input:checked")) { waiting = true; return; }
+    if (at && at.closest && at.closest("[hx-get],#live-head") && at.matches("input,select,textarea")) { waiting = true; return; }
+    if (document.querySelector("[hx-get] input:checked,#live-head input:checked")) { waiting = true; return; }
     waiting = false;
     document.body.dispatchEvent(new Event("changed"));
   };
+  document.addEventListener("htmx:beforeSend", () => { asked = performance.now(); rested = asked + LONGEST; });
+  document.addEventListener("htmx:afterRequest", () => {
+    const now = performance.now();
+    rested = now + Math.min(REST * (now - asked), LONGEST);
+  });
   const connect = () => {
     if (source || !live || !document.querySelector("[hx-get]")) return;
-    source = new EventSource(root + "/events");
+    source = new EventSource(`${root}/events?seen=${document.body.dataset.seen || ""}`);
     source.addEventListener("changed", changed);
   };
   const disconnect = () => { if (source) { source.close(); source = null; } };
