@@ -1,9 +1,9 @@
 """Serve the emulator of Snowflake on loopback: print its port, and end with standard input.
 
 It is started with the Python of the environment that `./wf snowflake` makes, as the emulator needs another major version of
-Snowflake's driver than its users have, and nothing of wfengine is imported here. The emulator's answer to a login lacks a master
-token, the number of the session and how long they hold, which Snowflake tells and the driver insists on from version 5 on: they
-are put in. All else is the emulator's own.
+Snowflake's driver than its users have, and nothing of wfengine is imported here. The emulator's answer to a login lacks a
+master token, the number of the session and how long they hold, which Snowflake tells and the driver insists on from version 5
+on: they are put in. All else is the emulator's own.
 """
 
 from __future__ import annotations

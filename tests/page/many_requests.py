@@ -33,7 +33,8 @@ def ask(
 ) -> int:  # fmt: skip
     """Ask each operation so many things (those that change something `changing`); return how many were asked.
 
-    `share`: (2, 3) asks every third operation, from the second one on. `tell` is told of each operation that is done: its name, and how many things it was asked.
+    `share`: (2, 3) asks every third operation, from the second one on. `tell` is told of each operation that is done: its name,
+    and how many things it was asked.
     """
     schema = schemathesis.openapi.from_dict(page.json("/api/v1/openapi.json"))
     asked = 0

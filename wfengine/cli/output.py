@@ -16,7 +16,9 @@ from typing import IO
 
 import click
 
-from wfengine.wording import duration_text as duration_text, second_text, size_text as size_text
+from wfengine.wording import duration_text as duration_text
+from wfengine.wording import second_text
+from wfengine.wording import size_text as size_text
 from wfengine_journal import guarding
 from wfengine_journal.clock import SystemClock, seconds_from_text
 

@@ -94,8 +94,8 @@ def environment() -> Environment:
         loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     found.filters |= {
-        "text": text, "cell": cell, "pretty": pretty, "duration": duration_text, "instant": instant, "ago": ago, "bytes": size_text,
-        "mark": lambda state: MARKS.get(state, "?"), "segment": lambda value: quote(str(value), safe=""),
+        "text": text, "cell": cell, "pretty": pretty, "duration": duration_text, "instant": instant, "ago": ago,
+        "bytes": size_text, "mark": lambda state: MARKS.get(state, "?"), "segment": lambda value: quote(str(value), safe=""),
         "number": lambda value: f"{value:,}", "tojson_text": json_text,
     }  # fmt: skip
     found.globals |= {"address": address, "version": __version__}
