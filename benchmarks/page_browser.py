@@ -3,7 +3,8 @@
 It opens the run page of a run of 100,000 calls that is going on, looks at it for a while in which nothing is committed, then
 while about a thousand tasks a second end and the page updates itself, and then at a stretch of it in which each call is drawn.
 A *long task* is one of the browser's: more than 50 ms in which it answers nobody. *Heap* is what the page's script holds once
-it was collected, *nodes* those of the document and of all that was not collected; both are to stay level however often it updates.
+it was collected, *nodes* those of the document and of all that was not collected; both are to stay level however often it
+updates.
 """
 
 from __future__ import annotations

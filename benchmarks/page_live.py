@@ -1,13 +1,13 @@
 """What it costs the engine that somebody watches: `python -m benchmarks.page_live`.
 
 A flow in a process of its own makes some thousand calls, and then ends about a thousand a second (`--pace 0`: as many as it
-can), a few seconds at a time: alone, beside the server of the page, and beside that server with one and with three open pages of the
-run. The server is a process of its own too; the open pages are threads of this one that do what the script of the page does:
-they hold the stream of changes, and ask for the page anew after an event, as seldom as the script does.
+can), a few seconds at a time: alone, beside the server of the page, and beside that server with one and with three open pages
+of the run. The server is a process of its own too; the open pages are threads of this one that do what the script of the page
+does: they hold the stream of changes, and ask for the page anew after an event, as seldom as the script does.
 
 *us/task* is the time that the flow spent in its calls, pauses left out: its throughput is one by that. *CPU us* is the
-processor's time of its process by task, *server* that of the server as a share of one core. On a machine that is busy with other things, or
-with fewer cores than processes at work, it is the processor's time that tells.
+processor's time of its process by task, *server* that of the server as a share of one core. On a machine that is busy with
+other things, or with fewer cores than processes at work, it is the processor's time that tells.
 """
 
 from __future__ import annotations
