@@ -333,6 +333,7 @@ def _set_up_streams(environment: dict[str, str]) -> None:
 
 def _execute(program: list[str]) -> None:
     import io
+    import linecache
     import runpy
     from importlib.machinery import SourceFileLoader
 
@@ -344,7 +345,10 @@ def _execute(program: list[str]) -> None:
         return
     if what == "-c":
         sys.argv[:] = ["-c", *arguments[1:]]
-        exec(compile(arguments[0], "<string>", "exec"), names)
+        code = compile(arguments[0], "<string>", "exec")
+        if sys.version_info >= (3, 13):  # a traceback shows the lines of such a program too
+            linecache.cache["<string>"] = (len(arguments[0]), None, arguments[0].splitlines(keepends=True), "<string>")
+        exec(code, names)
         return
     sys.argv[:] = program
     place = os.path.abspath(what)  # noqa: PTH100

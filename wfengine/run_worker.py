@@ -114,6 +114,7 @@ class RunWorker:
         self.fault: WfengineError | None = None  # why it cannot go on
         self._lock = threading.Lock()
         self._places: dict[int, Place] = {}  # by flow run
+        self._taken = 0  # places that were ever taken
         self._refused: set[int] = set()  # runs that this worker leaves to another one
         self._wake = threading.Event()  # something changed: in the journal, or a run of this worker ended or waits
         self._rest = threading.Event()  # never set
@@ -168,10 +169,11 @@ class RunWorker:
                 mark = journal.changes.mark()
                 self._sweep_if_due(journal)
                 with self._lock:
-                    was_idle = not self._places  # before the look: what ends meanwhile may have put more into the queue
+                    was_idle, taken = not self._places, self._taken
                 self._due_at = None
                 has_room = self.begin_what_waits(journal, runner)
-                if until_empty and was_idle and not self._places:
+                # Nothing ran before the look and nothing began in it: what ends meanwhile may have let others begin.
+                if until_empty and was_idle and self._taken == taken:
                     break
                 rested_at = clock.monotonic_seconds()
                 rested_at += min((rested_at - looked_at) * REST_TIMES, MOST_REST_SECONDS)
@@ -223,6 +225,7 @@ class RunWorker:
         place = Place(runner, self._wake)
         with self._lock:
             self._places[run_id] = place
+            self._taken += 1
         return place
 
     def begin(

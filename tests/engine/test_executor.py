@@ -13,6 +13,9 @@ from tests.engine.conftest import FakeClock, Rows
 from tests.engine.deployed import deploy, put, set_queue
 from wfengine import continue_as_new, flow, task
 from wfengine.executor import Executor
+from wfengine.run_worker import Place
+from wfengine.runners.threads import ThreadTaskRunner
+from wfengine.steps import Outcome
 from wfengine_journal.clock import text_from_seconds
 from wfengine_journal.errors import UsageError
 from wfengine_journal.store import Journal
@@ -147,6 +150,37 @@ def test_larger_priorities_go_first_and_equal_ones_in_their_order(journal: Journ
     Executor(journal, limit=1).run_once()
 
     assert DONE == ["a", "b", "b2", "c"]
+
+
+class LooksLong(Executor):
+    """One whose look for runs lasts until all that it began have ended."""
+
+    def __init__(self, journal: Journal) -> None:
+        super().__init__(journal)
+        self.all_ended = threading.Event()
+
+    def begin_what_waits(self, journal: Journal, runner: ThreadTaskRunner) -> bool:
+        self.all_ended.set()
+        has_room = super().begin_what_waits(journal, runner)
+        assert self.all_ended.wait(LONG)
+        return has_room
+
+    def occupy(self, runner: object, run_id: int) -> Place:
+        self.all_ended.clear()
+        return super().occupy(runner, run_id)
+
+    def run_ended(self, run_id: int, outcome: Outcome | None, error: BaseException | None) -> None:
+        super().run_ended(run_id, outcome, error)
+        self.all_ended.set()
+
+
+def test_runs_that_end_before_the_look_that_found_them_let_others_begin(journal: Journal) -> None:
+    deployment = deploy(journal, noting)
+    set_queue(journal, "default", slots=1)
+    for number in range(3):
+        put(journal, deployment, what=number)
+    LooksLong(journal).run_once()
+    assert DONE == [0, 1, 2]
 
 
 def test_a_run_is_not_begun_before_it_is_due(journal: Journal, rows: Rows, clock: FakeClock) -> None:
