@@ -11,6 +11,7 @@ import contextlib
 import os
 import sqlite3
 import weakref
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
@@ -203,10 +204,15 @@ def open_reader(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def open_beside_journal(path: Path, mode: str) -> sqlite3.Connection:
+def open_beside_journal(path: Path, mode: str, pragmas: Sequence[str] = ()) -> sqlite3.Connection:
     """Open a file that stands beside a journal and is none, with a mode such as 'ro' or 'rw'."""
     connection = sqlite3.connect(uri(path, mode), uri=True, isolation_level=None, check_same_thread=False)
-    connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+    try:
+        for pragma in (f"busy_timeout = {BUSY_TIMEOUT_MS}", *pragmas):
+            connection.execute("PRAGMA " + pragma)
+    except BaseException:  # it may be no database at all
+        connection.close()
+        raise
     return connection
 
 
@@ -214,10 +220,8 @@ def create_beside(path: Path) -> sqlite3.Connection:
     """Open a file that stands beside a journal and is none for writing, made with mode 0600 if missing."""
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    connection = open_beside_journal(path, "rw")
-    for pragma in ("secure_delete = ON", "trusted_schema = OFF", "cell_size_check = ON", "synchronous = NORMAL"):
-        connection.execute("PRAGMA " + pragma)
-    return connection
+    pragmas = ("secure_delete = ON", "trusted_schema = OFF", "cell_size_check = ON", "synchronous = NORMAL")
+    return open_beside_journal(path, "rw", pragmas)
 
 
 def open_in_memory() -> sqlite3.Connection:
