@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -205,6 +206,15 @@ def test_the_page_holds_no_file_open_that_a_run_of_the_same_process_has_locked(t
     here["PYTHONPATH"] += os.pathsep + str(Path(__file__).parent)
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=here, capture_output=True, text=True, timeout=LIMIT)
     assert done.returncode == 0, done.stderr
+
+
+def test_no_part_of_an_answer_waits_until_the_client_has_received_the_part_before(own_page: Page) -> None:
+    """A socket that waits to fill a packet holds each answer back for the 40 ms after which a client owns up to what it has."""
+    assert own_page.client.get("/keys").status_code == 200  # its connection is kept
+    assert own_page.server._server is not None
+    connections = [each.transport.get_extra_info("socket") for each in set(own_page.server._server.server_state.connections)]
+    assert connections
+    assert all(each.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for each in connections)
 
 
 def test_the_files_that_are_handed_out_are_those_that_were_taken_from_their_makers() -> None:
