@@ -137,10 +137,17 @@ def test_a_run_has_calls_that_are_not_ready_only_where_they_are_pending(
     assert [recorded_calls.has_not_ready(records, run) for run in (1, 2)] == [True, False]
 
 
-def test_a_run_is_large_with_one_call_more_than_are_read_at_once(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorded_calls, "CALLS_AT_ONCE", 8)
+def test_a_run_is_large_with_one_call_more_than_are_read_at_once(records: Records, connection: sqlite3.Connection) -> None:
+    names = [row[1] for row in connection.execute("PRAGMA table_info(task_run)")]
+    columns = ", ".join(name for name in names if name not in ("id", "occurrence"))
+    more = (
+        "WITH RECURSIVE number(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < ?)"
+        f" INSERT INTO task_run (occurrence, {columns}) SELECT 1000 + (SELECT max(id) FROM task_run) + n, {columns}"
+        " FROM task_run, number WHERE id = 1"
+    )
+    connection.execute(more, (recorded_calls.CALLS_AT_ONCE - 8,))  # beside the eight that there are
     assert not recorded_calls.is_large(records, 1)
-    monkeypatch.setattr(recorded_calls, "CALLS_AT_ONCE", 7)
+    connection.execute(more, (1,))
     assert [recorded_calls.is_large(records, run) for run in (1, 2)] == [True, False]
 
 
