@@ -37,6 +37,7 @@ from wfengine_journal.notifications import (
 from wfengine_journal.threads import start_thread
 from wfengine_journal.tickets import WriteRefused
 from wfengine_journal.transitions import shown_text
+from wfengine_scheduler.services import ThreadedService
 
 if TYPE_CHECKING:
     from wfengine_journal.store import Journal
@@ -78,20 +79,17 @@ class _Flight(NamedTuple):
     may_be_repeat: bool
 
 
-class Courier:
+class Courier(ThreadedService):
     """Sends the notifications of one journal. See `wfengine_scheduler.services.Service`."""
 
     name = "notifications"
 
     def __init__(self, journal: Journal, *, stays: bool = False) -> None:
         """`stays`: it goes on while nothing waits, as that of a daemon does."""
+        super().__init__()
         self.journal = self._journal = journal
         self._stays = stays
         self._lock = threading.Lock()
-        self._wake = threading.Event()
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._fault: WfengineError | None = None
         self._leads = False
         self._flights: dict[str, _Flight] = {}  # by the name of the target; of whoever executes the loop
         self._is_handed_over = False  # to the thread that ends the process
@@ -102,11 +100,6 @@ class Courier:
 
     # ---- as the daemon sees it
 
-    @property
-    def fault(self) -> WfengineError | None:
-        """Why it cannot go on; None while it can."""
-        return self._fault
-
     def start(self) -> None:
         """Begin to look, on a thread of its own, unless it does already; look at once."""
         with self._lock:
@@ -114,17 +107,10 @@ class Courier:
             if self._thread is None and not self._stopping.is_set() and self._may_send():
                 self._thread = start_thread("wfengine-notifications", self._run)
 
-    def stop_taking(self) -> None:
-        """Begin no further message."""
-        self._stopping.set()
-        self._wake.set()
-
     def stop(self, timeout_seconds: float) -> None:
         """Let end the message that is being sent, for so long. One that is cut off is sent again by whoever is next."""
-        self.stop_taking()
+        super().stop(timeout_seconds)
         thread = self._thread
-        if thread is not None:
-            thread.join(max(timeout_seconds, 0.0))
         if (thread is None or not thread.is_alive()) and not self._flights:
             with contextlib.suppress(JournalError, ForkedProcessError, OSError):
                 self._leave()
